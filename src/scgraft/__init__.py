@@ -1,0 +1,55 @@
+"""Graft your cells onto a pretrained single-cell atlas.
+
+The public names, grouped by the file that they come from. Nothing is imported until it is used.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from scgraft import errors, testing
+    from scgraft.align import align
+    from scgraft.describe import describe
+    from scgraft.embed import embed
+    from scgraft.fit import fit
+    from scgraft.pipeline import annotate, load_reference, map_query
+    from scgraft.store import load_graft, save_graft
+    from scgraft.transfer import transfer_labels
+    from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
+
+_HOME = {
+    "align": "align",
+    "annotate": "pipeline",
+    "describe": "describe",
+    "embed": "embed",
+    "fit": "fit",
+    "load_graft": "store",
+    "load_reference": "pipeline",
+    "map_query": "pipeline",
+    "save_graft": "store",
+    "transfer_labels": "transfer",
+    "FitConfig": "values",
+    "Graft": "values",
+    "Labels": "values",
+    "Latent": "values",
+    "MappedQuery": "values",
+    "Query": "values",
+    "Reference": "values",
+}
+_MODULES = ("errors", "testing")
+
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(_import_module(f"scgraft.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return _import_module(f"scgraft.{name}")
+    raise AttributeError(f"module 'scgraft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,172 @@
+"""The command line: each command a few lines around one public function.
+
+Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
+7 the output exists; 8 no labels, or the fit diverged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from scgraft import __version__, errors
+
+EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
+    (errors.QueryError, 3),
+    (errors.HubError, 4),
+    (errors.UnsafeFile, 5),
+    (errors.CorruptFile, 5),
+    (errors.UnsupportedModel, 5),
+    (errors.GraftError, 6),
+    (errors.BatchClash, 6),
+    (errors.UnknownBatch, 6),
+    (errors.OutputExists, 7),
+    (errors.NoLabels, 8),
+    (errors.FitDiverged, 8),
+)
+
+
+class _Group(click.Group):
+    """Turns scgraft's own errors into one sentence on standard error and a stable exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except errors.ScgraftError as error:
+            click.echo(f"scgraft: {type(error).__name__}: {error}", err=True)
+            notes = getattr(error, "__notes__", [])
+            for note in notes:
+                click.echo(f"  {note}", err=True)
+            ctx.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scgraft")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
+    """Graft your cells onto a pretrained single-cell atlas."""
+    ctx.obj = quiet
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)
+
+
+@main.command("describe")
+@click.argument("source")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def describe_command(source: str, revision: str | None, as_json: bool) -> None:
+    """Say what the reference SOURCE (hub repository or folder) is, and what surgery can do with it."""
+    from scgraft.describe import describe, describe_text
+    from scgraft.pipeline import load_reference
+
+    reference = load_reference(source, revision)
+    click.echo(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
+
+
+@main.command("map")
+@click.argument("query", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--batch-key", help="obs column of the query's batches; without it the query is one new batch.")
+@click.option("--labels", multiple=True, help="Label column of the reference (repeatable); default: the registry's.")
+@click.option("--no-labels", is_flag=True, help="Map only.")
+@click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--graft", "graft_folder", type=click.Path(path_type=Path), help="Re-apply a saved graft, do not fit.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.pass_obj
+def map_command(
+    quiet: bool,
+    query: Path,
+    source: str,
+    revision: str | None,
+    batch_key: str | None,
+    labels: tuple[str, ...],
+    no_labels: bool,
+    layer: str | None,
+    out: Path,
+    graft_folder: Path | None,
+    epochs: int | None,
+    seed: int,
+    drop_empty: bool,
+    force: bool,
+) -> None:
+    """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
+    from scgraft.output import check_free, write_mapping
+    from scgraft.pipeline import load_reference, map_query
+    from scgraft.read_query import read_query
+    from scgraft.store import load_graft
+    from scgraft.values import FitConfig
+
+    check_free(out, force=force)
+    reference = load_reference(source, revision)
+    graft = None if graft_folder is None else load_graft(graft_folder, reference=reference)
+    adata = read_query(query)
+    mapped = map_query(
+        reference,
+        adata,
+        batch_key=batch_key,
+        labels=None if no_labels else list(labels) or "auto",
+        config=FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty()),
+        graft=graft,
+        layer=layer,
+        drop_empty=drop_empty,
+    )
+    write_mapping(mapped, adata, out, force=force)
+    if not quiet:
+        for line in report_lines(mapped):
+            click.echo(line)
+        click.echo(f"Written to {out}: mapped.h5ad, labels.csv, graft/, summary.json")
+
+
+def report_lines(mapped: object) -> list[str]:
+    """What a mapping did, in a few lines."""
+    from scgraft.values import MappedQuery
+
+    assert isinstance(mapped, MappedQuery)
+    alignment, record = mapped.alignment, mapped.graft.record
+    lines = [
+        f"Reference {mapped.base.repo} at {mapped.base.revision[:12]} ({mapped.base.family})",
+        f"{alignment.n_cells} cells; counts from {alignment.counts_from}; "
+        f"{alignment.n_found} of {alignment.n_genes} genes found ({alignment.found_weight:.1%} by weight)",
+        *alignment.messages,
+    ]
+    if record.trained:
+        lines.append(
+            f"Trained {record.n_parameters} numbers for {len(mapped.graft.batches)} new batches "
+            f"in {record.seconds:.1f} s ({record.steps} steps on {record.n_fit_cells} cells). {record.reason}"
+        )
+        lines.append("Moved: " + ", ".join(f"{batch} {distance:.3f}" for batch, distance in record.moved.items()))
+        lines.append("The reference did not move: its weights have the same hash before and after.")
+    else:
+        lines.append(record.reason)
+    for key, result in mapped.labels.items():
+        lines.append(f"Labels {key} ({result.method}): {result.unknown.mean():.1%} unknown")
+    return lines
+
+
+@main.command("demo")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder to write."
+)
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def demo_command(out: Path, force: bool) -> None:
+    """Map the embedded query onto the embedded reference; no network."""
+    from scgraft.demo import run_demo
+
+    run_demo(out, force=force, echo=click.echo)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Reference + Graft + Query -> Latent: posterior mean and variance of each cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scgraft.levels import check_base, level_codes
+from scgraft.model import build, embed_cells, graft_rows, make_cells, pick_device
+from scgraft.values import Graft, Latent, Query, Reference
+
+
+def embed(reference: Reference, query: Query, graft: Graft | None = None, *, device: str = "auto") -> Latent:
+    """Posterior of the query's cells in the reference's latent space.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    query
+        Aligned cells (raw UMI counts), from :func:`scgraft.align`.
+    graft
+        New columns for the query's new batches; None when it has only batches of the reference.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    Latent
+        Mean and variance, each (n, d) float32. Nothing is random.
+
+    Raises
+    ------
+    UnknownBatch
+        A batch or level that neither the reference nor the graft knows.
+    BaseMismatch
+        The graft was made for another reference.
+    """
+    check_base(reference, graft)
+    where = pick_device(device)
+    codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
+    model = build(reference, where)
+    cells = make_cells(model, query, codes, where)
+    mean, variance = embed_cells(model, cells, graft_rows(graft, where))
+    return Latent(mean, variance, query.cells)
+
+
+def classify(reference: Reference, latent: Latent, *, device: str = "auto") -> np.ndarray | None:
+    """Class probabilities (n, C) of a SCANVI reference's own classifier on the latent mean; None for other classes."""
+    if reference.base.family != "SCANVI":
+        return None
+    where = pick_device(device)
+    model = build(reference, where)
+    with torch.inference_mode():
+        logits = model.classify(torch.as_tensor(latent.mean).to(where))  # type: ignore[union-attr]
+        return torch.softmax(logits, dim=-1).cpu().numpy()

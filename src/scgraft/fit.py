@@ -1,0 +1,324 @@
+"""Reference + Query + FitConfig -> Graft: one explicit loop over cached activations.
+
+Only the new columns are tensors with a gradient. Everything else is a constant: no dropout, norms at their running
+statistics, nothing that a weight decay or a momentum could move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scgraft import __version__
+from scgraft.errors import FitDiverged
+from scgraft.families import family_of
+from scgraft.levels import level_codes
+from scgraft.model import build, embed_cells, make_cells, pick_device
+from scgraft.nn.output import StoredCounts
+from scgraft.objective import atlas_mixture, mixture_tensors, objective_named
+from scgraft.slots import start_rows
+from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from scgraft.nn.scanvae import Scanvae
+    from scgraft.nn.vae import Cells, Vae
+
+EVALUATE_EVERY = 20
+HELD_OUT_AT_MOST = 1024
+IMPROVEMENT = 0.02  # nats per cell: below what changes a mapping, above the noise of the held-out estimate
+
+
+def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> Graft:
+    """Fit new columns for the query's new batches; the reference stays as it is.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    query
+        Aligned cells with raw UMI counts, from :func:`scgraft.align`.
+    config
+        Settings. ``FitConfig(epochs=0)`` keeps the start: a mapping without training.
+
+    Returns
+    -------
+    Graft
+        The new columns, with a record of what happened. The same seed and device give the same bytes on a CPU.
+
+    Raises
+    ------
+    FitDiverged
+        The loss became NaN; the error's `graft` holds the last finite state.
+
+    Notes
+    -----
+    Random: the start (``start="random"`` only), the cells that are used and held out, the order of the mini-batches
+    and the draws from the posterior. All come from ``config.seed``.
+    """
+    config = config or FitConfig()
+    began = time.perf_counter()
+    family = family_of(reference.base.family)
+    slots = family.slots(reference.hyper, reference.schema, reference.weights)
+    levels = {name: names for name, names in query.alignment.new_levels.items() if names}
+    n_new = {name: len(names) for name, names in levels.items()}
+    rows = start_rows(reference.weights, slots, n_new, start=config.start, seed=config.seed)
+    rows |= library_prior_rows(query, slots, n_new)
+    before = weights_hash(reference.weights)
+    trainable = [s for s in slots if s.trainable and s.name in rows]
+    skip = reason_to_skip(trainable, levels, config)
+    device = pick_device(config.device)
+    objective = config.objective if reference.latent is not None else "elbo"
+    record = FitRecord(
+        config, trained=False, objective=objective, reason=skip or "", n_cells=len(query.cells), versions=versions()
+    )
+    if skip:
+        record = replace(record, reference_unchanged=(before, before), seconds=time.perf_counter() - began)
+        return Graft(reference.base, levels, rows, record)
+
+    model = build(reference, device)
+    cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
+    prior = None
+    if objective == "atlas" and reference.latent is not None:
+        prior = mixture_tensors(atlas_mixture(reference.latent), cells.product)
+    problem = Problem(
+        model=model,
+        cells=cells,
+        counts=query.counts,
+        start=rows,
+        trainable=tuple(s.name for s in trainable),
+        config=replace(config, objective=objective),
+        prior=prior,
+        batches=np.array(query.levels[BATCH])[query.codes[:, 0]],
+    )
+    used, held = choose_cells(query, config)
+    start = problem.tensors(rows)
+    outcome = minimise(problem, used, held)
+    fitted = rows | {name: outcome.rows[name].cpu().numpy() for name in problem.trainable}
+    record = replace(
+        record,
+        trained=True,
+        reason=outcome.reason,
+        steps=outcome.steps,
+        n_fit_cells=len(used) + len(held),
+        loss=tuple(outcome.trace),
+        n_parameters=sum(rows[name].size for name in problem.trainable),
+        moved=movement(model, cells, query, start, problem.tensors(fitted)),
+        reference_unchanged=(before, weights_hash(reference.weights)),
+        seconds=time.perf_counter() - began,
+    )
+    graft = Graft(reference.base, levels, fitted, record)
+    if outcome.diverged:
+        raise FitDiverged(outcome.reason, graft)
+    return graft
+
+
+def reason_to_skip(trainable: list[Slot], levels: Mapping[str, tuple[str, ...]], config: FitConfig) -> str | None:
+    """Why there is nothing to train, in a sentence for the user; None when there is."""
+    if not levels:
+        return "The query has only batches that the reference knows: their columns stay as they are."
+    if config.epochs == 0 or config.max_steps == 0:
+        return f"No training was asked for: the new columns keep their start ({config.start})."
+    if not trainable:
+        return "The model has no numbers that belong to a batch, so there is nothing to train."
+    if not config.force and not any(s.role == "encoder" for s in trainable):
+        return (
+            "The encoder of this reference does not see the batch, so training cannot move the latent: projecting the "
+            "cells is the exact answer, and the training was skipped."
+        )
+    return None
+
+
+def library_prior_rows(query: Query, slots: tuple[Slot, ...], n_new: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Mean and variance of the log library size in each new batch, where the model has a prior on it."""
+    own = [s for s in slots if s.init == "data" and n_new.get(s.covariate)]
+    if not own:
+        return {}
+    log_total = np.log(np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel())
+    first = len(query.levels[BATCH]) - n_new[BATCH]
+    groups = [log_total[query.codes[:, 0] == code] for code in range(first, len(query.levels[BATCH]))]
+    groups = [g if len(g) else log_total for g in groups]
+    means = np.array([[g.mean() for g in groups]], np.float32)
+    # A batch of one cell has no spread of its own: the whole query's is used.
+    spread = [g.var() if len(g) > 1 else max(float(log_total.var()), 1e-2) for g in groups]
+    variances = np.array([spread], np.float32)
+    return {s.name: means if s.key.endswith("means") else variances for s in own}
+
+
+def choose_cells(query: Query, config: FitConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Cells to fit on and cells held out, each new batch at most ``config.fit_cells`` of them (seeded)."""
+    rng = np.random.default_rng(config.seed)
+    chosen = []
+    for code in np.unique(query.codes[:, 0]):
+        members = rng.permutation(np.flatnonzero(query.codes[:, 0] == code))
+        chosen.append(members if config.fit_cells is None else members[: config.fit_cells])
+    cells = rng.permutation(np.concatenate(chosen))
+    n_held = min(int(config.holdout * len(cells)), HELD_OUT_AT_MOST)
+    return cells[n_held:], cells[:n_held]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised over: the model and its cells are constants, the trainable rows are not."""
+
+    model: Vae | Scanvae
+    cells: Cells
+    counts: csr_matrix
+    start: Mapping[str, np.ndarray]
+    trainable: tuple[str, ...]
+    config: FitConfig
+    prior: tuple[Tensor, Tensor, Tensor] | None
+    batches: np.ndarray
+
+    def tensors(self, rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """Rows as tensors on the model's device."""
+        like = self.cells.product
+        return {name: torch.tensor(row, dtype=like.dtype, device=like.device) for name, row in rows.items()}
+
+    def batch(self, index: np.ndarray, *, gradient_only: bool) -> Cells:
+        """Cells of a mini-batch with their counts: dense, or only the stored ones where the gradient suffices."""
+        like, counts = self.cells.product, self.counts[index]
+        where = torch.from_numpy(index).to(like.device)
+        if not (gradient_only and self.model.fast_gradient):
+            return self.cells.take(where, torch.from_numpy(counts.toarray()).to(like.device, like.dtype))
+        row = np.repeat(np.arange(len(index), dtype=np.int64), np.diff(counts.indptr))
+        position = torch.from_numpy(row * counts.shape[1] + counts.indices).to(like.device)
+        return self.cells.take(where, StoredCounts(position, torch.from_numpy(counts.data).to(like.device, like.dtype)))
+
+    def loss(
+        self, index: np.ndarray, rows: Mapping[str, Tensor], generator: torch.Generator, *, gradient_only: bool
+    ) -> Tensor:
+        """Mean loss of the cells, in nats per cell; with `gradient_only` a number of the same gradient."""
+        noise = torch.randn(len(index), self.model.noise_width, generator=generator).to(self.cells.product)
+        terms = self.model.terms(self.batch(index, gradient_only=gradient_only), rows, noise)
+        return objective_named(self.config.objective)(terms, self.config.kl_weight, self.prior).mean()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a minimisation: the best rows, where they were found, and why it stopped."""
+
+    rows: dict[str, Tensor]
+    steps: int
+    reason: str
+    trace: list[tuple[int, float]]
+    diverged: bool = False
+
+
+def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
+    """Adam along a cosine until the held-out loss stops falling; the best rows are kept."""
+    config = problem.config
+    generator = torch.Generator().manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    rows = problem.tensors(problem.start)
+    parameters = {name: rows[name].requires_grad_() for name in problem.trainable}
+    size = min(config.batch_size, len(used))
+    total = config.max_steps
+    if config.epochs is not None:
+        total = min(total, config.epochs * math.ceil(len(used) / size))
+    adam = Adam(parameters)
+    judge = held if len(held) >= 10 else used[:HELD_OUT_AT_MOST]
+
+    def evaluate() -> float:
+        fixed = torch.Generator().manual_seed(config.seed + 1)
+        with torch.no_grad():
+            blocks = [judge[i : i + 256] for i in range(0, len(judge), 256)]
+            return sum(float(problem.loss(b, rows, fixed, gradient_only=False)) * len(b) for b in blocks) / len(judge)
+
+    def copy() -> dict[str, Tensor]:
+        return {name: row.detach().clone() for name, row in rows.items()}
+
+    best, best_loss, waited, trace = copy(), evaluate(), 0, []
+    trace.append((0, best_loss))
+    order = np.empty(0, np.int64)
+    steps = progress_bar(total, config.progress)
+    for step in steps(range(1, total + 1)):
+        if len(order) < size:
+            order = np.concatenate([order, rng.permutation(used)])
+        index, order = np.sort(order[:size]), order[size:]
+        loss = problem.loss(index, rows, generator, gradient_only=True)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        adam.step(gradients, config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (total + 1))))
+        if step % EVALUATE_EVERY and step != total:
+            continue
+        now = evaluate()
+        if not math.isfinite(now) or not all(bool(p.isfinite().all()) for p in parameters.values()):
+            batches = ", ".join(sorted({problem.batches[i] for i in index}))
+            reason = (
+                f"The loss became {now} at step {step}, after cells of batches {batches}. Look for extreme counts in "
+                "the query, or lower FitConfig.learning_rate. The last finite columns are in this error's `graft`."
+            )
+            return Outcome(best, step, reason, trace, diverged=True)
+        trace.append((step, now))
+        waited = 0 if now < best_loss - IMPROVEMENT else waited + 1
+        if now < best_loss:
+            best, best_loss = copy(), now
+        if waited >= config.patience:
+            return Outcome(best, step, "The held-out loss stopped falling.", trace)
+    return Outcome(best, total, "The last step was reached.", trace)
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) on a few tensors; torch.optim takes longer to import than a fit takes to run."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.parameters = list(parameters.values())
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        self.count = 0
+
+    def step(self, gradients: tuple[Tensor | None, ...], rate: float) -> None:
+        """Move the parameters in place along their gradients."""
+        self.count += 1
+        with torch.no_grad():
+            for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
+                if g is None:
+                    continue
+                m.lerp_(g, 0.1)
+                v.mul_(0.99).addcmul_(g, g, value=0.01)
+                scale = math.sqrt(1 - 0.99**self.count) / (1 - 0.9**self.count)
+                p.addcdiv_(m, v.sqrt().add_(1e-8), value=-rate * scale)
+
+
+def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
+    """Progress bar with the time that is left, or nothing."""
+    if not shown:
+        return lambda steps: steps
+    from tqdm.auto import tqdm
+
+    return lambda steps: tqdm(steps, total=total, desc="fit", unit="step")  # type: ignore[return-value]
+
+
+def movement(
+    model: Vae | Scanvae, cells: Cells, query: Query, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """How far the latent of each batch moved in the fit, in units of the latent's spread."""
+    before, _ = embed_cells(model, cells, dict(start))
+    after, _ = embed_cells(model, cells, dict(end))
+    spread = float(np.sqrt(after.var(axis=0).sum())) or 1.0
+    distance = np.linalg.norm(after - before, axis=1) / spread
+    codes = query.codes[:, 0]
+    return {query.levels[BATCH][c]: round(float(distance[codes == c].mean()), 4) for c in np.unique(codes)}
+
+
+def weights_hash(weights: Mapping[str, np.ndarray]) -> str:
+    """sha256 of a state dict: names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name}{weights[name].shape}{weights[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {"scgraft": __version__, "torch": torch.__version__, "numpy": np.__version__}

@@ -1,0 +1,307 @@
+"""The variational autoencoder that SCVI and SCANVI share, in eval mode, with every reference weight frozen.
+
+The first product of the encoder over the genes is frozen too, so it is computed once per cell from the sparse counts
+(`Vae.product`) and everything later starts from it. Source of the model: Lopez et al., Nature Methods 2018
+(doi:10.1038/s41592-018-0229-2); of the file layout: the state dicts of scvi-tools 0.8-1.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from scgraft.nn import likelihoods
+from scgraft.nn.layers import Linear, Rows, Stack, Table, make_linear, make_stack, make_table, tensor
+from scgraft.nn.options import EMBEDDING, Hyper, Weights, slots
+from scgraft.nn.output import StoredCounts, counts_surrogate
+from scgraft.values import Schema, Slot
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells as the model takes them, all on one device.
+
+    `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
+    `labels` codes or -1 (n,). `counts` are the dense raw counts (n, G) when a likelihood is needed, or only the stored
+    ones when nothing but its gradient is.
+    """
+
+    product: Tensor
+    codes: Tensor
+    continuous: Tensor
+    library: Tensor
+    size_factor: Tensor | None = None
+    labels: Tensor | None = None
+    counts: Tensor | StoredCounts | None = None
+
+    def take(self, index: Tensor, counts: Tensor | StoredCounts | None = None) -> Cells:
+        """A subset of the cells, with their counts."""
+        return Cells(
+            self.product[index],
+            self.codes[index],
+            self.continuous[index],
+            self.library[index],
+            None if self.size_factor is None else self.size_factor[index],
+            None if self.labels is None else self.labels[index],
+            counts,
+        )
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Parameters of the count distribution: `scale` (n, G) sums to one without size factors, `rate` is the mean."""
+
+    scale: Tensor
+    rate: Tensor
+    theta: Tensor | None
+    zi_logits: Tensor | None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms of the negative ELBO of each cell, (n,), and the posterior that they come from.
+
+    `counts` is minus the log-likelihood of the counts; `latent` what the model's own hierarchy adds without the KL
+    weight (zero for SCVI), `kl` what it adds with it; `kl_library` counts fully. `sample` (n, d) is the draw from the
+    posterior with mean `mean` and variance `variance`.
+    """
+
+    counts: Tensor
+    latent: Tensor
+    kl: Tensor
+    kl_library: Tensor
+    sample: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Vae:
+    """The frozen autoencoder. Its methods take the graft's rows; an empty mapping is the reference itself."""
+
+    hyper: Hyper
+    gene_weight: Tensor
+    extra_weight: Tensor
+    encoder: Stack
+    mean: Linear
+    variance: Linear
+    library_extra: Tensor | None
+    library_encoder: Stack | None
+    library_mean: Linear | None
+    library_variance: Linear | None
+    library_prior: tuple[Table, Table] | None
+    embedding: Table | None
+    decoder: Stack
+    scale_decoder: Linear
+    dropout_decoder: Linear | None
+    dispersion_decoder: Linear | None
+    dispersion: Tensor | Table | None
+
+    def product(self, counts: csr_matrix) -> Tensor:
+        """First product of the encoders over the genes, (n, P): log1p of the stored counts only, never densified."""
+        device, dtype = self.gene_weight.device, self.gene_weight.dtype
+        values = torch.as_tensor(np.log1p(counts.data) if self.hyper.log_variational else counts.data)
+        return torch.nn.functional.embedding_bag(
+            torch.as_tensor(counts.indices.astype(np.int64)).to(device),
+            self.gene_weight,
+            torch.as_tensor(counts.indptr.astype(np.int64)).to(device),
+            mode="sum",
+            per_sample_weights=values.to(device, dtype),
+            include_last_offset=True,
+        )
+
+    def _first(self, extra_weight: Tensor, cells: Cells, rows: Rows, columns: slice) -> Tensor:
+        product = cells.product[:, columns]
+        extra = [cells.continuous] if self.hyper.encode_covariates else []
+        if self.embedding is not None and self.hyper.encode_covariates:
+            extra.append(self.embedding(cells.codes, rows))
+        if extra_weight.shape[1]:
+            product = product + torch.cat(extra, dim=1) @ extra_weight.T
+        return product
+
+    def encode(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance of the latent, each (n, d)."""
+        width = self.extra_weight.shape[0]
+        first = self._first(self.extra_weight, cells, rows, slice(0, width))
+        h = self.encoder.from_product(first, cells.codes, rows)
+        return self.mean(h), torch.exp(self.variance(h)) + 1e-4
+
+    def encode_library(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance of the log library size, each (n, 1); only where the model has it as a latent."""
+        assert self.library_encoder is not None and self.library_extra is not None
+        assert self.library_mean is not None and self.library_variance is not None
+        first = self._first(self.library_extra, cells, rows, slice(self.extra_weight.shape[0], None))
+        h = self.library_encoder.from_product(first, cells.codes, rows)
+        return self.library_mean(h), torch.exp(self.library_variance(h)) + 1e-4
+
+    def latent(self, sample: Tensor) -> Tensor:
+        """The latent that the decoder sees, from a sample of the posterior."""
+        return torch.softmax(sample, dim=-1) if self.hyper.latent_distribution == "ln" else sample
+
+    def decode(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Expression:
+        """Count distribution from the latent (n, d) and the log library size (n, 1)."""
+        hyper, h = self.hyper, self._decoder_output(z, cells, rows)
+        logits = self.scale_decoder(h)
+        if hyper.use_size_factor:
+            assert cells.size_factor is not None
+            scale, library = softplus(logits), torch.log(cells.size_factor)
+        else:
+            scale = torch.softmax(logits, dim=-1)
+        rate = torch.exp(library) * scale
+        zi_logits = self.dropout_decoder(h) if self.dropout_decoder is not None else None
+        return Expression(scale, rate, self._theta(h, cells, rows), zi_logits)
+
+    def _decoder_output(self, z: Tensor, cells: Cells, rows: Rows) -> Tensor:
+        extra = [z, cells.continuous]
+        if self.embedding is not None:
+            extra.append(self.embedding(cells.codes, rows))
+        return self.decoder(torch.cat(extra, dim=1), cells.codes, rows)
+
+    @property
+    def fast_gradient(self) -> bool:
+        """Whether the gradient of the likelihood is known by hand."""
+        frozen = self.hyper.dispersion in ("gene", "gene-label")
+        return frozen and self.hyper.gene_likelihood in ("nb", "zinb") and not self.hyper.use_size_factor
+
+    def _counts_term(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Tensor:
+        """Minus the log-likelihood of dense counts; with stored counts, numbers with the same gradient."""
+        if isinstance(cells.counts, Tensor):
+            return -self.log_likelihood(cells.counts, self.decode(z, library, cells, rows))
+        assert cells.counts is not None and self.fast_gradient
+        h = self._decoder_output(z, cells, rows)
+        theta, dropout = self._theta(h, cells, rows), self.dropout_decoder
+        assert theta is not None
+        return counts_surrogate(
+            h,
+            library,
+            cells.counts,
+            scale_weight=self.scale_decoder.weight,
+            scale_bias=self.scale_decoder.bias,
+            theta=theta,
+            dropout_weight=None if dropout is None else dropout.weight,
+            dropout_bias=None if dropout is None else dropout.bias,
+        )
+
+    def _theta(self, h: Tensor, cells: Cells, rows: Rows) -> Tensor | None:
+        if self.dispersion_decoder is not None:
+            return torch.exp(self.dispersion_decoder(h))
+        if self.dispersion is None:
+            return None
+        if isinstance(self.dispersion, Tensor):
+            return torch.exp(self.dispersion)
+        if self.hyper.dispersion == "gene-batch":
+            return torch.exp(self.dispersion(cells.codes, rows))
+        # Cells without a known label take the mean log-dispersion over the labels.
+        mean = self.dispersion.frozen.mean(dim=0)
+        if cells.labels is None:
+            return torch.exp(mean)
+        known = self.dispersion(cells.labels.clamp(min=0)[:, None], {})
+        return torch.exp(torch.where((cells.labels >= 0)[:, None], known, mean))
+
+    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
+        """Log-likelihood of the counts, summed over genes, (n,)."""
+        kind = self.hyper.gene_likelihood
+        if kind == "poisson":
+            return likelihoods.log_poisson(counts, expression.rate).sum(-1)
+        assert expression.theta is not None
+        if kind == "normal":
+            return likelihoods.log_normal(counts, expression.rate, expression.theta).sum(-1)
+        if kind == "nb":
+            return likelihoods.log_nb(counts, expression.rate, expression.theta).sum(-1)
+        assert expression.zi_logits is not None
+        return likelihoods.log_zinb(counts, expression.rate, expression.theta, expression.zi_logits).sum(-1)
+
+    def kl_library(self, mean: Tensor, variance: Tensor, cells: Cells, rows: Rows) -> Tensor:
+        """KL divergence of the library size from the prior of its batch, (n,)."""
+        assert self.library_prior is not None
+        prior_mean, prior_variance = (table(cells.codes, rows) for table in self.library_prior)
+        return likelihoods.kl_normal(mean, variance, prior_mean, prior_variance).sum(-1)
+
+    @property
+    def noise_width(self) -> int:
+        """Standard normal numbers that `terms` needs for each cell."""
+        return self.hyper.n_latent + int(self.hyper.models_library)
+
+    def terms(self, cells: Cells, rows: Rows, noise: Tensor) -> Terms:
+        """Terms of the negative ELBO with one draw from the posterior, given by standard normal `noise` (n, width)."""
+        assert cells.counts is not None
+        mean, variance = self.encode(cells, rows)
+        sample = mean + variance.sqrt() * noise[:, : self.hyper.n_latent]
+        library, kl_library = cells.library, torch.zeros_like(mean[:, 0])
+        if self.hyper.models_library:
+            library_mean, library_variance = self.encode_library(cells, rows)
+            library = library_mean + library_variance.sqrt() * noise[:, -1:]
+            kl_library = self.kl_library(library_mean, library_variance, cells, rows)
+        kl = likelihoods.kl_normal(mean, variance, 0.0, 1.0).sum(-1)
+        counts = self._counts_term(self.latent(sample), library, cells, rows)
+        return Terms(counts, torch.zeros_like(kl), kl, kl_library, sample, mean, variance)
+
+
+def make_vae(
+    hyper: Hyper,
+    schema: Schema,
+    weights: Weights,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Vae:
+    """Build the frozen model from a reference's state dict."""
+    own, covariates = slots(hyper, schema, weights), list(schema.levels)
+    n_genes = len(schema.genes)
+
+    def stack(prefix: str, scope: str) -> Stack:
+        norm = hyper.use_layer_norm in (scope, "both")
+        return make_stack(weights, prefix, own, covariates, layer_norm=norm, device=device, dtype=dtype)
+
+    def table(key: str, within: Sequence[Slot] = own, names: Sequence[str] = covariates) -> Table:
+        return make_table(weights, next(s for s in within if s.key == key), names, device, dtype)
+
+    encoder = stack("z_encoder.encoder", "encoder")
+    first = [encoder.layers[0].weight]
+    library_encoder = library_mean = library_variance = library_prior = library_extra = None
+    if hyper.models_library:
+        library_encoder = stack("l_encoder.encoder", "encoder")
+        library_mean = make_linear(weights, "l_encoder.mean_encoder", device, dtype)
+        library_variance = make_linear(weights, "l_encoder.var_encoder", device, dtype)
+        library_prior = (table("library_log_means"), table("library_log_vars"))
+        first.append(library_encoder.layers[0].weight)
+        library_extra = first[1][:, n_genes:]
+    dispersion: Tensor | Table | None = None
+    if hyper.gene_likelihood != "poisson" and hyper.dispersion != "gene-cell":
+        if hyper.dispersion == "gene-label":
+            labels = weights["px_r"].shape[1]
+            dispersion = table("px_r", [Slot("px_r", 1, 0, labels, labels, "labels", "dispersion", False)], ["labels"])
+        elif hyper.dispersion == "gene-batch":
+            dispersion = table("px_r")
+        else:
+            dispersion = tensor(weights["px_r"], device, dtype)
+    gene_cell = hyper.dispersion == "gene-cell" and hyper.gene_likelihood != "poisson"
+    zinb = hyper.gene_likelihood == "zinb"
+    return Vae(
+        hyper=hyper,
+        gene_weight=torch.cat([w[:, :n_genes] for w in first]).T.contiguous(),
+        extra_weight=first[0][:, n_genes:],
+        encoder=encoder,
+        mean=make_linear(weights, "z_encoder.mean_encoder", device, dtype),
+        variance=make_linear(weights, "z_encoder.var_encoder", device, dtype),
+        library_extra=library_extra,
+        library_encoder=library_encoder,
+        library_mean=library_mean,
+        library_variance=library_variance,
+        library_prior=library_prior,
+        embedding=table(EMBEDDING) if hyper.batch_representation == "embedding" else None,
+        decoder=stack("decoder.px_decoder", "decoder"),
+        scale_decoder=make_linear(weights, "decoder.px_scale_decoder.0", device, dtype),
+        dropout_decoder=make_linear(weights, "decoder.px_dropout_decoder", device, dtype) if zinb else None,
+        dispersion_decoder=make_linear(weights, "decoder.px_r_decoder", device, dtype) if gene_cell else None,
+        dispersion=dispersion,
+    )

@@ -1,0 +1,182 @@
+"""The fit: gradients by hand against the obvious version, objectives, receipts, and what happens when it goes wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
+
+from scgraft.embed import embed
+from scgraft.errors import FitDiverged, ScgraftError, UnknownBatch
+from scgraft.fit import choose_cells, fit
+from scgraft.levels import level_codes
+from scgraft.model import build, make_cells
+from scgraft.nn import likelihoods
+from scgraft.nn.output import StoredCounts, counts_surrogate
+from scgraft.objective import atlas_mixture, elbo, mixture_log_density, mixture_tensors, objective_named
+from scgraft.testing import TinyConfig
+from scgraft.values import FitConfig, Latent
+from tiny import pair
+
+CPU = torch.device("cpu")
+CONFIG = TinyConfig(encode_covariates=True, n_layers=2)
+
+
+@given(st.integers(0, 2**31), st.booleans(), st.integers(1, 6), st.integers(2, 12))
+def test_gradient_by_hand_equals_autograd_in_float64(seed, inflated, n, genes):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    h, library = draw(n, 5).relu().requires_grad_(), (draw(n, 1) + 5).requires_grad_()
+    weight, bias, theta = draw(genes, 5), draw(genes), torch.exp(draw(genes))
+    dropout, dropout_bias = draw(genes, 5), draw(genes)
+    x = torch.poisson(torch.rand(n, genes, generator=g, dtype=torch.float64) * 3, generator=g)
+    mu = torch.softmax(h @ weight.T + bias, -1) * library.exp()
+    if inflated:
+        slow = likelihoods.log_zinb(x, mu, theta, h @ dropout.T + dropout_bias)
+    else:
+        slow = likelihoods.log_nb(x, mu, theta)
+    position = x.reshape(-1).nonzero()[:, 0]
+    fast = counts_surrogate(
+        h,
+        library,
+        StoredCounts(position, x.reshape(-1)[position]),
+        scale_weight=weight,
+        scale_bias=bias,
+        theta=theta,
+        dropout_weight=dropout if inflated else None,
+        dropout_bias=dropout_bias if inflated else None,
+    )
+    expected = torch.autograd.grad(-slow.sum(), [h, library])
+    found = torch.autograd.grad(fast.sum(), [h, library])
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max() + 1))
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+@pytest.mark.parametrize("model", ["SCVI", "SCANVI"])
+@pytest.mark.parametrize("library", [True, False])
+def test_gradient_of_the_rows_is_the_same_from_stored_and_dense_counts(likelihood, model, library):
+    config = replace(CONFIG, gene_likelihood=likelihood, model=model, use_observed_lib_size=library)
+    reference, query = pair(config)
+    graft = fit(reference, query, FitConfig(epochs=0))
+    net = build(reference, CPU, torch.float64)
+    assert net.fast_gradient
+    codes = level_codes(query, reference.schema, graft.levels)
+    cells = make_cells(net, query, codes, CPU, torch.float64)
+    rows = {n: torch.tensor(r, dtype=torch.float64) for n, r in graft.rows.items()}
+    trained = [rows[n].requires_grad_() for n in rows if n.startswith(("z_encoder", "decoder"))]
+    noise = torch.randn(len(query.cells), net.noise_width, dtype=torch.float64)
+    dense = torch.tensor(query.counts.toarray(), dtype=torch.float64)
+    position = dense.reshape(-1).nonzero()[:, 0]
+    everything = torch.arange(len(query.cells))
+    gradients = []
+    for counts in (dense, StoredCounts(position, dense.reshape(-1)[position])):
+        terms = net.terms(cells.take(everything, counts), rows, noise)
+        gradients.append(torch.autograd.grad(elbo(terms, 1.0).mean(), trained))
+    for slow, fast in zip(*gradients, strict=True):
+        assert slow.abs().max() > 0
+        assert torch.allclose(slow, fast, rtol=1e-6, atol=1e-6 * float(slow.abs().max()))
+
+
+def test_cached_product_equals_the_dense_one():
+    reference, query = pair(CONFIG)
+    net = build(reference, CPU, torch.float64)
+    dense = np.log1p(query.counts.toarray().astype(np.float64))
+    weight = reference.weights["z_encoder.encoder.fc_layers.Layer 0.0.weight"][:, : dense.shape[1]]
+    assert np.allclose(net.product(query.counts).numpy(), dense @ weight.T.astype(np.float64), rtol=1e-6, atol=1e-6)
+
+
+def test_fitting_lowers_the_held_out_loss_and_says_what_it_did():
+    reference, query = pair(CONFIG, n_cells=120)
+    graft = fit(reference, query, FitConfig(max_steps=100, device="cpu"))
+    record = graft.record
+    assert record.trained and record.loss[-1][1] < record.loss[0][1]
+    assert record.n_parameters == sum(r.size for n, r in graft.rows.items() if n.startswith(("z_enc", "decoder")))
+    assert set(record.moved) == {"new 1", "new 2"} and min(record.moved.values()) > 0
+    assert record.reference_unchanged[0] == record.reference_unchanged[1] != ""
+
+
+@pytest.mark.parametrize("objective", ["elbo", "atlas"])
+@pytest.mark.parametrize("model", ["SCVI", "SCANVI"])
+def test_every_objective_runs(objective, model):
+    reference, query = pair(replace(CONFIG, model=model))
+    graft = fit(reference, query, FitConfig(objective=objective, max_steps=5))
+    assert graft.record.objective == objective
+
+
+def test_atlas_without_a_latent_falls_back_to_elbo_and_says_so():
+    reference, query = pair(CONFIG)
+    graft = fit(replace(reference, latent=None), query, FitConfig(max_steps=2))
+    assert graft.record.objective == "elbo" and graft.record.config.objective == "atlas"
+
+
+def test_unknown_objective():
+    with pytest.raises(ScgraftError, match="no objective 'energy'; choose one of atlas, elbo"):
+        objective_named("energy")
+
+
+def test_known_batches_only_means_nothing_to_train():
+    reference, query = pair(CONFIG, batches=CONFIG.batches)
+    graft = fit(reference, query)
+    assert not graft.record.trained and not graft.rows and "knows" in graft.record.reason
+    assert np.isfinite(embed(reference, query, graft).mean).all()
+
+
+def test_unknown_batch_at_embedding_is_an_error_naming_it():
+    reference, query = pair(CONFIG)
+    with pytest.raises(UnknownBatch, match="'new 1', 'new 2'.*neither the reference nor the graft knows"):
+        embed(reference, query)
+
+
+def test_nan_keeps_the_last_finite_columns():
+    reference, query = pair(CONFIG, n_cells=40)
+    with pytest.raises(FitDiverged, match="became") as caught:
+        fit(reference, query, FitConfig(learning_rate=1e30, max_steps=60, device="cpu"))
+    graft = caught.value.graft
+    assert all(np.isfinite(row).all() for row in graft.rows.values())
+
+
+def test_fit_cells_limits_each_batch():
+    _, query = pair(CONFIG, n_cells=200)
+    used, held = choose_cells(query, FitConfig(fit_cells=30))
+    codes = query.codes[np.concatenate([used, held]), 0]
+    assert sorted(np.bincount(codes)[np.unique(codes)]) == [30, 30]
+    assert not set(used) & set(held) and len(held) == 6
+    used, held = choose_cells(query, FitConfig(fit_cells=None, holdout=0.0))
+    assert len(used) == len(query.cells) and len(held) == 0
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 5))
+def test_mixture_density_equals_scipy(seed, components, d):
+    rng = np.random.default_rng(seed)
+    latent = Latent(
+        rng.standard_normal((components * 6, d)).astype(np.float32),
+        rng.uniform(0.1, 1, (components * 6, d)).astype(np.float32),
+        np.arange(components * 6).astype(str),
+    )
+    mixture = atlas_mixture(latent, components=components)
+    points = rng.standard_normal((7, d))
+    expected = sum(
+        w * multivariate_normal(m, np.diag(v)).pdf(points).reshape(-1)
+        for w, m, v in zip(mixture.weight, mixture.mean, mixture.variance, strict=True)
+    )
+    found = mixture_log_density(torch.tensor(points), mixture_tensors(mixture, torch.zeros(1, dtype=torch.float64)))
+    assert np.allclose(found.numpy(), np.log(expected), rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_mixture_keeps_the_first_two_moments(seed, components):
+    rng = np.random.default_rng(seed)
+    mean = rng.standard_normal((90, 3)).astype(np.float32) * 3
+    variance = rng.uniform(0.1, 1, (90, 3)).astype(np.float32)
+    mixture = atlas_mixture(Latent(mean, variance, np.arange(90).astype(str)), components=components)
+    centre = mixture.weight @ mixture.mean
+    spread = mixture.weight @ (mixture.variance + mixture.mean**2) - centre**2
+    assert np.allclose(centre, mean.mean(0), atol=1e-4)
+    assert np.allclose(spread, mean.var(0) + variance.mean(0), rtol=1e-3)

@@ -1,0 +1,57 @@
+"""Importing the package and asking the command for help must be instant: nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import scgraft
+
+HEAVY = ("torch", "numpy", "pandas", "anndata", "scanpy", "scipy", "huggingface_hub")
+
+# Runs a statement and prints, as the last line, how it ended and which heavy packages it loaded.
+PROBE = """
+import json, sys
+code = 0
+try:
+    {statement}
+except SystemExit as end:
+    code = end.code or 0
+print(json.dumps([code, sorted(set({heavy!r}) & set(sys.modules))]))
+"""
+
+MAIN = "import runpy; sys.argv = ['scgraft', {option!r}]; runpy.run_module('scgraft.cli', run_name='__main__')"
+
+
+def probe(statement: str) -> tuple[str, int, list[str]]:
+    """What a fresh interpreter prints, its exit status, and the heavy packages that it loaded."""
+    source = PROBE.format(statement=statement, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    printed, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    code, loaded = json.loads(last)
+    return printed, code, loaded
+
+
+def test_probe_sees_what_is_loaded() -> None:
+    assert probe("import numpy") == ("", 0, ["numpy"])
+
+
+def test_import_loads_nothing_heavy() -> None:
+    assert probe("import scgraft; dir(scgraft); scgraft.__version__") == ("", 0, [])
+
+
+@pytest.mark.parametrize(("option", "expected"), [("--help", "Usage: scgraft"), ("--version", scgraft.__version__)])
+def test_command_loads_nothing_heavy(option: str, expected: str) -> None:
+    printed, code, loaded = probe(MAIN.format(option=option))
+    assert (code, loaded) == (0, [])
+    assert expected in printed
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_installed_entry_point_loads_nothing_heavy(option: str) -> None:
+    _, code, loaded = probe(f"sys.argv = ['scgraft', {option!r}]; from scgraft.cli import main; main()")
+    assert (code, loaded) == (0, [])
