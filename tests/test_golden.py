@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from scgraft.hub import fetch
 
 from scgraft import scvi_format
 from scgraft.embed import classify, embed
 from scgraft.families import family_of
+from scgraft.hub import fetch
 from scgraft.model import build, graft_rows, make_cells
 from scgraft.nn.likelihoods import kl_normal
 from scgraft.slots import start_rows
@@ -58,7 +58,8 @@ def cells_of(adata, reference):
 
 def load(folder):
     reference = scvi_format.read(fetch(folder))
-    golden = np.load(folder / "golden.npz")
+    with np.load(folder / "golden.npz") as file:
+        golden = {name: file[name] for name in file.files}
     counts = folder / "ref_counts.h5ad"
     adata = anndata.read_h5ad(counts if counts.exists() else folder / "adata.h5ad")
     return reference, golden, cells_of(adata, reference)
@@ -124,7 +125,7 @@ def appended_rows(reference, golden, query):
     """scvi-tools' random new columns as a graft; None where it misplaces them."""
     slots = family_of(reference.base.family).slots(reference.hyper, reference.schema, reference.weights)
     rows = {}
-    for key in [k.removeprefix("qnew/") for k in golden.files if k.startswith("qnew/")]:
+    for key in [k.removeprefix("qnew/") for k in golden if k.startswith("qnew/")]:
         own = [s for s in slots if s.key == key]
         if len(own) != 1 or own[0].levels != own[0].size:
             return None

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from scgraft.align import align
-
 from scgraft.pipeline import load_reference
 from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
 

@@ -81,7 +81,7 @@ def describe_text(reference: Reference) -> str:
         f"  genes         {genes['number']} ({genes['identifier']}; {', '.join(genes['examples'])}, ...)",
         f"  batch         {facts['batch']['key'] or 'none: trained without a batch column'}: "
         f"{len(batches)} level{'s' if len(batches) != 1 else ''} ({_some(batches)})",
-        f"  labels        {labels['key'] or 'none'}: {len(labels['classes'])} classes",
+        f"  labels        {_labels_line(labels)}",
     ]
     lines += [f"                  {n:7d}  {name}" for name, n in labels["cells"].items()]
     if labels["without_cells"]:
@@ -106,3 +106,7 @@ def describe_text(reference: Reference) -> str:
 
 def _some(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def _labels_line(labels: dict[str, Any]) -> str:
+    return "none" if labels["key"] is None else f"{labels['key']}: {len(labels['classes'])} classes"

@@ -321,4 +321,4 @@ def weights_hash(weights: Mapping[str, np.ndarray]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    return {"scgraft": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    return {"scgraft": __version__, "torch": str(torch.__version__), "numpy": np.__version__}

@@ -8,6 +8,7 @@ posteriors of its cells, which minified references store. Aggregate posteriors a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,9 +50,11 @@ def atlas_mixture(latent: Latent, *, components: int = COMPONENTS, seed: int = 0
     mean, variance = latent.mean[chosen].astype(np.float64), latent.variance[chosen].astype(np.float64)
     k = min(components, max(1, len(chosen) // 3))
     start = mean[rng.choice(len(mean), k, replace=False)]
-    _, label = (
-        kmeans2(mean, start, minit="matrix", iter=20, missing="warn") if k > 1 else (None, np.zeros(len(mean), int))
-    )
+    label = np.zeros(len(mean), np.int64)
+    if k > 1:
+        with warnings.catch_warnings():  # a cluster that loses all its cells is dropped below
+            warnings.simplefilter("ignore", UserWarning)
+            _, label = kmeans2(mean, start, minit="matrix", iter=20)
     size = np.bincount(label, minlength=k).astype(np.float64)
     used = size > 0
 

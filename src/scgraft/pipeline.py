@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scgraft import hub, scvi_format
 from scgraft.align import align
 from scgraft.embed import classify, embed
 from scgraft.errors import QueryError
 from scgraft.fit import fit
+from scgraft.hub import fetch
+from scgraft.scvi_format import read
 from scgraft.transfer import transfer_labels
 from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
 
@@ -46,7 +47,7 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
     UnsupportedModel
         A class or an option that scgraft does not know.
     """
-    reference = scvi_format.read(hub.fetch(source, revision))
+    reference = read(fetch(source, revision))
     if reference.latent is not None or reference.adata_path is None:
         return reference
     return _with_encoded_cells(reference)

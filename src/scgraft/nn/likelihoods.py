@@ -42,7 +42,7 @@ def log_zinb(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
         - torch.lgamma(theta)
         - torch.lgamma(x + 1)
     )
-    return torch.where(x < EPS, zero, positive)
+    return torch.where(x == 0, zero, positive)
 
 
 def log_poisson(x: Tensor, rate: Tensor) -> Tensor:

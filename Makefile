@@ -1,0 +1,41 @@
+# Each target does all of its set-up: it needs Python 3.11 or newer, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint docs clean
+
+$(VENV)/stamp-run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp-run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/stamp-dev: $(VENV)/stamp-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	touch $@
+
+$(VENV)/stamp-docs: $(VENV)/stamp-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
+	touch $@
+
+demo: $(VENV)/stamp-run  ## Map the embedded query onto the embedded reference.
+	$(BIN)/scgraft demo --out demo-out --force
+
+test: $(VENV)/stamp-test  ## Run the tests.
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/stamp-dev  ## Lint, format and type check.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/stamp-docs  ## Execute the tutorials.
+	for source in tutorials/*.py; do $(BIN)/jupytext --to ipynb $$source; done
+	$(BIN)/python -m pytest -q --nbmake tutorials
+
+clean:
+	rm -rf $(VENV) demo-out
