@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -315,12 +316,26 @@ def test_files_of_every_kind(tmp_path):
     mmwrite(folder / "matrix.mtx", adata.X.T.tocoo())
     (folder / "genes.tsv").write_text("".join(f"{g}\t{g}\n" for g in adata.var_names))
     (folder / "barcodes.tsv").write_text("".join(f"{c}\n" for c in adata.obs_names))
+    with h5py.File(tmp_path / "10x.h5", "w") as file:
+        group, matrix = file.create_group("matrix"), adata.X.tocsr()
+        group["data"], group["indices"], group["indptr"] = matrix.data.astype(np.int32), matrix.indices, matrix.indptr
+        group["shape"] = matrix.shape[::-1]
+        group["barcodes"] = adata.obs_names.to_numpy().astype("S")
+        genes, n = adata.var_names.to_numpy().astype("S"), adata.n_vars
+        for name, values in (
+            ("id", genes),
+            ("name", genes),
+            ("genome", [b"x"] * n),
+            ("feature_type", [b"Gene Expression"] * n),
+        ):
+            group[f"features/{name}"] = values
+    for path in (folder, tmp_path / "10x.h5"):
+        assert (align(read_query(path), REFERENCE).counts != expected.counts).nnz == 0
     for path, backed in (("q.h5ad", False), ("q.h5ad", True), ("q.zarr", False)):
         found = read_query(tmp_path / path, backed=backed)
         assert same(align(found, REFERENCE, batch_key="batch"), expected)
         if backed:
             found.file.close()
-    assert (align(read_query(folder), REFERENCE).counts != expected.counts).nnz == 0
     (tmp_path / "q.txt").write_text("no")
     for name, word in (("q.txt", "Known are .h5ad"), ("absent.h5ad", "does not exist")):
         with pytest.raises(QueryError, match=word):
