@@ -2,7 +2,7 @@
 
 Each split is a shift that users meet. Two kinds are simulated on real cells, and named so: a condition that induces a
 twentieth of the genes with a strength of its own in each cell type, and a technology that captures each gene at its own
-rate and a quarter of the molecules.
+rate and a quarter of the molecules (a tenth, and rates that differ more, where it is "far").
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Split:
     without: tuple[str, ...] = ()
     dominated: tuple[str, float] | None = None
     n_cells: int = QUERY_CELLS
-    simulated: Literal["", "condition", "technology"] = ""
+    simulated: Literal["", "condition", "technology", "far technology"] = ""
     models: tuple[str, ...] = ("SCVI",)
 
     @property
@@ -88,6 +88,10 @@ SPLITS: tuple[Split, ...] = (
     Split("endocrine: condition", "condition (simulated)", ENDO, HALF, simulated="condition"),
     Split("endocrine: technology", "technology (simulated)", ENDO, HALF, simulated="technology"),
     Split("pancreas: technology", "technology (simulated)", DONORS, DONORS_QUERY, simulated="technology"),
+    Split("endocrine: far technology", "technology (simulated)", ENDO, HALF, simulated="far technology"),
+    Split("pbmc: far technology", "technology (simulated)", PBMC, PBMC_QUERY, simulated="far technology", models=BOTH),
+    Split("pancreas: far technology", "technology (simulated)", DONORS, DONORS_QUERY, simulated="far technology"),
+    Split("pbmc: far technology, B only", "composition (simulated)", PBMC, PBMC_QUERY, ("B cells",), simulated="far technology"),
     Split("pbmc: B only", "composition", PBMC, PBMC_QUERY, only=("B cells",)),
     Split("pbmc: T only", "composition", PBMC, PBMC_QUERY, only=("T/NK cells",), models=BOTH),
     Split("pbmc: no T", "composition", PBMC, PBMC_QUERY, without=("T/NK cells",)),
@@ -170,8 +174,9 @@ def _simulate(query: AnnData, what: str, seed: int) -> object:
     # The shift is the same for every seed of the sample: it is the property of a laboratory, not of a draw of cells.
     fixed, rng = np.random.default_rng(7), np.random.default_rng(seed)
     counts = query.X.toarray()
-    if what == "technology":
-        capture = np.minimum(0.25 * np.exp(0.7 * fixed.standard_normal(query.n_vars)), 1.0)
+    if what != "condition":
+        depth, spread = (0.25, 0.7) if what == "technology" else (0.1, 1.2)
+        capture = np.minimum(depth * np.exp(spread * fixed.standard_normal(query.n_vars)), 1.0)
         return sparse.csr_matrix(rng.binomial(counts.astype(np.int64), capture).astype(np.float32))
     induced = fixed.random(query.n_vars) < 0.05
     types = np.unique(query.obs["cell_type"])
