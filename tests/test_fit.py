@@ -1,5 +1,6 @@
 """The fit: gradients by hand against the obvious version, objectives, receipts, and what happens when it goes wrong."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +167,17 @@ def test_known_batches_only_means_nothing_to_train():
     graft = fit(reference, query)
     assert not graft.record.trained and not graft.rows and "knows" in graft.record.reason
     assert np.isfinite(embed(reference, query, graft).mean).all()
+
+
+def test_embedding_in_blocks_is_embedding_at_once(monkeypatch):
+    reference, query = pair(CONFIG, n_cells=23)
+    graft = fit(reference, query, FitConfig(max_steps=3))
+    whole = embed(reference, query, graft)
+    for block in (1, 5, 23):
+        monkeypatch.setattr(sys.modules["scgraft.embed"], "BLOCK", block)
+        blocks = embed(reference, query, graft)
+        assert np.allclose(whole.mean, blocks.mean, rtol=1e-5, atol=1e-6)
+        assert np.allclose(whole.variance, blocks.variance, rtol=1e-5, atol=1e-6)
 
 
 def test_unknown_batch_at_embedding_is_an_error_naming_it():
