@@ -32,6 +32,7 @@ RANKS = {
     "_tiny_model": 1, "_tiny_cells": 2, "_tiny_hub": 3,
     "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4,
     "output": 4.5,
+    "merge": 3, "joint": 3, "share_commands": 4.8,
     "cli": 5,
 }  # fmt: skip
 # `import scgraft` reaches every public name, the pipeline's too.

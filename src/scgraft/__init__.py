@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from scgraft.describe import describe
     from scgraft.embed import embed
     from scgraft.fit import fit
+    from scgraft.joint import join
+    from scgraft.merge import merge_grafts, rename_levels
     from scgraft.pipeline import annotate, load_reference, map_query
     from scgraft.store import load_graft, save_graft
     from scgraft.transfer import transfer_labels
@@ -25,9 +27,12 @@ _HOME = {
     "describe": "describe",
     "embed": "embed",
     "fit": "fit",
+    "join": "joint",
     "load_graft": "store",
     "load_reference": "pipeline",
     "map_query": "pipeline",
+    "merge_grafts": "merge",
+    "rename_levels": "merge",
     "save_graft": "store",
     "transfer_labels": "transfer",
     "FitConfig": "values",

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from scgraft import __version__, errors
+from scgraft.share_commands import COMMANDS
 
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.QueryError, 3),
@@ -45,7 +46,7 @@ class _Group(click.Group):
             ctx.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scgraft")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

@@ -1,0 +1,75 @@
+"""The commands about sharing and composing; each a few lines around one public function. `scgraft.cli` holds the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scgraft.errors import OutputExists
+
+OUT = click.Path(path_type=Path)
+
+
+@click.command("merge")
+@click.argument("grafts", nargs=-1, required=True)
+@click.option("--out", required=True, type=OUT, help="Folder of the merged graft.")
+@click.option("--reference", "source", help="Hub repository or folder to check the grafts against.")
+@click.option("--rename", "names", multiple=True, metavar="N:OLD=NEW", help="New batch name in the N-th graft.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names: tuple[str, ...], force: bool) -> None:
+    """Join GRAFTS that were made for one reference, without any count."""
+    from scgraft.merge import merge_grafts
+    from scgraft.output import check_free
+    from scgraft.pipeline import load_reference
+    from scgraft.store import load_graft, save_graft
+
+    check_free(out, force=force)
+    renamed = _renamings(names, len(grafts))
+    reference = None if source is None else load_reference(source)
+    merged = merge_grafts([load_graft(graft) for graft in grafts], rename=renamed, reference=reference)
+    save_graft(merged, out, force=force)
+    click.echo(f"{len(merged.batches)} batches of {len(grafts)} grafts ({', '.join(merged.batches[:6])}) in {out}")
+
+
+def _renamings(names: tuple[str, ...], n: int) -> dict[int, dict[str, str]]:
+    """``("2:s1=s1 of lab B",)`` -> ``{1: {"s1": "s1 of lab B"}}``; people count from one."""
+    found: dict[int, dict[str, str]] = {}
+    for text in names:
+        position, _, pair = text.partition(":")
+        old, equals, new = pair.partition("=")
+        if not position.isdigit() or not 1 <= int(position) <= n or not (old and equals and new):
+            raise click.BadParameter(
+                f"{text!r} is not N:OLD=NEW with N from 1 to {n}, for example '2:sample1=sample1 of lab B'.",
+                param_hint="--rename",
+            )
+        found.setdefault(int(position) - 1, {})[old] = new
+    return found
+
+
+@click.command("join")
+@click.argument("queries", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--out", required=True, type=OUT, help="The .h5ad file to write.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def join_command(queries: tuple[str, ...], source: str, revision: str | None, out: Path, force: bool) -> None:
+    """Put a reference's cells and mapped queries (mapped.h5ad; X is not needed) into one file without any count."""
+    from scgraft.joint import join
+    from scgraft.pipeline import load_reference
+    from scgraft.read_query import read_query
+
+    if out.exists() and not force:
+        raise OutputExists(f"{out} exists already. Choose another --out, or use --force to replace it.")
+    named = [text.partition("=") for text in queries]
+    if wrong := [name for name, equals, path in named if not (name and equals and path)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=FILE, for example 'lab_b=b/mapped.h5ad'.")
+    reference = load_reference(source, revision)
+    joint = join(reference, {name: read_query(path) for name, _, path in named})
+    new = out.with_name(f".{out.name}.new")
+    joint.write_h5ad(new, compression="gzip")
+    new.replace(out)
+    click.echo(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
+
+
+COMMANDS: dict[str, click.Command] = {"merge": merge_command, "join": join_command}
