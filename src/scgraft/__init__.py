@@ -11,8 +11,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scgraft import errors, testing
     from scgraft.align import align
+    from scgraft.cells import LatentCells, query_cells, reference_cells
+    from scgraft.decode import normalized_expression, posterior_predictive
     from scgraft.describe import describe
     from scgraft.embed import embed
+    from scgraft.export import export_scvi
     from scgraft.fit import fit
     from scgraft.joint import join
     from scgraft.merge import merge_grafts, rename_levels
@@ -26,12 +29,17 @@ _HOME = {
     "annotate": "pipeline",
     "describe": "describe",
     "embed": "embed",
+    "export_scvi": "export",
     "fit": "fit",
     "join": "joint",
     "load_graft": "store",
     "load_reference": "pipeline",
     "map_query": "pipeline",
     "merge_grafts": "merge",
+    "normalized_expression": "decode",
+    "posterior_predictive": "decode",
+    "query_cells": "cells",
+    "reference_cells": "cells",
     "rename_levels": "merge",
     "save_graft": "store",
     "transfer_labels": "transfer",
@@ -39,6 +47,7 @@ _HOME = {
     "Graft": "values",
     "Labels": "values",
     "Latent": "values",
+    "LatentCells": "cells",
     "MappedQuery": "values",
     "Query": "values",
     "Reference": "values",

@@ -72,4 +72,42 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
     click.echo(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
 
 
-COMMANDS: dict[str, click.Command] = {"merge": merge_command, "join": join_command}
+@click.command("export")
+@click.argument("graft", required=False)
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--out", required=True, type=OUT, help="Folder to write.")
+@click.option("--query", type=click.Path(exists=True, path_type=Path), help="Query whose cells are written too.")
+@click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--no-cells", is_flag=True, help="Write the model alone.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def export_command(
+    graft: str | None,
+    source: str,
+    revision: str | None,
+    out: Path,
+    query: Path | None,
+    batch_key: str | None,
+    no_cells: bool,
+    force: bool,
+) -> None:
+    """Write a folder that stock scvi-tools 1.4 loads: the reference, extended by GRAFT.
+
+    Without GRAFT it is the reference alone in today's format, which repairs models that current scvi-tools cannot open.
+    """
+    from scgraft.align import align
+    from scgraft.export import export_scvi
+    from scgraft.output import check_free
+    from scgraft.pipeline import load_reference
+    from scgraft.read_query import read_query
+    from scgraft.store import load_graft
+
+    check_free(out, force=force)
+    reference = load_reference(source, revision)
+    loaded = None if graft is None else load_graft(graft, reference=reference)
+    aligned = None if query is None else align(read_query(query), reference, batch_key=batch_key, drop_empty=True)
+    export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, force=force)
+    click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
+
+
+COMMANDS: dict[str, click.Command] = {"merge": merge_command, "join": join_command, "export": export_command}
