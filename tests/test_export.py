@@ -17,6 +17,8 @@ from hypothesis import given, settings
 
 from scgraft import errors
 from scgraft.align import align
+from scgraft.card import read_card
+from scgraft.card_lint import lint_card
 from scgraft.cells import query_cells, reference_cells
 from scgraft.cli import main
 from scgraft.decode import normalized_expression
@@ -231,6 +233,9 @@ def test_a_model_without_graft_keeps_its_registry(tmp_path):
     assert widened_weights(reference, None).keys() == again.weights.keys()
     assert again.obs["batch"].astype(int).tolist() == reference.obs["batch"].tolist()
     assert np.array_equal(again.attributes["train_indices_"], reference.attributes["train_indices_"])
+    card = read_card(again.card)
+    assert reference.base.sha256 in card.description and card.header["license"] == "cc0-1.0"
+    assert not [finding for finding in lint_card(again) if finding.severity == "error"]
 
 
 def test_what_cannot_be_exported(tmp_path):

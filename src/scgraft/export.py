@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from scgraft import scvi_registry
 from scgraft.atomic import new_folder
+from scgraft.card import Card, read_card, reference_card, write_card
 from scgraft.cells import LatentCells, query_cells, reference_cells
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.families import family_of
@@ -26,6 +28,17 @@ if TYPE_CHECKING:
 
 SCVI_VERSION = "1.4.2"
 SOURCE = "scgraft_source"
+# Tags that an export states anew.
+REPLACED = (
+    "biology",
+    "genomics",
+    "single-cell",
+    "model_cls_name",
+    "scvi_version",
+    "anndata_version",
+    "modality",
+    "annotated",
+)
 # Columns that versions of scvi-tools write for themselves.
 OWN = ("_scvi", "_scanvi", "observed_lib_size")
 
@@ -90,8 +103,8 @@ def export_scvi(
     if cells and not why_not:
         adata = _minified(reference, graft, query, levels, labels, query_labels)
     with new_folder(Path(folder), force=force) as new:
-        _write_model(reference, graft, levels, labels, adata, new / "model.pt")
-        metadata = {
+        registry = _write_model(reference, graft, levels, labels, adata, new / "model.pt")
+        metadata: dict[str, Any] = {
             "scvi_version": SCVI_VERSION,
             "anndata_version": _anndata_version(),
             "model_cls_name": reference.base.family,
@@ -99,7 +112,8 @@ def export_scvi(
             "model_parent_module": "scvi.model",
         }
         (new / "_scvi_required_metadata.json").write_text(json.dumps(metadata, indent=4), encoding="utf-8")
-        (new / "README.md").write_text(_card(reference, graft, metadata, adata is not None), encoding="utf-8")
+        text = _card(reference, graft, metadata["anndata_version"], registry)
+        (new / "README.md").write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(new / "adata.h5ad", compression="gzip")
     return Path(folder)
@@ -118,7 +132,8 @@ def _write_model(
     labels: np.ndarray,
     adata: AnnData | None,
     path: Path,
-) -> None:
+) -> dict[str, Any]:
+    """Write ``model.pt`` and return its registry."""
     import torch
 
     n_cells = _n_cells(reference) if adata is None else adata.n_obs
@@ -133,6 +148,7 @@ def _write_model(
     state = OrderedDict((name, torch.from_numpy(np.array(array))) for name, array in weights.items())
     genes = np.array([str(gene) for gene in reference.schema.genes], object)
     torch.save({"model_state_dict": state, "var_names": genes, "attr_dict": attributes}, path)
+    return registry
 
 
 def _why_no_cells(reference: Reference) -> str | None:
@@ -261,14 +277,26 @@ def _anndata_version() -> str:
     return version("anndata")
 
 
-def _card(reference: Reference, graft: Graft | None, metadata: dict[str, Any], minified: bool) -> str:
-    tags = ["biology", "genomics", "single-cell"]
-    tags += [f"{key}:{metadata[key]}" for key in ("model_cls_name", "scvi_version", "anndata_version")]
+def _card(reference: Reference, graft: Graft | None, version: str, registry: dict[str, Any]) -> str:
+    """The reference's own card brought up to date: its text and licence, the extended model's facts."""
+    own = Card() if reference.card is None else read_card(reference.card)
     base = reference.base
     new = "" if graft is None else f", extended by {len(graft.batches)} batches: {', '.join(graft.batches)}"
-    return "\n".join(
-        ["---", "library_name: scvi-tools", "tags:", *(f"- {tag}" for tag in tags), "---", ""]
-        + [f"The {base.family} model {base.repo} at {base.revision} (model.pt sha256 {base.sha256}){new}.", ""]
-        + [f"Saved by scvi-tools {reference.scvi_version}; written in the format of {SCVI_VERSION} by scgraft.", ""]
-        + [f"- **Data is Minified**: {minified}", ""]
+    origin = f"The {base.family} model {base.repo} at {base.revision} (model.pt sha256 {base.sha256}){new}."
+    written = f"Saved by scvi-tools {reference.scvi_version}; written in the format of {SCVI_VERSION} by scgraft."
+    minified = "latent_qzm" in registry["field_registries"]
+    extended = replace(
+        reference, registry=registry, scvi_version=SCVI_VERSION, minified=scvi_registry.MINIFIED if minified else None
     )
+    keep = [t for t in own.header.get("tags") or [] if str(t).split(":")[0] not in REPLACED]
+    card = reference_card(
+        extended,
+        description="\n\n".join(part for part in (own.description, origin, written) if part),
+        license=str(own.header.get("license") or ""),
+        tags=[f"anndata_version:{version}", *map(str, keep)],
+        metrics=own.metrics if graft is None else None,
+        training_data=own.training_data,
+        training_code=own.training_code,
+        references=own.references,
+    )
+    return write_card(card)

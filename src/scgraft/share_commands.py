@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from scgraft.card_commands import card_group
 from scgraft.errors import OutputExists
 
 OUT = click.Path(path_type=Path)
@@ -110,4 +111,9 @@ def export_command(
     click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
 
 
-COMMANDS: dict[str, click.Command] = {"merge": merge_command, "join": join_command, "export": export_command}
+COMMANDS: dict[str, click.Command] = {
+    "merge": merge_command,
+    "join": join_command,
+    "export": export_command,
+    "card": card_group,
+}
