@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scgraft.card import Card, graft_card, read_card, reference_card, write_card
     from scgraft.card_lint import Finding, decoder_doubts, lint_card
     from scgraft.cells import LatentCells, query_cells, reference_cells
+    from scgraft.compare import Comparison, compare_expression
     from scgraft.decode import normalized_expression, posterior_predictive
     from scgraft.describe import describe
     from scgraft.embed import embed
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "align": "align",
     "annotate": "pipeline",
+    "compare_expression": "compare",
     "decoder_doubts": "card_lint",
     "describe": "describe",
     "embed": "embed",
@@ -55,6 +57,7 @@ _HOME = {
     "transfer_labels": "transfer",
     "write_card": "card",
     "Card": "card",
+    "Comparison": "compare",
     "Finding": "card_lint",
     "FitConfig": "values",
     "Graft": "values",

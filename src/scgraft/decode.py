@@ -238,8 +238,8 @@ def _check_library(reference: Reference, cells: LatentCells) -> None:
         )
 
 
-def _blocks(cells: LatentCells, device: torch.device) -> Iterator[tuple[slice, Cells]]:
-    """Cells in blocks, as the decoder takes them; the encoder's product is left empty."""
+def decoder_inputs(cells: LatentCells, device: torch.device) -> Cells:
+    """Cells as the decoder takes them; the encoder's product is left empty, and an unknown library size is one."""
     library = np.ones(len(cells)) if cells.library is None else cells.library.astype(np.float64)
     with np.errstate(divide="ignore"):
         log_library = np.log(library)[:, None]
@@ -247,20 +247,20 @@ def _blocks(cells: LatentCells, device: torch.device) -> Iterator[tuple[slice, C
     def move(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=device)
 
+    return Cells(
+        product=torch.zeros(len(cells), 0, device=device),
+        codes=torch.as_tensor(cells.codes, device=device),
+        continuous=move(cells.continuous),
+        library=move(log_library),
+        size_factor=None if cells.size_factor is None else move(cells.size_factor[:, None]),
+        labels=None if cells.label_codes is None else torch.as_tensor(cells.label_codes, device=device),
+    )
+
+
+def _blocks(cells: LatentCells, device: torch.device) -> Iterator[tuple[slice, Cells]]:
     for start in range(0, len(cells), BLOCK):
         block = slice(start, min(start + BLOCK, len(cells)))
-        part = cells.take(block)
-        yield (
-            block,
-            Cells(
-                product=torch.zeros(len(part), 0, device=device),
-                codes=torch.as_tensor(part.codes, device=device),
-                continuous=move(part.continuous),
-                library=move(log_library[block]),
-                size_factor=None if part.size_factor is None else move(part.size_factor[:, None]),
-                labels=None if part.label_codes is None else torch.as_tensor(part.label_codes, device=device),
-            ),
-        )
+        yield block, decoder_inputs(cells.take(block), device)
 
 
 def _draws(
