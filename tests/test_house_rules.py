@@ -33,7 +33,7 @@ RANKS = {
     "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4,
     "output": 4.5,
     "atomic": 0.5, "merge": 3, "joint": 3, "scvi_registry": 3.2, "cells": 3.2, "decode": 3.4, "ranking": 0.5,
-    "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "share_files": 3.8, "card_commands": 4.7, "share_commands": 4.8,
+    "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "resolve": 4.1, "card_commands": 4.7, "share_commands": 4.8,
     "cli": 5,
 }  # fmt: skip
 # `import scgraft` reaches every public name, the pipeline's too.

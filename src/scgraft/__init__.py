@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from scgraft.merge import merge_grafts, rename_levels
     from scgraft.metrics import ModelMetrics
     from scgraft.pipeline import annotate, load_reference, map_query
-    from scgraft.store import load_graft, save_graft
+    from scgraft.publish import Pushed, push
+    from scgraft.resolve import load_base, load_graft
+    from scgraft.store import save_graft
     from scgraft.transfer import transfer_labels
     from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
 
@@ -42,12 +44,14 @@ _HOME = {
     "graft_card": "card",
     "join": "joint",
     "lint_card": "card_lint",
-    "load_graft": "store",
+    "load_base": "resolve",
+    "load_graft": "resolve",
     "load_reference": "pipeline",
     "map_query": "pipeline",
     "merge_grafts": "merge",
     "normalized_expression": "decode",
     "posterior_predictive": "decode",
+    "push": "publish",
     "query_cells": "cells",
     "read_card": "card",
     "reference_card": "card",
@@ -66,6 +70,7 @@ _HOME = {
     "LatentCells": "cells",
     "MappedQuery": "values",
     "ModelMetrics": "metrics",
+    "Pushed": "publish",
     "Query": "values",
     "Reference": "values",
 }

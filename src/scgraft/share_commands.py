@@ -23,7 +23,8 @@ def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names:
     from scgraft.merge import merge_grafts
     from scgraft.output import check_free
     from scgraft.pipeline import load_reference
-    from scgraft.store import load_graft, save_graft
+    from scgraft.resolve import load_graft
+    from scgraft.store import save_graft
 
     check_free(out, force=force)
     renamed = _renamings(names, len(grafts))
@@ -101,7 +102,7 @@ def export_command(
     from scgraft.output import check_free
     from scgraft.pipeline import load_reference
     from scgraft.read_query import read_query
-    from scgraft.store import load_graft
+    from scgraft.resolve import load_graft
 
     check_free(out, force=force)
     reference = load_reference(source, revision)
@@ -111,9 +112,54 @@ def export_command(
     click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
 
 
+@click.command("push")
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--repo", required=True, help="Repository of the hub, org/name; created when absent.")
+@click.option("--private", is_flag=True, help="Create it private.")
+@click.option("--tag", "tags", multiple=True, help="Git tag for the commit (repeatable).")
+@click.option("--message", help="Message of the commit.")
+@click.option("--base", help="Where a graft's reference is published, if it was fitted to a local folder.")
+@click.option("--base-revision", help="Branch, tag or commit of the base.")
+@click.option("--license", "license_name", default="", help="Licence of a graft, for its card.")
+@click.option("--description", default="", help="What a graft's cells are, for its card.")
+@click.option("--with-counts", is_flag=True, help="Upload raw counts, if the reference's data holds any.")
+@click.option("--dry-run", is_flag=True, help="Check everything and list what would be uploaded.")
+def push_command(
+    source: Path,
+    repo: str,
+    private: bool,
+    tags: tuple[str, ...],
+    message: str | None,
+    base: str | None,
+    base_revision: str | None,
+    license_name: str,
+    description: str,
+    with_counts: bool,
+    dry_run: bool,
+) -> None:
+    """Publish SOURCE, the folder of a graft or of a reference, on the hub in one commit."""
+    from scgraft.publish import push
+
+    pushed = push(
+        source,
+        repo,
+        private=private,
+        tags=tags,
+        message=message,
+        base=base,
+        base_revision=base_revision,
+        license=license_name,
+        description=description,
+        counts=with_counts,
+        dry_run=dry_run,
+    )
+    click.echo(str(pushed))
+
+
 COMMANDS: dict[str, click.Command] = {
     "merge": merge_command,
     "join": join_command,
     "export": export_command,
+    "push": push_command,
     "card": card_group,
 }
