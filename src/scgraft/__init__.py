@@ -3,7 +3,9 @@
 The public names, grouped by the file that they come from. Nothing is imported until it is used.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -11,30 +13,66 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scgraft import errors, testing
     from scgraft.align import align
+    from scgraft.card import Card, graft_card, read_card, reference_card, write_card
+    from scgraft.card_lint import Finding, decoder_doubts, lint_card
+    from scgraft.cells import LatentCells, query_cells, reference_cells
+    from scgraft.compare import Comparison, compare_expression
+    from scgraft.decode import normalized_expression, posterior_predictive
     from scgraft.describe import describe
     from scgraft.embed import embed
+    from scgraft.evaluate import evaluate
+    from scgraft.export import export_scvi
     from scgraft.fit import fit
+    from scgraft.joint import join
+    from scgraft.merge import merge_grafts, rename_levels
+    from scgraft.metrics import ModelMetrics
     from scgraft.pipeline import annotate, load_reference, map_query
-    from scgraft.store import load_graft, save_graft
+    from scgraft.publish import Pushed, push
+    from scgraft.resolve import load_base, load_graft
+    from scgraft.store import save_graft
     from scgraft.transfer import transfer_labels
     from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
 
 _HOME = {
     "align": "align",
     "annotate": "pipeline",
+    "compare_expression": "compare",
+    "decoder_doubts": "card_lint",
     "describe": "describe",
     "embed": "embed",
+    "evaluate": "evaluate",
+    "export_scvi": "export",
     "fit": "fit",
-    "load_graft": "store",
+    "graft_card": "card",
+    "join": "joint",
+    "lint_card": "card_lint",
+    "load_base": "resolve",
+    "load_graft": "resolve",
     "load_reference": "pipeline",
     "map_query": "pipeline",
+    "merge_grafts": "merge",
+    "normalized_expression": "decode",
+    "posterior_predictive": "decode",
+    "push": "publish",
+    "query_cells": "cells",
+    "read_card": "card",
+    "reference_card": "card",
+    "reference_cells": "cells",
+    "rename_levels": "merge",
     "save_graft": "store",
     "transfer_labels": "transfer",
+    "write_card": "card",
+    "Card": "card",
+    "Comparison": "compare",
+    "Finding": "card_lint",
     "FitConfig": "values",
     "Graft": "values",
     "Labels": "values",
     "Latent": "values",
+    "LatentCells": "cells",
     "MappedQuery": "values",
+    "ModelMetrics": "metrics",
+    "Pushed": "publish",
     "Query": "values",
     "Reference": "values",
 }
@@ -53,3 +91,15 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(_ModuleType):
+    """The import of ``scgraft.fit`` would bind the module over the function of the same name: keep the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if _HOME.get(name) == name and isinstance(value, _ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package
