@@ -70,7 +70,12 @@ def run_worker(python: str | None, script: str, jobs: list[dict[str, object]]) -
         json.dump(jobs, file)
         file.flush()
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-        subprocess.run([python, "-W", "ignore", str(HERE / script), file.name], check=False, env=environment, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [python, "-W", "ignore", str(HERE / script), file.name],
+            check=False,
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def jobs_of(cache: Path, splits: Sequence[Split], seed: int) -> list[dict[str, object]]:
@@ -86,10 +91,13 @@ def jobs_of(cache: Path, splits: Sequence[Split], seed: int) -> list[dict[str, o
 
 def ours(reference: object, query: object, name: str, seed: int) -> Result:
     """Map with scgraft; the seconds are those of fit and embedding."""
+    import torch
+
     import scgraft
     from scgraft.embed import embed
     from scgraft.fit import fit
 
+    torch.set_num_threads(1)  # scanpy's PCA, which the scores use, sets it to all cores
     config = replace(scgraft.FitConfig(device="cpu", seed=seed), **OURS[name])
     began = time.process_time()
     graft = fit(reference, query, config)

@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 from quality_splits import Split
 
-COLUMNS = ("accuracy", "balanced", "macro_f1", "mixing", "batch_asw", "trust", "auroc_distance", "auroc_vote", "seconds")
+COLUMNS = (
+    "accuracy",
+    "balanced",
+    "macro_f1",
+    "mixing",
+    "batch_asw",
+    "trust",
+    "auroc_distance",
+    "auroc_vote",
+    "seconds",
+)
 
 
 def collect(cache: Path, splits: Iterable[Split], seeds: Iterable[int], folder: Callable[..., Path]) -> list[dict]:
@@ -31,7 +41,11 @@ def tables(cache: Path, splits: Sequence[Split], seeds: Sequence[int], folder: C
     for model in ("SCVI", "SCANVI"):
         has_model = {s.name for s in splits if model in s.models}
         mine = [r for r in records if r["model"] in (model, "none") and r["split"] in has_model]
-        text += [f"\n## {model}: means over splits and seeds\n", table(mine), f"\n## {model}: by kind (accuracy / mixing)\n"]
+        text += [
+            f"\n## {model}: means over splits and seeds\n",
+            table(mine),
+            f"\n## {model}: by kind (accuracy / mixing)\n",
+        ]
         text += [by_kind(mine)]
         for split in (s for s in splits if s.name in has_model):
             own = [r for r in mine if r["split"] == split.name]
@@ -66,6 +80,8 @@ def by_kind(records: list[dict]) -> str:
         cells = []
         for kind in kinds:
             own = [r for r in records if r["method"] == method and r["kind"] == kind]
-            cells.append(f"{cell([r.get('accuracy') for r in own], False)} / {cell([r.get('mixing') for r in own], False)}")
+            cells.append(
+                f"{cell([r.get('accuracy') for r in own], False)} / {cell([r.get('mixing') for r in own], False)}"
+            )
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

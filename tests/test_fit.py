@@ -19,7 +19,7 @@ from scgraft.model import build, make_cells
 from scgraft.nn import likelihoods, output
 from scgraft.nn.output import OutputLayer, counts_log_likelihood
 from scgraft.nn.stored import StoredCounts, store_counts
-from scgraft.objective import atlas_mixture, elbo, mixture_log_density, mixture_tensors, objective_named
+from scgraft.objective import atlas_of, elbo, mixture_log_density, mixture_tensors, objective_named
 from scgraft.testing import TinyConfig
 from scgraft.values import FitConfig, Latent
 from tiny import pair
@@ -135,7 +135,7 @@ def test_cached_product_equals_the_dense_one():
 
 def test_fitting_lowers_the_held_out_loss_and_says_what_it_did():
     reference, query = pair(CONFIG, n_cells=120)
-    graft = fit(reference, query, FitConfig(max_steps=100, device="cpu"))
+    graft = fit(reference, query, FitConfig(objective="atlas", max_steps=100, device="cpu"))
     record = graft.record
     assert record.trained and record.loss[-1][1] < record.loss[0][1]
     assert record.n_parameters == sum(r.size for n, r in graft.rows.items() if n.startswith(("z_enc", "decoder")))
@@ -143,7 +143,7 @@ def test_fitting_lowers_the_held_out_loss_and_says_what_it_did():
     assert record.reference_unchanged[0] == record.reference_unchanged[1] != ""
 
 
-@pytest.mark.parametrize("objective", ["elbo", "atlas"])
+@pytest.mark.parametrize("objective", ["elbo", "atlas", "match"])
 @pytest.mark.parametrize("model", ["SCVI", "SCANVI"])
 def test_every_objective_runs(objective, model):
     reference, query = pair(replace(CONFIG, model=model))
@@ -154,11 +154,11 @@ def test_every_objective_runs(objective, model):
 def test_atlas_without_a_latent_falls_back_to_elbo_and_says_so():
     reference, query = pair(CONFIG)
     graft = fit(replace(reference, latent=None), query, FitConfig(max_steps=2))
-    assert graft.record.objective == "elbo" and graft.record.config.objective == "atlas"
+    assert graft.record.objective == "elbo" and graft.record.config.objective == "match"
 
 
 def test_unknown_objective():
-    with pytest.raises(ScgraftError, match="no objective 'energy'; choose one of atlas, elbo"):
+    with pytest.raises(ScgraftError, match="no objective 'energy'; choose one of atlas, elbo, match"):
         objective_named("energy")
 
 
@@ -212,7 +212,7 @@ def test_mixture_density_equals_scipy(seed, components, d):
         rng.uniform(0.1, 1, (components * 6, d)).astype(np.float32),
         np.arange(components * 6).astype(str),
     )
-    mixture = atlas_mixture(latent, components=components)
+    mixture = atlas_of(latent, components=components).mixture
     points = rng.standard_normal((7, d))
     expected = sum(
         w * multivariate_normal(m, np.diag(v)).pdf(points).reshape(-1)
@@ -227,7 +227,7 @@ def test_mixture_keeps_the_first_two_moments(seed, components):
     rng = np.random.default_rng(seed)
     mean = rng.standard_normal((90, 3)).astype(np.float32) * 3
     variance = rng.uniform(0.1, 1, (90, 3)).astype(np.float32)
-    mixture = atlas_mixture(Latent(mean, variance, np.arange(90).astype(str)), components=components)
+    mixture = atlas_of(Latent(mean, variance, np.arange(90).astype(str)), components=components).mixture
     centre = mixture.weight @ mixture.mean
     spread = mixture.weight @ (mixture.variance + mixture.mean**2) - centre**2
     assert np.allclose(centre, mean.mean(0), atol=1e-4)

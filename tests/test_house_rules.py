@@ -23,11 +23,11 @@ LONG_MODULES = {"values": 560, "unpickle": 440}
 RANKS = {
     "values": 0, "errors": 0,
     "levels": 0.5, "genes": 0.5, "counts": 0.5, "neighbors": 0.5,
-    "slots": 1, "unpickle": 1, "align": 1, "transfer": 1, "calibrate": 1, "quality": 1, "read_query": 1,
+    "slots": 1, "adam": 1, "unpickle": 1, "align": 1, "transfer": 1, "calibrate": 1, "quality": 1, "read_query": 1,
     "nn": 1, "nn.likelihoods": 1.1, "nn.layers": 1.2, "nn.options": 1.2, "nn.stored": 1.2, "nn.output": 1.25, "nn.vae": 1.3,
     "nn.scanvae": 1.4, "nn.totalvae": 1.4,
     "objective": 1.5,
-    "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7,
+    "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7, "matching": 2.8,
     "hub": 3, "scvi_format": 3, "store": 3, "fit": 3, "embed": 3, "metrics": 3, "card": 3.3,
     "_tiny_model": 1, "_tiny_cells": 2, "_tiny_hub": 3,
     "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4,

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from scgraft import __version__
+from scgraft.adam import Adam, cosine
 from scgraft.errors import FitDiverged
 from scgraft.families import family_of
 from scgraft.levels import level_codes
+from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
-from scgraft.objective import atlas_mixture, mixture_tensors, objective_named
-from scgraft.slots import start_rows
+from scgraft.objective import MATCH, Atlas, atlas_of, mixture_tensors, objective_named
+from scgraft.slots import column_prior, start_rows
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
 
 if TYPE_CHECKING:
@@ -86,26 +88,36 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
 
     used, held = choose_cells(query, config)
     chosen = np.sort(np.concatenate([used, held]))
-    problem = make_problem(
-        reference,
-        take_cells(query, chosen),
-        levels,
-        rows,
-        tuple(s.name for s in trainable),
-        replace(config, objective=objective),
-        device,
-    )
+    names = tuple(s.name for s in trainable)
+    atlas = None if objective == "elbo" or reference.latent is None else atlas_of(reference.latent)
+    settings = replace(config, objective=objective)
+    problem = make_problem(reference, take_cells(query, chosen), levels, rows, names, settings, device, atlas)
+    start, matched = problem.start, None
+    encoder = [s for s in trainable if s.role == "encoder"]
+    if objective == MATCH and atlas is not None and encoder:
+        matched = match(problem, atlas, {s.name: column_prior(reference.weights, s) for s in encoder})
+        left = {name: row for name, row in start.items() if name not in matched.rows}
+        problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
     outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
-    fitted = rows | {name: row.cpu().numpy() for name, row in outcome.rows.items()}
+    new = outcome.rows if matched is None else {**matched.rows, **outcome.rows}
+    fitted = rows | {name: row.cpu().numpy() for name, row in new.items()}
+    if matched is not None:
+        record = replace(
+            record,
+            kept="start" if matched.strength is None else "fitted",
+            strength=matched.strength,
+            gain=round(matched.gain, 4),
+            gain_error=round(matched.gain_error, 4) if math.isfinite(matched.gain_error) else None,
+        )
     record = replace(
         record,
         trained=True,
-        reason=outcome.reason,
-        steps=outcome.steps,
+        reason=outcome.reason if matched is None else matched.reason,
+        steps=outcome.steps + (0 if matched is None else matched.steps),
         n_fit_cells=len(chosen),
         loss=tuple(outcome.trace),
         n_parameters=sum(rows[s.name].size for s in trainable),
-        moved=movement(problem, outcome.rows),
+        moved=movement(problem, start, new),
         reference_unchanged=(before, weights_hash(reference.weights)),
         seconds=time.perf_counter() - began,
     )
@@ -113,6 +125,24 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     if outcome.diverged:
         raise FitDiverged(outcome.reason, graft)
     return graft
+
+
+def match(problem: Problem, atlas: Atlas, prior: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Matched:
+    """Encoder columns of a problem, matched to the atlas; `prior` holds their mean and variance by name."""
+
+    def there(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array).to(problem.cells.product)
+
+    return match_columns(
+        problem.model,
+        problem.cells,
+        problem.codes,
+        atlas,
+        start={name: problem.start[name] for name in prior},
+        fixed=problem.fixed,
+        prior={name: (there(mean), there(variance)) for name, (mean, variance) in prior.items()},
+        config=problem.config,
+    )
 
 
 def reason_to_skip(trainable: list[Slot], levels: Mapping[str, tuple[str, ...]], config: FitConfig) -> str | None:
@@ -199,13 +229,12 @@ def make_problem(
     trainable: tuple[str, ...],
     config: FitConfig,
     device: torch.device,
+    atlas: Atlas | None,
 ) -> Problem:
     """Move everything that the fit needs to the device, and compute once what does not change."""
     model = build(reference, device)
     cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
-    prior = None
-    if config.objective == "atlas" and reference.latent is not None:
-        prior = mixture_tensors(atlas_mixture(reference.latent), cells.product)
+    prior = None if atlas is None else mixture_tensors(atlas.mixture, cells.product)
     tensors = {name: torch.tensor(row).to(cells.product) for name, row in rows.items()}
     return Problem(
         model=model,
@@ -248,6 +277,8 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     def copy() -> dict[str, Tensor]:
         return {name: row.detach().clone() for name, row in rows.items()}
 
+    if not rows:
+        return Outcome({}, 0, "There was nothing to train.", [])
     best, best_loss, waited = copy(), evaluate(rows), 0
     trace = [(0, best_loss)]
     steps = progress_bar(total, config.progress)
@@ -255,7 +286,7 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
         batch = problem.batch(order[step - 1], order_there[step - 1])
         loss = problem.loss(batch, rows, problem.noise(size, generator))
         gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
-        adam.step(gradients, config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (total + 1))))
+        adam.step(gradients, cosine(config.learning_rate, step, total))
         if step % EVALUATE_EVERY and step != total:
             continue
         now = evaluate(rows)
@@ -298,28 +329,6 @@ def evaluator(problem: Problem, cells: np.ndarray) -> Callable[[Mapping[str, Ten
     return evaluate
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015) on a few tensors; torch.optim takes longer to import than a fit takes to run."""
-
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self.parameters = list(parameters.values())
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.count = 0
-
-    def step(self, gradients: tuple[Tensor | None, ...], rate: float) -> None:
-        """Move the parameters in place along their gradients."""
-        self.count += 1
-        with torch.no_grad():
-            for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-                if g is None:
-                    continue
-                m.lerp_(g, 0.1)
-                v.mul_(0.99).addcmul_(g, g, value=0.01)
-                scale = math.sqrt(1 - 0.99**self.count) / (1 - 0.9**self.count)
-                p.addcdiv_(m, v.sqrt().add_(1e-8), value=-rate * scale)
-
-
 def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
     """Progress bar with the time that is left, or nothing."""
     if not shown:
@@ -329,10 +338,10 @@ def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
     return lambda steps: tqdm(steps, total=total, desc="fit", unit="step")  # type: ignore[return-value]
 
 
-def movement(problem: Problem, rows: Mapping[str, Tensor]) -> dict[str, float]:
+def movement(problem: Problem, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, float]:
     """How far the latent of each batch's fitted cells moved in the fit, in units of the latent's spread."""
-    before, _ = embed_cells(problem.model, problem.cells, problem.start)
-    after, _ = embed_cells(problem.model, problem.cells, rows)
+    before, _ = embed_cells(problem.model, problem.cells, {**problem.fixed, **start})
+    after, _ = embed_cells(problem.model, problem.cells, {**problem.fixed, **end})
     spread = float(np.sqrt(after.var(axis=0).sum())) or 1.0
     distance = np.linalg.norm(after - before, axis=1) / spread
     return {problem.levels[c]: round(float(distance[problem.codes == c].mean()), 4) for c in np.unique(problem.codes)}
