@@ -11,9 +11,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scgraft import errors, testing
     from scgraft.align import align
+    from scgraft.calibrate import calibrate
+    from scgraft.calibration_store import load_calibration, save_calibration
+    from scgraft.confidence import Calibration, Check, Dossier, Explanation, Finding, Measure, Novelty, Quality
     from scgraft.describe import describe
     from scgraft.embed import embed
+    from scgraft.explain import explain
     from scgraft.fit import fit
+    from scgraft.hierarchy import parents_of
     from scgraft.pipeline import annotate, load_reference, map_query
     from scgraft.store import load_graft, save_graft
     from scgraft.transfer import transfer_labels
@@ -22,14 +27,27 @@ if TYPE_CHECKING:
 _HOME = {
     "align": "align",
     "annotate": "pipeline",
+    "calibrate": "calibrate",
     "describe": "describe",
     "embed": "embed",
+    "explain": "explain",
     "fit": "fit",
+    "load_calibration": "calibration_store",
     "load_graft": "store",
     "load_reference": "pipeline",
     "map_query": "pipeline",
+    "parents_of": "hierarchy",
+    "save_calibration": "calibration_store",
     "save_graft": "store",
     "transfer_labels": "transfer",
+    "Calibration": "confidence",
+    "Check": "confidence",
+    "Dossier": "confidence",
+    "Explanation": "confidence",
+    "Finding": "confidence",
+    "Measure": "confidence",
+    "Novelty": "confidence",
+    "Quality": "confidence",
     "FitConfig": "values",
     "Graft": "values",
     "Labels": "values",

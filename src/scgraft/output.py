@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scgraft import __version__
+from scgraft.calibration_store import save_calibration
 from scgraft.errors import OutputExists
 from scgraft.pipeline import annotate
 from scgraft.store import save_graft
@@ -39,6 +40,12 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
         table[f"{key}_runner_up"] = result.runner_up
         table[f"{key}_distance"] = result.distance
         table[f"{key}_unknown"] = result.unknown
+        if result.pvalues is not None:
+            table[f"{key}_set"] = result.at(0.1)
+    if mapped.novelty is not None:
+        table["novelty"] = mapped.novelty.score
+        table["novel"] = mapped.novelty.novel
+        table["cluster"] = mapped.novelty.cluster
     return table
 
 
@@ -69,6 +76,8 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
         adata.write_h5ad(new / "mapped.h5ad", compression="gzip")
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
+        if mapped.calibration:
+            save_calibration(mapped.calibration, new / "calibration")
         (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")
         new.chmod(0o755)
         if out.exists():
