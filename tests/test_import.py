@@ -55,3 +55,15 @@ def test_command_loads_nothing_heavy(option: str, expected: str) -> None:
 def test_installed_entry_point_loads_nothing_heavy(option: str) -> None:
     _, code, loaded = probe(f"sys.argv = ['scgraft', {option!r}]; from scgraft.cli import main; main()")
     assert (code, loaded) == (0, [])
+
+
+def test_importing_a_module_does_not_hide_the_function_of_its_name() -> None:
+    source = (
+        "import scgraft, scgraft.pipeline, scgraft.fit, scgraft.embed, scgraft.align, scgraft.describe\n"
+        "from scgraft.fit import Problem\n"
+        "wrong = [n for n in scgraft.__all__ if n[0].islower() and n not in ('errors', 'testing')"
+        " and not callable(getattr(scgraft, n))]\n"
+        "assert not wrong, wrong\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

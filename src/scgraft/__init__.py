@@ -3,7 +3,9 @@
 The public names, grouped by the file that they come from. Nothing is imported until it is used.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -71,3 +73,15 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(_ModuleType):
+    """The import of ``scgraft.fit`` would bind the module over the function of the same name: keep the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if _HOME.get(name) == name and isinstance(value, _ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package

@@ -105,7 +105,7 @@ def _read(path: Path) -> Calibration:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             document = json.loads(str(file["document"]))
             if document["format"] > FORMAT:
                 raise FormatTooNew(f"{path} was written by a newer scgraft. Install it, or leave the file out.")

@@ -17,7 +17,7 @@ def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, C) raised to 1 / temperature and normalised; rows without any mass become uniform."""
     with np.errstate(divide="ignore"):
         logged = np.log(np.maximum(matrix.astype(np.float64), 0.0)) / temperature
-    best = logged.max(axis=1, keepdims=True)
+    best = logged.max(axis=1, keepdims=True, initial=-np.inf)
     powered = np.exp(logged - np.where(np.isfinite(best), best, 0.0))
     total = powered.sum(axis=1, keepdims=True)
     uniform = np.full_like(powered, 1.0 / max(matrix.shape[1], 1))
