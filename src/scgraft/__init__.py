@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from scgraft.align import align
     from scgraft.calibrate import calibrate
     from scgraft.calibration_store import load_calibration, save_calibration
+    from scgraft.check import check
     from scgraft.confidence import Calibration, Check, Dossier, Explanation, Finding, Measure, Novelty, Quality
     from scgraft.describe import describe
     from scgraft.embed import embed
     from scgraft.explain import explain
     from scgraft.fit import fit
     from scgraft.hierarchy import parents_of
-    from scgraft.pipeline import annotate, load_reference, map_query
+    from scgraft.pipeline import annotate, load_reference, map_query, quality
     from scgraft.store import load_graft, save_graft
     from scgraft.transfer import transfer_labels
     from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
@@ -38,6 +39,8 @@ _HOME = {
     "load_graft": "store",
     "load_reference": "pipeline",
     "map_query": "pipeline",
+    "quality": "pipeline",
+    "check": "check",
     "parents_of": "hierarchy",
     "save_calibration": "calibration_store",
     "save_graft": "store",

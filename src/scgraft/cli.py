@@ -71,6 +71,39 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
     click.echo(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
 
 
+@main.command("check")
+@click.argument("query", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def check_command(
+    ctx: click.Context,
+    query: Path,
+    source: str,
+    revision: str | None,
+    batch_key: str | None,
+    layer: str | None,
+    as_json: bool,
+) -> None:
+    """Say what mapping QUERY onto a reference will run into, before any training.
+
+    The exit code is 0 (ok or repaired), 9 (a warning) or 3 (it cannot be mapped as it is).
+    """
+    from dataclasses import asdict
+
+    from scgraft.check import check, check_text
+    from scgraft.pipeline import load_reference
+    from scgraft.read_query import read_query
+
+    result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
+    document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
+    click.echo(json.dumps(document, indent=2) if as_json else check_text(result))
+    ctx.exit({"warning": 9, "stop": 3}.get(result.grade, 0))
+
+
 @main.command("map")
 @click.argument("query", type=click.Path(exists=True, path_type=Path))
 @click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")

@@ -106,6 +106,17 @@ def misfit(residual: np.ndarray, graph: QueryGraph, present: np.ndarray) -> floa
     return float(np.median(_shared(np.ascontiguousarray(residual[:, present]), graph, np.zeros(0), {})))
 
 
+def misfit_of(reference: Reference, query: Query, graft: Graft | None, latent: Latent, graph: QueryGraph) -> float:
+    """The same, from a mapping."""
+    residual = residuals(reference, _rows(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
+    return misfit(residual, graph, present_genes(reference, query))
+
+
+def present_genes(reference: Reference, query: Query) -> np.ndarray:
+    """Genes of the reference that the query has, (G,) bool."""
+    return ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
+
+
 def _shared(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray, centres: dict[int, np.ndarray]) -> np.ndarray:
     """Squared mean residual over the neighbours, each batch relative to its centre, over its expectation under noise."""
     n, k = graph.neighbours.shape
@@ -140,6 +151,7 @@ def find_novelty(
     null: np.ndarray,
     *,
     labels: np.ndarray | None = None,
+    graph: QueryGraph | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> Novelty:
     """Find the query's cells that the reference does not explain.
@@ -152,6 +164,8 @@ def find_novelty(
         Scores of held-out reference cells, from a calibration; without any, nothing is novel.
     labels
         Labels of the reference cells, for the dossiers.
+    graph
+        The query's neighbours, where they are known already.
     false_alarms
         Declared share of reference-like cells above the threshold.
 
@@ -161,9 +175,9 @@ def find_novelty(
         Scores and clusters of the cells, and a dossier for each group of at least five novel cells in a cluster that a
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
-    graph = query_graph(query.counts)
+    graph = query_graph(query.counts) if graph is None else graph
     residual = residuals(reference, _rows(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
-    present = ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
+    present = present_genes(reference, query)
     batch = query.codes[:, 0]
     score = novelty_score(residual, graph, batch, present)
     threshold = threshold_at(scaled_null(null, score), false_alarms)

@@ -15,6 +15,7 @@ from scgraft.errors import OutputExists
 from scgraft.pipeline import annotate
 from scgraft.store import save_graft
 from scgraft.values import MappedQuery
+from scgraft.verdict import quality_as_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,4 +102,14 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "alignment": asdict(mapped.alignment),
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
+        "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
+        "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
+        "calibration": {
+            key: {
+                "guarantee": value.guarantee,
+                "expected_error": round(value.expected_error, 4),
+                "temperature": round(value.temperature, 3),
+            }
+            for key, value in mapped.calibration.items()
+        },
     }

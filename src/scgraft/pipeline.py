@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft.align import align
-from scgraft.confidence import Calibration
+from scgraft.confidence import Calibration, Quality
 from scgraft.embed import classify, embed
 from scgraft.errors import QueryError
 from scgraft.fit import fit
@@ -153,6 +153,7 @@ def map_query(
         labels=trusted.labels,
         novelty=trusted.novelty,
         calibration=trusted.calibration,
+        verdict=trusted.verdict,
         quality=summary(query, graft, trusted.labels),
     )
 
@@ -191,6 +192,35 @@ def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[st
             for key, result in labels.items()
         },
     }
+
+
+def quality(
+    reference: Reference, adata: AnnData, mapped: MappedQuery, *, batch_key: str | None = None, layer: str | None = None
+) -> Quality:
+    """Was the mapping good? One verdict, with a sentence and a next action for each measure.
+
+    Every number stands beside its null distribution: the same number for batches of the reference that were held out and
+    mapped through the same pipeline. ``map_query`` has it ready in ``mapped.verdict``; this judges a mapping that was made
+    without a calibration.
+
+    Parameters
+    ----------
+    reference, adata, mapped
+        The reference, the query with its raw counts, and its mapping (with labels, if the reference has any).
+    batch_key, layer
+        As for :func:`map_query`.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be used as it is.
+    NoLabels
+        The reference holds no cells to compare with.
+    """
+    if mapped.verdict is not None:
+        return mapped.verdict
+    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=bool(mapped.alignment.dropped))
+    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels).verdict
 
 
 def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:

@@ -10,20 +10,23 @@ import numpy as np
 from scgraft.calibrate import calibrate
 from scgraft.calibration_store import cache_folder, load_calibration, save_calibration
 from scgraft.classifier import predict, train_classifier
-from scgraft.confidence import Calibration, GeneClassifier, Novelty
+from scgraft.confidence import Calibration, GeneClassifier, Novelty, Quality
 from scgraft.errors import GraftError, ScgraftError
-from scgraft.novelty import find_novelty
+from scgraft.novelty import find_novelty, present_genes
+from scgraft.query_graph import query_graph
 from scgraft.transfer import calibrated_labels, reference_classes
 from scgraft.values import Graft, Labels, Latent, Query, Reference
+from scgraft.verdict import measure_quality
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """Labels with probabilities that mean something, novelty, and the calibrations that they come from."""
+    """Labels with probabilities that mean something, novelty, the calibrations that they come from, and a verdict."""
 
     labels: dict[str, Labels]
     novelty: Novelty
     calibration: dict[str, Calibration]
+    verdict: Quality
 
 
 def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calibration]:
@@ -81,15 +84,17 @@ def trust(
         out[key] = calibrated_labels(labels[key], calibration[key], vote)
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     own = None if not keys or reference.obs is None else reference.obs[keys[0]].astype(str).to_numpy()
-    novelty = find_novelty(reference, query, graft, latent, first.novelty, labels=own)
+    graph = query_graph(query.counts)
+    novelty = find_novelty(reference, query, graft, latent, first.novelty, labels=own, graph=graph)
     for key in keys:
         out[key] = replace(out[key], unknown=out[key].unknown | novelty.novel)
-    return Trusted(out, novelty, dict(calibration))
+    verdict = measure_quality(reference, query, graft, latent, out, novelty, graph, first)
+    return Trusted(out, novelty, dict(calibration), verdict)
 
 
 def classifier_for(reference: Reference, calibration: Calibration, query: Query) -> GeneClassifier:
     """The calibration's gene classifier; trained anew on the genes that the query has, where it lacks some."""
-    present = ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
+    present = present_genes(reference, query)
     made = calibration.classifier
     if np.array_equal(present, made.genes):
         return made
