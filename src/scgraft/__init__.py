@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scgraft.fit import fit
     from scgraft.hierarchy import parents_of
     from scgraft.pipeline import annotate, load_reference, map_query, quality
+    from scgraft.report import report
     from scgraft.store import load_graft, save_graft
     from scgraft.transfer import transfer_labels
     from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
@@ -40,6 +41,7 @@ _HOME = {
     "load_reference": "pipeline",
     "map_query": "pipeline",
     "quality": "pipeline",
+    "report": "report",
     "check": "check",
     "parents_of": "hierarchy",
     "save_calibration": "calibration_store",

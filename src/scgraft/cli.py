@@ -114,6 +114,8 @@ def check_command(
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--graft", "graft_folder", type=click.Path(path_type=Path), help="Re-apply a saved graft, do not fit.")
+@click.option("--calibration", "calibration_folder", type=click.Path(path_type=Path), help="Calibration from before.")
+@click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
@@ -130,12 +132,15 @@ def map_command(
     layer: str | None,
     out: Path,
     graft_folder: Path | None,
+    calibration_folder: Path | None,
+    no_calibration: bool,
     epochs: int | None,
     seed: int,
     drop_empty: bool,
     force: bool,
 ) -> None:
     """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
+    from scgraft.calibration_store import load_calibration
     from scgraft.output import check_free, write_mapping
     from scgraft.pipeline import load_reference, map_query
     from scgraft.read_query import read_query
@@ -145,6 +150,7 @@ def map_command(
     check_free(out, force=force)
     reference = load_reference(source, revision)
     graft = None if graft_folder is None else load_graft(graft_folder, reference=reference)
+    made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     adata = read_query(query)
     mapped = map_query(
         reference,
@@ -155,12 +161,13 @@ def map_command(
         graft=graft,
         layer=layer,
         drop_empty=drop_empty,
+        calibration=None if no_calibration else made or "auto",
     )
-    write_mapping(mapped, adata, out, force=force)
+    write_mapping(mapped, adata, out, reference=reference, force=force)
     if not quiet:
         for line in report_lines(mapped):
             click.echo(line)
-        click.echo(f"Written to {out}: mapped.h5ad, labels.csv, graft/, summary.json")
+        click.echo(f"Written to {out}: mapped.h5ad, labels.csv, graft/, calibration/, summary.json, report.html")
 
 
 def report_lines(mapped: object) -> list[str]:
@@ -184,9 +191,23 @@ def report_lines(mapped: object) -> list[str]:
         lines.append("The reference did not move: its weights have the same hash before and after.")
     else:
         lines.append(record.reason)
+    if mapped.verdict is not None:
+        lines.append(f"{mapped.verdict.light.upper()}: {mapped.verdict.sentence}")
+        lines += [f"  {m.light} {m.name}: {m.sentence} {m.action}" for m in mapped.verdict.measures if m.action]
+    if mapped.novelty is not None:
+        lines += [f"Unknown: {dossier.sentence}" for dossier in mapped.novelty.dossiers]
     for key, result in mapped.labels.items():
         lines.append(f"Labels {key} ({result.method}): {result.unknown.mean():.1%} unknown")
     return lines
+
+
+@main.command("report")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def report_command(folder: Path) -> None:
+    """Write report.html of FOLDER, which `scgraft map` has written: one page that opens offline."""
+    from scgraft.report import report
+
+    click.echo(f"Written: {report(folder)}")
 
 
 @main.command("demo")

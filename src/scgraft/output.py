@@ -1,4 +1,4 @@
-"""A mapping on disk: mapped.h5ad, labels.csv, graft/, summary.json; all of it or nothing."""
+"""A mapping on disk: mapped.h5ad, labels.csv, graft/, calibration/, summary.json, report.html; all of it or nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scgraft import __version__
-from scgraft.calibration_store import save_calibration
+from scgraft.calibration_store import cache_folder, save_calibration
 from scgraft.errors import OutputExists
 from scgraft.pipeline import annotate
+from scgraft.placement import place
+from scgraft.report import report
 from scgraft.store import save_graft
-from scgraft.values import MappedQuery
+from scgraft.values import MappedQuery, Reference, level_name
 from scgraft.verdict import quality_as_dict
 
 if TYPE_CHECKING:
@@ -50,7 +54,9 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
     return table
 
 
-def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool = False) -> Path:
+def write_mapping(
+    mapped: MappedQuery, adata: AnnData, out: Path, *, reference: Reference | None = None, force: bool = False
+) -> Path:
     """Write the results of a mapping into a folder, atomically.
 
     Parameters
@@ -61,6 +67,8 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
         The query, in memory; it is annotated in place.
     out
         Folder to write; it appears when it is complete.
+    reference
+        With it, the query is placed on the reference's map, and the report shows it.
     force
         Replace a folder that exists.
 
@@ -74,12 +82,15 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         annotate(adata, mapped)
+        if reference is not None and reference.latent is not None:
+            write_map(mapped, adata, reference, new / "map.npz")
         adata.write_h5ad(new / "mapped.h5ad", compression="gzip")
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
         if mapped.calibration:
             save_calibration(mapped.calibration, new / "calibration")
         (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")
+        report(new)
         new.chmod(0o755)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
@@ -93,6 +104,36 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
     return out
 
 
+def write_map(mapped: MappedQuery, adata: AnnData, reference: Reference, path: Path) -> None:
+    """Place the query on the reference's map: into ``obsm["X_scgraft_map"]``, and into a file for the report."""
+    import pandas as pd
+
+    novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
+    placed = place(
+        reference,
+        mapped.latent.mean,
+        novel=novel,
+        cluster=cluster,
+        keep=cache_folder(reference, list(mapped.calibration)),
+    )
+    position = pd.Index(adata.obs_names.astype(str)).get_indexer(pd.Index(mapped.latent.cells))
+    coordinates = np.full((adata.n_obs, 2), np.nan, np.float32)
+    coordinates[position] = placed.query
+    adata.obsm["X_scgraft_map"] = coordinates
+    key = mapped.alignment.batch_key
+    batch = (
+        np.full(len(position), "query") if key is None else adata.obs[key].iloc[position].map(level_name).to_numpy(str)
+    )
+    np.savez_compressed(
+        path,
+        reference=placed.reference,
+        query=placed.query,
+        tray=placed.tray,
+        batch=batch.astype(str),
+        source=np.array(placed.source),
+    )
+
+
 def summary_of(mapped: MappedQuery) -> dict[str, object]:
     """What is written to summary.json."""
     return {
@@ -103,6 +144,9 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
         "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
+        "novelty_threshold": None
+        if mapped.novelty is None or not np.isfinite(mapped.novelty.threshold)
+        else round(mapped.novelty.threshold, 4),
         "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
         "calibration": {
             key: {
