@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scgraft import errors, testing
+    from scgraft import errors, pl, testing
     from scgraft.align import align
     from scgraft.calibrate import calibrate
     from scgraft.calibration_store import load_calibration, save_calibration
@@ -63,7 +63,7 @@ _HOME = {
     "Query": "values",
     "Reference": "values",
 }
-_MODULES = ("errors", "testing")
+_MODULES = ("errors", "pl", "testing")
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 

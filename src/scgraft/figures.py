@@ -90,7 +90,13 @@ def _coloured(query: np.ndarray, hover: Sequence[str], values: np.ndarray) -> li
 
     text = np.array(hover, dtype=object)
     if values.dtype.kind in "fiu":
-        marker = {"size": 5, "color": values, "colorscale": "Viridis", "showscale": True, "colorbar": {"thickness": 12}}
+        marker = {
+            "size": 5,
+            "color": values,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"thickness": 12, "len": 0.85, "y": 0.42},
+        }
         return [
             go.Scattergl(
                 x=query[:, 0],
@@ -104,9 +110,9 @@ def _coloured(query: np.ndarray, hover: Sequence[str], values: np.ndarray) -> li
         ]
     names, number = np.unique(values.astype(str), return_counts=True)
     traces = []
-    for i, place in enumerate(np.argsort(-number, kind="stable")):
-        own = values.astype(str) == names[place]
-        trace = _points(query[own], f"{names[place]} ({number[place]})", COLOURS[i % len(COLOURS)], size=5)
+    for i, (name, n) in enumerate(zip(names, number, strict=True)):
+        own = values.astype(str) == name
+        trace = _points(query[own], f"{name} ({n})", COLOURS[i % len(COLOURS)], size=5)
         traces.append(trace.update(text=text[own], hoverinfo="text"))
     return traces
 

@@ -23,9 +23,10 @@ VOTE_NUMBERS = ("mixing", "agreement")
 def mapping_numbers(reference: Latent | None, query: Latent, graph: QueryGraph, misfit: float) -> dict[str, float]:
     """Numbers without labels: `distance`, `preservation` and `misfit`."""
     assert reference is not None
+    kept = cluster_preservation(query, graph)
     return {
         "distance": float(np.median(cluster_distance(reference, query))),
-        "preservation": float(np.nanmean(cluster_preservation(query, graph))) if len(query.mean) > 1 else float("nan"),
+        "preservation": float("nan") if np.isnan(kept).all() else float(np.nanmean(kept)),
         "misfit": misfit,
     }
 

@@ -59,7 +59,7 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
     for name in names:
         points = np.asarray(reference.maps[name], np.float32)
         if points.shape == (n, 2) and np.isfinite(points).all():
-            return points, np.arange(n), f"obsm[{name!r}] of the reference"
+            return points, np.arange(n), f"the reference's own map (obsm[{name!r}])"
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:SHOWN])
     source = "a UMAP of the reference's latent, as it publishes no map"
     path = None if keep is None else keep / "umap.npy"
@@ -127,7 +127,7 @@ def place(
     Returns
     -------
     Placement
-        Each cell lies at the weighted mean of the half of its 15 nearest reference cells that lie closest together on the
+        Each cell lies at the weighted mean of the third of its 15 nearest reference cells that lie closest together on the
         map: between two islands nothing is placed.
     """
     assert reference.latent is not None
@@ -153,7 +153,8 @@ def _among(near: np.ndarray, distances: np.ndarray) -> np.ndarray:
     weight = 1 / (distances + np.median(distances, axis=1, keepdims=True) + 1e-9)
     centre = (between * weight[:, None]).sum(axis=2).argmin(axis=1)
     apart = between[np.arange(len(near)), centre]
-    kept = apart <= np.median(apart, axis=1, keepdims=True)
+    third = np.partition(apart, max(near.shape[1] // 3 - 1, 0), axis=1)[:, [max(near.shape[1] // 3 - 1, 0)]]
+    kept = apart <= third
     weight = np.where(kept, weight, 0.0)
     return (near * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
 

@@ -75,7 +75,7 @@ def measure_quality(
 
 def verdict(measures: tuple[Measure, ...]) -> Quality:
     """The worst light, and what it comes from."""
-    worst = max((m.light for m in measures), key=ORDER.index, default="green")
+    worst: Light = max((m.light for m in measures), key=ORDER.index, default=ORDER[0])
     names = [m.name for m in measures if m.light == worst]
     if worst == "green":
         return Quality(
