@@ -97,7 +97,8 @@ def measure(reference, query):
     out["verdict"] = mapped.verdict.light
     if not known.all():
         rivals = {
-            "novelty": novelty.score,
+            "novelty": novelty.strength,
+            "unexplained genes": novelty.score,
             "distance": result.distance,
             "1 - max latent": 1 - votes["latent"].max(axis=1),
             "1 - max genes": 1 - votes["genes"].max(axis=1),
@@ -116,9 +117,12 @@ def splits(shared: Path, extra: Path | None):
     for name, query in PAIRS.items():
         yield name, shared / "hub/cells" / name, shared / "query" / f"{query}.h5ad", None
     for name, left_out in LEFT_OUT:
-        yield f"{name} without {left_out} (model has seen it)", shared / "hub/cells" / name, (
-            shared / "query" / f"{PAIRS[name]}.h5ad"
-        ), left_out
+        yield (
+            f"{name} without {left_out} (model has seen it)",
+            shared / "hub/cells" / name,
+            (shared / "query" / f"{PAIRS[name]}.h5ad"),
+            left_out,
+        )
     for folder in sorted(extra.iterdir()) if extra else []:
         if folder.is_dir():
             yield folder.name, folder, folder.with_suffix(".h5ad"), None

@@ -20,7 +20,7 @@ from scgraft.fit import fit
 from scgraft.generate import reference_cells, reference_codes
 from scgraft.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.neighbors import nearest
-from scgraft.novelty import misfit, novelty_score, residuals
+from scgraft.novelty import distance_to, misfit, novelty_score, residuals
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.transfer import K, blend, neighbour_vote, reference_classes
 from scgraft.values import BATCH, FitConfig, Graft, Latent, Query, Reference
@@ -176,15 +176,18 @@ def calibrate(
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
     plan = choose_folds(reference, seed)
     folds = [hold_out(reference, batches, members, seed=seed) for batches, members in plan]
-    novelty = np.sort(np.concatenate([np.zeros(0, np.float32), *(fold.novelty for fold in folds)]))
-    return {key: _calibration(reference, key, folds, novelty, genes=genes, seed=seed) for key in keys or [""]}
+    nulls = tuple(
+        np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))
+        for parts in ([fold.novelty for fold in folds], [distance_to(fold.rest, fold.latent) for fold in folds])
+    )
+    return {key: _calibration(reference, key, folds, nulls, genes=genes, seed=seed) for key in keys or [""]}
 
 
 def _calibration(
     reference: Reference,
     key: str,
     folds: list[Fold],
-    novelty: np.ndarray,
+    nulls: tuple[np.ndarray, ...],
     *,
     genes: np.ndarray | None,
     seed: int,
@@ -219,14 +222,15 @@ def _calibration(
         temperature=temperature,
         scores=(1 - own).astype(np.float32),
         score_class=true.astype(np.int64),
-        novelty=novelty.astype(np.float32),
+        novelty=nulls[0].astype(np.float32),
+        distance=nulls[1].astype(np.float32),
         reliability=table,
         expected_error=expected_error(table),
         accuracy=accuracy,
         quality={name: tuple(m[name] for m in measured) for name in (measured[0] if measured else {})},
         folds=batches,
         source=source,
-        guarantee=guarantee_of(batches, len(novelty), source),
+        guarantee=guarantee_of(batches, len(nulls[0]), source),
     )
 
 

@@ -21,7 +21,7 @@ from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
 
 FORMAT = 1
-ARRAYS = ("scores", "score_class", "novelty", "reliability")
+ARRAYS = ("scores", "score_class", "novelty", "distance", "reliability")
 TEXT = (
     "base_sha256",
     "key",

@@ -53,6 +53,8 @@ class Calibration:
         Nonconformity (one minus the probability of the true class) of each held-out cell, (m,), and its class code.
     novelty
         Novelty scores of the held-out cells, sorted, (m,).
+    distance
+        Their distances to the rest of the reference, relative to its own spacing, sorted, (m,).
     reliability
         Rows (mean probability, share right, cells) of the held-out cells, binned by probability, (bins, 3).
     expected_error
@@ -77,6 +79,7 @@ class Calibration:
     scores: np.ndarray
     score_class: np.ndarray
     novelty: np.ndarray
+    distance: np.ndarray
     reliability: np.ndarray
     expected_error: float
     accuracy: Mapping[str, float]
@@ -88,16 +91,21 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Novelty:
-    """How badly the reference explains each query cell's genes, beside (not inside) the doubt about its label.
+    """What the reference lacks, beside (not inside) the doubt about labels.
+
+    Two things make a cell novel, each at half of the declared rate: genes that the model does not explain, and a place
+    in the latent where the reference has no cells (a type that the model has seen, but whose cells are not there).
 
     Parameters
     ----------
     score
         (n,) float32: squared mean residual of the cell and its nearest query cells, 1 where the model is right.
-    threshold
-        Scores above it are novel.
+    threshold, distance_threshold
+        Scores above the first are novel, and so are relative distances to the reference above the second.
     novel
-        ``score > threshold``, (n,).
+        Either of them, (n,).
+    strength
+        The larger of score and distance over their thresholds, (n,) float32: novel above 1.
     false_alarms
         Declared share of reference-like cells above the threshold.
     cluster
@@ -108,7 +116,9 @@ class Novelty:
 
     score: np.ndarray
     threshold: float
+    distance_threshold: float
     novel: np.ndarray
+    strength: np.ndarray
     false_alarms: float
     cluster: np.ndarray
     dossiers: tuple[Dossier, ...]

@@ -71,7 +71,7 @@ def explain(
     inside.sort(key=lambda c: -labels.matrix[i, c])
     novelty, threshold = float("nan"), float("inf")
     if mapped.novelty is not None:
-        novelty, threshold = float(mapped.novelty.score[i]), mapped.novelty.threshold
+        novelty, threshold = float(mapped.novelty.strength[i]), 1.0
     genes = _deciding_genes(reference, mapped, labels, i, adata)
     made = Explanation(
         cell=cell,
@@ -153,9 +153,7 @@ def _sentence(made: Explanation, *, calibrated: bool) -> str:
     elif len(made.prediction_set) > 1:
         said += f" At an error rate of {made.alpha:.0%} it may be any of {', '.join(made.prediction_set)}."
     if made.novelty > made.threshold:
-        said += (
-            f" The reference does not explain its genes (novelty {made.novelty:.2f}, threshold {made.threshold:.2f})."
-        )
+        said += f" It is not like the reference: {made.novelty:.2f} times what is tolerated."
     if made.genes:
         said += f" Genes that decide: {', '.join(g for g, _ in made.genes[:5])}."
     return said

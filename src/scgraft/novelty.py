@@ -19,6 +19,7 @@ from scgraft.levels import level_codes
 from scgraft.model import build, graft_rows, make_cells, pick_device
 from scgraft.neighbors import nearest
 from scgraft.query_graph import QueryGraph, query_graph
+from scgraft.transfer import relative_distance
 from scgraft.values import BATCH, Graft, Latent, Query, Reference
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ LEAST_BATCH = 20
 LEAST_GROUP = 5
 CHANCE = 1e-3
 GENES = 12
+NEAR = 15
 
 
 def residuals(reference: Reference, query: Query, graft: Graft | None, latent: Latent) -> np.ndarray:
@@ -143,6 +145,13 @@ def scaled_null(null: np.ndarray, score: np.ndarray) -> np.ndarray:
     return null * max(float(ratio), 1.0)
 
 
+def distance_to(reference: Reference, latent: Latent) -> np.ndarray:
+    """Relative distance (n,) of cells to the reference in the latent; about 1 inside it."""
+    assert reference.latent is not None
+    points = reference.latent.mean
+    return relative_distance(points, nearest(points, latent.mean, k=min(NEAR, len(points))))
+
+
 def find_novelty(
     reference: Reference,
     query: Query,
@@ -150,6 +159,7 @@ def find_novelty(
     latent: Latent,
     null: np.ndarray,
     *,
+    null_distance: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     graph: QueryGraph | None = None,
     false_alarms: float = FALSE_ALARMS,
@@ -162,6 +172,8 @@ def find_novelty(
         The mapping; `query` holds raw counts (n, G).
     null
         Scores of held-out reference cells, from a calibration; without any, nothing is novel.
+    null_distance
+        Relative distances of held-out reference cells; without any, distance makes no cell novel.
     labels
         Labels of the reference cells, for the dossiers.
     graph
@@ -180,13 +192,19 @@ def find_novelty(
     present = present_genes(reference, query)
     batch = query.codes[:, 0]
     score = novelty_score(residual, graph, batch, present)
-    threshold = threshold_at(scaled_null(null, score), false_alarms)
-    novel = score > threshold
-    found = _Groups(reference, query, latent, graph, residual, present, score, novel, labels)
+    threshold, far = threshold_at(scaled_null(null, score), false_alarms / 2), float("inf")
+    strength = score / threshold
+    if null_distance is not None and len(null_distance):
+        distance = distance_to(reference, latent)
+        far = threshold_at(scaled_null(null_distance, distance), false_alarms / 2)
+        strength = np.maximum(strength, distance / far)
+    strength = strength.astype(np.float32)
+    novel = strength > 1
+    found = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
     dossiers = tuple(
         _dossier(found, int(cluster)) for cluster in np.unique(graph.cluster) if _is_group(found, cluster, false_alarms)
     )
-    return Novelty(score, threshold, novel, false_alarms, graph.cluster, dossiers)
+    return Novelty(score, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
 
 
 @dataclass(frozen=True)

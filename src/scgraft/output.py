@@ -48,7 +48,7 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
         if result.pvalues is not None:
             table[f"{key}_set"] = result.at(0.1)
     if mapped.novelty is not None:
-        table["novelty"] = mapped.novelty.score
+        table["novelty"] = mapped.novelty.strength
         table["novel"] = mapped.novelty.novel
         table["cluster"] = mapped.novelty.cluster
     return table
@@ -144,9 +144,7 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
         "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
-        "novelty_threshold": None
-        if mapped.novelty is None or not np.isfinite(mapped.novelty.threshold)
-        else round(mapped.novelty.threshold, 4),
+        "novelty_threshold": None if mapped.novelty is None else 1.0,
         "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
         "calibration": {
             key: {

@@ -260,7 +260,7 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
             adata.obs[f"scgraft_{key}_set"] = pd.Categorical(sets)
     if mapped.novelty is not None:
         score, novel = np.full(adata.n_obs, np.nan, np.float32), np.zeros(adata.n_obs, bool)
-        score[position], novel[position] = mapped.novelty.score, mapped.novelty.novel
+        score[position], novel[position] = mapped.novelty.strength, mapped.novelty.novel
         adata.obs["scgraft_novelty"], adata.obs["scgraft_novel"] = score, novel
     config = {k: v for k, v in asdict(mapped.graft.record.config).items() if v is not None}
     adata.uns["scgraft"] = {

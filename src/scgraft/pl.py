@@ -77,7 +77,7 @@ def map(
     else:
         if color == "novelty" and mapped.novelty is None:
             raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
-        values = result.probability if color == "probability" else mapped.novelty.score  # type: ignore[union-attr]
+        values = result.probability if color == "probability" else mapped.novelty.strength  # type: ignore[union-attr]
         top = float(np.quantile(values, 0.99))
         points = ax.scatter(
             placed.query[:, 0],
@@ -146,9 +146,8 @@ def novelty(mapped: MappedQuery, *, ax: Axes | None = None) -> Axes:
     if mapped.novelty is None:
         raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
     ax, found = _axes(ax), mapped.novelty
-    ax.hist(np.minimum(found.score, np.quantile(found.score, 0.995)), bins=50, color=COLOURS[0])
-    if np.isfinite(found.threshold):
-        ax.axvline(found.threshold, color="#B03A2E", linestyle=":")
-        ax.set_title(f"{found.novel.mean():.1%} novel (false alarms {found.false_alarms:.0%})", fontsize="medium")
-    ax.set(xlabel="novelty score", ylabel="cells")
+    ax.hist(np.minimum(found.strength, np.quantile(found.strength, 0.995)), bins=50, color=COLOURS[0])
+    ax.axvline(1.0, color="#B03A2E", linestyle=":")
+    ax.set_title(f"{found.novel.mean():.1%} novel (false alarms {found.false_alarms:.0%})", fontsize="medium")
+    ax.set(xlabel="novelty, over its threshold", ylabel="cells")
     return ax

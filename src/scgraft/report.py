@@ -160,7 +160,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
     if "novelty" in cells:
         threshold = data.summary.get("novelty_threshold")
         out["novelty"] = figures.histogram_figure(
-            _numbers(cells, "novelty"), "novelty score", threshold, "novel beyond"
+            _numbers(cells, "novelty"), "novelty, over its threshold", threshold, "novel beyond"
         )
     if key in data.calibration and len(data.calibration[key].reliability):
         out["reliability"] = figures.reliability_figure(data.calibration[key].reliability)

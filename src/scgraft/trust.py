@@ -85,7 +85,9 @@ def trust(
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     own = None if not keys or reference.obs is None else reference.obs[keys[0]].astype(str).to_numpy()
     graph = query_graph(query.counts)
-    novelty = find_novelty(reference, query, graft, latent, first.novelty, labels=own, graph=graph)
+    novelty = find_novelty(
+        reference, query, graft, latent, first.novelty, null_distance=first.distance, labels=own, graph=graph
+    )
     for key in keys:
         out[key] = replace(out[key], unknown=out[key].unknown | novelty.novel)
     verdict = measure_quality(reference, query, graft, latent, out, novelty, graph, first)
