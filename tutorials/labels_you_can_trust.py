@@ -65,7 +65,9 @@ code = [labels.classes.index(name) for name in truth]
 for alpha in (0.2, 0.1, 0.05):
     sets = labels.sets(alpha)
     held = sets[np.arange(len(code)), code].mean()
-    print(f"declared {1 - alpha:.0%}: {held:.1%} of the sets hold the known label; {sets.sum(axis=1).mean():.2f} labels each")
+    print(
+        f"declared {1 - alpha:.0%}: {held:.1%} of the sets hold the known label; {sets.sum(axis=1).mean():.2f} labels each"
+    )
 
 # %%
 names = reference.obs["bulk_labels"].astype(str)
@@ -88,7 +90,9 @@ share = programme / programme.sum()
 counts[b_cells] = rng.poisson(0.6 * counts[b_cells].sum(axis=1, keepdims=True) * share + 0.4 * counts[b_cells])
 strange.X = counts
 found = scgraft.map_query(reference, strange, batch_key="well").novelty
-print(f"{found.novel[b_cells].mean():.0%} of them found; {np.delete(found.novel, b_cells).mean():.1%} of the others called novel")
+print(
+    f"{found.novel[b_cells].mean():.0%} of them found; {np.delete(found.novel, b_cells).mean():.1%} of the others called novel"
+)
 for dossier in found.dossiers:
     print(dossier.sentence)
 

@@ -1,7 +1,7 @@
 """The command line: each command a few lines around one public function.
 
 Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
-7 the output exists; 8 no labels, or the fit diverged.
+7 the output exists; 8 no labels, or the fit diverged; 9 a warning of `scgraft check`.
 """
 
 from __future__ import annotations

@@ -155,8 +155,9 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         out["composition"] = figures.composition_figure(data.points["batch"], cells[key].to_numpy())
     if key:
         probability = _numbers(cells, f"{key}_probability")
-        title = "calibrated probability" if key in data.calibration else "share of the vote"
-        out["probability"] = figures.histogram_figure(probability, title, 0.5, "0.5")
+        # A calibrated probability needs no limit; a bare vote is called unknown below one half.
+        title, limit = ("calibrated probability", None) if key in data.calibration else ("share of the vote", 0.5)
+        out["probability"] = figures.histogram_figure(probability, title, limit, "unknown below")
     if "novelty" in cells:
         threshold = data.summary.get("novelty_threshold")
         out["novelty"] = figures.histogram_figure(
