@@ -55,3 +55,12 @@ def test_command_loads_nothing_heavy(option: str, expected: str) -> None:
 def test_installed_entry_point_loads_nothing_heavy(option: str) -> None:
     _, code, loaded = probe(f"sys.argv = ['scgraft', {option!r}]; from scgraft.cli import main; main()")
     assert (code, loaded) == (0, [])
+
+
+def test_public_functions_stay_functions_when_their_modules_are_imported() -> None:
+    statement = (
+        "import scgraft, importlib; scgraft.load_reference; "
+        "[importlib.import_module(f'scgraft.{m}') for m in set(scgraft._HOME.values())]; "
+        "print(all(callable(getattr(scgraft, n)) for n in scgraft._HOME), scgraft.align.__module__)"
+    )
+    assert probe(statement)[0] == "True scgraft.align"

@@ -3,7 +3,9 @@
 The public names, grouped by the file that they come from. Nothing is imported until it is used.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -77,6 +79,17 @@ _HOME = {
 _MODULES = ("errors", "testing")
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
+
+
+class _Package(_ModuleType):
+    """The package, in which ``scgraft.fit`` stays the function when the module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, _ModuleType)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:
