@@ -6,6 +6,7 @@ scvi-tools 1.4, its criticism runs on the same cells in the same run. Everything
 
 import argparse
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -62,18 +63,21 @@ def folder_bytes(folder):
     return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def criticism_seconds(folder, counts, n_samples, scratch):
+def criticism(folder, counts, n_samples, scratch):
+    """Seconds of scvi-tools' criticism (None where it failed), and what to say of it."""
     interpreter = os.environ.get("SCGRAFT_ORACLE")
     if not interpreter:
-        return None
+        return None, "not run: SCGRAFT_ORACLE is not set"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [interpreter, "-c", CRITICISM, str(folder), str(counts), str(n_samples), str(scratch)]
+    began = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    peak = f"peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.1f} GB"
     lines = [line for line in done.stdout.splitlines() if line.startswith("seconds")]
     if not lines:
         print(done.stderr[-2000:])
-        return None
-    return float(lines[0].split()[1])
+        return None, f"ended with status {done.returncode} after {time.perf_counter() - began:.0f} s, {peak}"
+    return float(lines[0].split()[1]), peak
 
 
 def main():
@@ -130,12 +134,13 @@ def main():
             rows.append((f"card metrics, {style}", f"{times[style]:.1f} s"))
         plain = root / "plain"
         scgraft.export_scvi(replace(reference, attributes={}), None, plain, cells=False)
-        theirs = criticism_seconds(plain, folder / "adata.h5ad", options.samples, root)
-        if theirs is None:
-            rows.append(("card metrics, scvi-tools", "not run: SCGRAFT_ORACLE is not set, or it failed"))
-        else:
+        theirs, words = criticism(plain, folder / "adata.h5ad", options.samples, root)
+        if theirs is not None:
             ratio = f"{theirs / times['legacy']:.1f} x legacy, {theirs / times['corrected']:.1f} x corrected"
-            rows.append(("card metrics, scvi-tools", f"{theirs:.1f} s ({ratio})"))
+            words = f"{theirs:.1f} s ({ratio}); {words}"
+        rows.append(("card metrics, scvi-tools", words))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        rows.append(("peak memory of everything here", f"{peak:.1f} GB"))
     print(f"{options.cells:,} cells x {options.genes:,} genes, {options.samples} draws, 12 classes; threads "
           f"{os.environ.get('OMP_NUM_THREADS', 'all')}")  # fmt: skip
     width = max(len(name) for name, _ in rows)

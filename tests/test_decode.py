@@ -60,7 +60,7 @@ def test_expression_from_fixed_latents_equals_scvi_tools(folder):
         close(other, golden["ref_tb1_px_scale"])
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(configs())
 def test_reference_and_query_cells_decode_alike(config):
     reference, query = pair(config)

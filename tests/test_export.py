@@ -180,7 +180,7 @@ def test_a_model_of_any_version_comes_out_loadable(oracle, name):
         close(classify(reference, cells.latent, device="cpu"), found["predict"])
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(config=configs())
 def test_an_exported_folder_reads_back_as_the_widened_reference(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "out"

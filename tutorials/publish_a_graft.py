@@ -77,7 +77,9 @@ print(card[:900])
 # A card is written from what the files say, and read back. `lint_card` finds what contradicts them.
 
 # %%
-text = scgraft.write_card(scgraft.reference_card(reference, license="cc-by-4.0", description="Blood cells of six wells."))
+text = scgraft.write_card(
+    scgraft.reference_card(reference, license="cc-by-4.0", description="Blood cells of six wells.")
+)
 scgraft.lint_card(replace(reference, card=text))
 
 # %%

@@ -79,7 +79,9 @@ for name, adata in {"lab a": lab_a, "lab b": lab_b}.items():
 
 # %%
 sent = {
-    name: anndata.AnnData(obs=adata.obs, obsm={"X_scgraft": adata.obsm["X_scgraft"]}, uns={"scgraft": adata.uns["scgraft"]})
+    name: anndata.AnnData(
+        obs=adata.obs, obsm={"X_scgraft": adata.obsm["X_scgraft"]}, uns={"scgraft": adata.uns["scgraft"]}
+    )
     for name, adata in {"lab a": lab_a, "lab b": lab_b}.items()
 }
 atlas = scgraft.join(reference, sent)
