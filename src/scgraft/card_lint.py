@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.card import Card, read_card
 from scgraft.metrics import ModelMetrics
-from scgraft.scvi_registry import make_init_params
+from scgraft.scvi_registry import model_options
 from scgraft.values import Reference
 
 # The line that the hub's own cards draw: below it, generated data is not for downstream analysis.
@@ -126,9 +126,7 @@ def _about_model(card: Card, reference: Reference) -> list[Finding]:
         key = reference.schema.labels_key
         what = f"has the label column {key!r}" if key is not None else "has no label column"
         found.append(Finding("warning", "tags", f"The tag says annotated:{annotated}, but the model {what}."))
-    init = make_init_params(reference)
-    options = init["non_kwargs"] | {k: v for group in init["kwargs"].values() for k, v in group.items()}
-    found += _differences("model parameters", card.parameters, options)
+    found += _differences("model parameters", card.parameters, model_options(reference))
     setup = reference.registry.get("setup_args") or {}
     return found + _differences("setup arguments", card.setup, setup)
 
