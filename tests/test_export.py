@@ -128,7 +128,7 @@ def answer(oracle, name):
 def close(found, expected, tolerance=1e-5):
     expected = np.asarray(expected, np.float64)
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= tolerance * max(1.0, np.abs(expected).mean())
+    assert np.allclose(found, expected, rtol=tolerance, atol=tolerance * max(expected.std(), np.abs(expected).mean()))
 
 
 @pytest.mark.parametrize("name", CASES)
