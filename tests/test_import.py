@@ -67,3 +67,20 @@ def test_importing_a_module_does_not_hide_the_function_of_its_name() -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_whole_mapping_loads_only_what_it_needs(tmp_path) -> None:
+    source = (
+        "import sys\n"
+        "from scgraft.cli import main\n"
+        f"sys.argv = ['scgraft', 'demo', '--out', {str(tmp_path / 'out')!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "assert 'torch' in sys.modules\n"
+        "extra = {'torch._dynamo', 'torch._inductor', 'scanpy', 'sklearn', 'umap', 'numba', 'scvi'} & set(sys.modules)\n"
+        "assert not extra, extra\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
