@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scgraft import errors, testing
     from scgraft.align import align
     from scgraft.card import Card, graft_card, read_card, reference_card, write_card
-    from scgraft.card_lint import Finding, decoder_doubts, lint_card
+    from scgraft.card_lint import CardFinding, decoder_doubts, lint_card
     from scgraft.cells import LatentCells, query_cells, reference_cells
     from scgraft.compare import Comparison, compare_expression
     from scgraft.decode import normalized_expression, posterior_predictive
@@ -64,7 +64,7 @@ _HOME = {
     "write_card": "card",
     "Card": "card",
     "Comparison": "compare",
-    "Finding": "card_lint",
+    "CardFinding": "card_lint",
     "FitConfig": "values",
     "Graft": "values",
     "Labels": "values",
@@ -81,6 +81,17 @@ _MODULES = ("errors", "testing")
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 
+class _Package(_ModuleType):
+    """The package, in which ``scgraft.fit`` stays the function when the module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, _ModuleType)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(_import_module(f"scgraft.{_HOME[name]}"), name)
@@ -91,15 +102,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(_ModuleType):
-    """The import of ``scgraft.fit`` would bind the module over the function of the same name: keep the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if _HOME.get(name) == name and isinstance(value, _ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-_sys.modules[__name__].__class__ = _Package
