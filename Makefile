@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs benchmarks clean
 
 $(VENV)/stamp-run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,15 @@ $(VENV)/stamp-docs: $(VENV)/stamp-test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
+$(VENV)/stamp-bench: $(VENV)/stamp-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	touch $@
+
+build/scvi/stamp: constraints.txt
+	$(PYTHON) -m venv build/scvi
+	build/scvi/bin/python -m pip install --quiet --constraint constraints.txt scvi-tools==1.4.2
+	touch $@
+
 demo: $(VENV)/stamp-run  ## Map the embedded query onto the embedded reference.
 	$(BIN)/scgraft demo --out demo-out --force
 
@@ -37,5 +46,9 @@ docs: $(VENV)/stamp-docs  ## Execute the tutorials.
 	for source in tutorials/*.py; do $(BIN)/jupytext --to ipynb $$source; done
 	$(BIN)/python -m pytest -q --nbmake tutorials
 
+benchmarks: $(VENV)/stamp-bench build/scvi/stamp  ## Measure the speed beside scvi-tools.
+	$(BIN)/python benchmarks/limit.py
+	$(BIN)/python benchmarks/run.py --scvi build/scvi/bin/python
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) build demo-out

@@ -24,7 +24,7 @@ RANKS = {
     "values": 0, "errors": 0,
     "levels": 0.5, "genes": 0.5, "counts": 0.5, "neighbors": 0.5,
     "slots": 1, "unpickle": 1, "align": 1, "transfer": 1, "calibrate": 1, "quality": 1, "read_query": 1,
-    "nn": 1, "nn.likelihoods": 1.1, "nn.layers": 1.2, "nn.options": 1.2, "nn.output": 1.25, "nn.vae": 1.3,
+    "nn": 1, "nn.likelihoods": 1.1, "nn.layers": 1.2, "nn.options": 1.2, "nn.stored": 1.2, "nn.output": 1.25, "nn.vae": 1.3,
     "nn.scanvae": 1.4, "nn.totalvae": 1.4,
     "objective": 1.5,
     "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7,

@@ -64,3 +64,20 @@ def test_public_functions_stay_functions_when_their_modules_are_imported() -> No
         "print(all(callable(getattr(scgraft, n)) for n in scgraft._HOME), scgraft.align.__module__)"
     )
     assert probe(statement)[0] == "True scgraft.align"
+
+
+def test_a_whole_mapping_loads_only_what_it_needs(tmp_path) -> None:
+    source = (
+        "import sys\n"
+        "from scgraft.cli import main\n"
+        f"sys.argv = ['scgraft', 'demo', '--out', {str(tmp_path / 'out')!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "assert 'torch' in sys.modules\n"
+        "extra = {'torch._dynamo', 'torch._inductor', 'scanpy', 'sklearn', 'umap', 'numba', 'scvi'} & set(sys.modules)\n"
+        "assert not extra, extra\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scgraft import errors, testing
     from scgraft.align import align
     from scgraft.card import Card, graft_card, read_card, reference_card, write_card
-    from scgraft.card_lint import Finding, decoder_doubts, lint_card
+    from scgraft.card_lint import CardFinding, decoder_doubts, lint_card
     from scgraft.cells import LatentCells, query_cells, reference_cells
     from scgraft.compare import Comparison, compare_expression
     from scgraft.decode import normalized_expression, posterior_predictive
@@ -64,7 +64,7 @@ _HOME = {
     "write_card": "card",
     "Card": "card",
     "Comparison": "compare",
-    "Finding": "card_lint",
+    "CardFinding": "card_lint",
     "FitConfig": "values",
     "Graft": "values",
     "Labels": "values",

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from scgraft.levels import check_base, level_codes
-from scgraft.model import build, embed_cells, graft_rows, make_cells, pick_device
+from scgraft.model import build, embed_cells, graft_rows, make_cells, pick_device, take_cells
 from scgraft.values import Graft, Latent, Query, Reference
+
+BLOCK = 1024  # cells: what is kept per cell is its latent only, and the block's activations stay in the cache
 
 
 def embed(reference: Reference, query: Query, graft: Graft | None = None, *, device: str = "auto") -> Latent:
@@ -40,8 +42,13 @@ def embed(reference: Reference, query: Query, graft: Graft | None = None, *, dev
     where = pick_device(device)
     codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
     model = build(reference, where)
-    cells = make_cells(model, query, codes, where)
-    mean, variance = embed_cells(model, cells, graft_rows(graft, where))
+    rows, n = graft_rows(graft, where), len(query.cells)
+    mean = np.empty((n, reference.hyper.n_latent), np.float32)
+    variance = np.empty_like(mean)
+    for start in range(0, n, BLOCK):
+        block = slice(start, min(start + BLOCK, n))
+        cells = make_cells(model, take_cells(query, block), codes[block], where)
+        mean[block], variance[block] = embed_cells(model, cells, rows)
     return Latent(mean, variance, query.cells)
 
 

@@ -21,20 +21,19 @@ from scgraft import __version__
 from scgraft.errors import FitDiverged
 from scgraft.families import family_of
 from scgraft.levels import level_codes
-from scgraft.model import build, embed_cells, make_cells, pick_device
-from scgraft.nn.output import StoredCounts
+from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
 from scgraft.objective import atlas_mixture, mixture_tensors, objective_named
 from scgraft.slots import start_rows
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
     from scgraft.nn.scanvae import Scanvae
+    from scgraft.nn.stored import CountStore
     from scgraft.nn.vae import Cells, Vae
 
 EVALUATE_EVERY = 20
-HELD_OUT_AT_MOST = 1024
+HELD_OUT_AT_MOST = 512
+EVALUATE_BLOCK = 256
 IMPROVEMENT = 0.02  # nats per cell: below what changes a mapping, above the noise of the held-out estimate
 
 
@@ -85,34 +84,28 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
         record = replace(record, reference_unchanged=(before, before), seconds=time.perf_counter() - began)
         return Graft(reference.base, levels, rows, record)
 
-    model = build(reference, device)
-    cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
-    prior = None
-    if objective == "atlas" and reference.latent is not None:
-        prior = mixture_tensors(atlas_mixture(reference.latent), cells.product)
-    problem = Problem(
-        model=model,
-        cells=cells,
-        counts=query.counts,
-        start=rows,
-        trainable=tuple(s.name for s in trainable),
-        config=replace(config, objective=objective),
-        prior=prior,
-        batches=np.array(query.levels[BATCH])[query.codes[:, 0]],
-    )
     used, held = choose_cells(query, config)
-    start = problem.tensors(rows)
-    outcome = minimise(problem, used, held)
-    fitted = rows | {name: outcome.rows[name].cpu().numpy() for name in problem.trainable}
+    chosen = np.sort(np.concatenate([used, held]))
+    problem = make_problem(
+        reference,
+        take_cells(query, chosen),
+        levels,
+        rows,
+        tuple(s.name for s in trainable),
+        replace(config, objective=objective),
+        device,
+    )
+    outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
+    fitted = rows | {name: row.cpu().numpy() for name, row in outcome.rows.items()}
     record = replace(
         record,
         trained=True,
         reason=outcome.reason,
         steps=outcome.steps,
-        n_fit_cells=len(used) + len(held),
+        n_fit_cells=len(chosen),
         loss=tuple(outcome.trace),
-        n_parameters=sum(rows[name].size for name in problem.trainable),
-        moved=movement(model, cells, query, start, problem.tensors(fitted)),
+        n_parameters=sum(rows[s.name].size for s in trainable),
+        moved=movement(problem, outcome.rows),
         reference_unchanged=(before, weights_hash(reference.weights)),
         seconds=time.perf_counter() - began,
     )
@@ -168,39 +161,63 @@ def choose_cells(query: Query, config: FitConfig) -> tuple[np.ndarray, np.ndarra
 
 @dataclass(frozen=True)
 class Problem:
-    """What is minimised over: the model and its cells are constants, the trainable rows are not."""
+    """What is minimised over: the rows that start at `start`. Everything else, all on one device, is a constant.
+
+    `fixed` are new rows that the query's counts decide; `levels` are the names of the batches of the cells, `codes` (n,) their codes, on the host.
+    """
 
     model: Vae | Scanvae
     cells: Cells
-    counts: csr_matrix
-    start: Mapping[str, np.ndarray]
-    trainable: tuple[str, ...]
+    counts: CountStore
+    start: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
     config: FitConfig
     prior: tuple[Tensor, Tensor, Tensor] | None
-    batches: np.ndarray
+    levels: tuple[str, ...]
+    codes: np.ndarray
 
-    def tensors(self, rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Rows as tensors on the model's device."""
+    def batch(self, index: np.ndarray, where: Tensor) -> Cells:
+        """Cells of a mini-batch with their counts; `where` is `index` on the device."""
+        return self.cells.take(where, self.counts.take(index, where))
+
+    def noise(self, n: int, generator: torch.Generator) -> Tensor:
+        """Standard normal draws for the posteriors of `n` cells."""
         like = self.cells.product
-        return {name: torch.tensor(row, dtype=like.dtype, device=like.device) for name, row in rows.items()}
+        return torch.randn(n, self.model.noise_width, generator=generator, dtype=like.dtype, device=like.device)
 
-    def batch(self, index: np.ndarray, *, gradient_only: bool) -> Cells:
-        """Cells of a mini-batch with their counts: dense, or only the stored ones where the gradient suffices."""
-        like, counts = self.cells.product, self.counts[index]
-        where = torch.from_numpy(index).to(like.device)
-        if not (gradient_only and self.model.fast_gradient):
-            return self.cells.take(where, torch.from_numpy(counts.toarray()).to(like.device, like.dtype))
-        row = np.repeat(np.arange(len(index), dtype=np.int64), np.diff(counts.indptr))
-        position = torch.from_numpy(row * counts.shape[1] + counts.indices).to(like.device)
-        return self.cells.take(where, StoredCounts(position, torch.from_numpy(counts.data).to(like.device, like.dtype)))
-
-    def loss(
-        self, index: np.ndarray, rows: Mapping[str, Tensor], generator: torch.Generator, *, gradient_only: bool
-    ) -> Tensor:
-        """Mean loss of the cells, in nats per cell; with `gradient_only` a number of the same gradient."""
-        noise = torch.randn(len(index), self.model.noise_width, generator=generator).to(self.cells.product)
-        terms = self.model.terms(self.batch(index, gradient_only=gradient_only), rows, noise)
+    def loss(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Mean loss of the cells, in nats per cell."""
+        terms = self.model.terms(batch, {**self.fixed, **rows}, noise)
         return objective_named(self.config.objective)(terms, self.config.kl_weight, self.prior).mean()
+
+
+def make_problem(
+    reference: Reference,
+    query: Query,
+    levels: Mapping[str, tuple[str, ...]],
+    rows: Mapping[str, np.ndarray],
+    trainable: tuple[str, ...],
+    config: FitConfig,
+    device: torch.device,
+) -> Problem:
+    """Move everything that the fit needs to the device, and compute once what does not change."""
+    model = build(reference, device)
+    cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
+    prior = None
+    if config.objective == "atlas" and reference.latent is not None:
+        prior = mixture_tensors(atlas_mixture(reference.latent), cells.product)
+    tensors = {name: torch.tensor(row).to(cells.product) for name, row in rows.items()}
+    return Problem(
+        model=model,
+        cells=cells,
+        counts=model.store(query.counts, cells),
+        start={name: tensors[name] for name in trainable},
+        fixed={name: row for name, row in tensors.items() if name not in trainable},
+        config=config,
+        prior=prior,
+        levels=tuple(query.levels[BATCH]),
+        codes=query.codes[:, 0],
+    )
 
 
 @dataclass(frozen=True)
@@ -216,43 +233,34 @@ class Outcome:
 
 def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     """Adam along a cosine until the held-out loss stops falling; the best rows are kept."""
-    config = problem.config
-    generator = torch.Generator().manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    rows = problem.tensors(problem.start)
-    parameters = {name: rows[name].requires_grad_() for name in problem.trainable}
+    config, device = problem.config, problem.cells.product.device
+    generator = torch.Generator(device).manual_seed(config.seed)
+    rows = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
     size = min(config.batch_size, len(used))
     total = config.max_steps
     if config.epochs is not None:
         total = min(total, config.epochs * math.ceil(len(used) / size))
-    adam = Adam(parameters)
-    judge = held if len(held) >= 10 else used[:HELD_OUT_AT_MOST]
-
-    def evaluate() -> float:
-        fixed = torch.Generator().manual_seed(config.seed + 1)
-        with torch.no_grad():
-            blocks = [judge[i : i + 256] for i in range(0, len(judge), 256)]
-            return sum(float(problem.loss(b, rows, fixed, gradient_only=False)) * len(b) for b in blocks) / len(judge)
+    order = mini_batches(used, size, total, config.seed)
+    order_there = torch.from_numpy(order).to(device)
+    evaluate = evaluator(problem, held if len(held) >= 10 else used[:HELD_OUT_AT_MOST])
+    adam = Adam(rows)
 
     def copy() -> dict[str, Tensor]:
         return {name: row.detach().clone() for name, row in rows.items()}
 
-    best, best_loss, waited, trace = copy(), evaluate(), 0, []
-    trace.append((0, best_loss))
-    order = np.empty(0, np.int64)
+    best, best_loss, waited = copy(), evaluate(rows), 0
+    trace = [(0, best_loss)]
     steps = progress_bar(total, config.progress)
     for step in steps(range(1, total + 1)):
-        if len(order) < size:
-            order = np.concatenate([order, rng.permutation(used)])
-        index, order = np.sort(order[:size]), order[size:]
-        loss = problem.loss(index, rows, generator, gradient_only=True)
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        batch = problem.batch(order[step - 1], order_there[step - 1])
+        loss = problem.loss(batch, rows, problem.noise(size, generator))
+        gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
         adam.step(gradients, config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (total + 1))))
         if step % EVALUATE_EVERY and step != total:
             continue
-        now = evaluate()
-        if not math.isfinite(now) or not all(bool(p.isfinite().all()) for p in parameters.values()):
-            batches = ", ".join(sorted({problem.batches[i] for i in index}))
+        now = evaluate(rows)
+        if not math.isfinite(now) or not all(bool(p.isfinite().all()) for p in rows.values()):
+            batches = ", ".join(sorted({problem.levels[c] for c in problem.codes[order[step - 1]]}))
             reason = (
                 f"The loss became {now} at step {step}, after cells of batches {batches}. Look for extreme counts in "
                 "the query, or lower FitConfig.learning_rate. The last finite columns are in this error's `graft`."
@@ -265,6 +273,29 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
         if waited >= config.patience:
             return Outcome(best, step, "The held-out loss stopped falling.", trace)
     return Outcome(best, total, "The last step was reached.", trace)
+
+
+def mini_batches(cells: np.ndarray, size: int, steps: int, seed: int) -> np.ndarray:
+    """Cells of each step (steps, size): one seeded permutation after the other."""
+    rng = np.random.default_rng(seed)
+    rounds = math.ceil(steps * size / len(cells))
+    return np.concatenate([rng.permutation(cells) for _ in range(rounds)])[: steps * size].reshape(steps, size)
+
+
+def evaluator(problem: Problem, cells: np.ndarray) -> Callable[[Mapping[str, Tensor]], float]:
+    """Mean loss of fixed cells under fixed draws, as a function of the rows."""
+    device = problem.cells.product.device
+    generator = torch.Generator(device).manual_seed(problem.config.seed + 1)
+    blocks = [cells[i : i + EVALUATE_BLOCK] for i in range(0, len(cells), EVALUATE_BLOCK)]
+    batches = [problem.batch(block, torch.from_numpy(block).to(device)) for block in blocks]
+    noises = [problem.noise(len(block), generator) for block in blocks]
+
+    def evaluate(rows: Mapping[str, Tensor]) -> float:
+        with torch.no_grad():
+            losses = [problem.loss(b, rows, e) * len(e) for b, e in zip(batches, noises, strict=True)]
+            return float(torch.stack(losses).sum()) / len(cells)
+
+    return evaluate
 
 
 class Adam:
@@ -298,16 +329,13 @@ def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
     return lambda steps: tqdm(steps, total=total, desc="fit", unit="step")  # type: ignore[return-value]
 
 
-def movement(
-    model: Vae | Scanvae, cells: Cells, query: Query, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """How far the latent of each batch moved in the fit, in units of the latent's spread."""
-    before, _ = embed_cells(model, cells, dict(start))
-    after, _ = embed_cells(model, cells, dict(end))
+def movement(problem: Problem, rows: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far the latent of each batch's fitted cells moved in the fit, in units of the latent's spread."""
+    before, _ = embed_cells(problem.model, problem.cells, problem.start)
+    after, _ = embed_cells(problem.model, problem.cells, rows)
     spread = float(np.sqrt(after.var(axis=0).sum())) or 1.0
     distance = np.linalg.norm(after - before, axis=1) / spread
-    codes = query.codes[:, 0]
-    return {query.levels[BATCH][c]: round(float(distance[codes == c].mean()), 4) for c in np.unique(codes)}
+    return {problem.levels[c]: round(float(distance[problem.codes == c].mean()), 4) for c in np.unique(problem.codes)}
 
 
 def weights_hash(weights: Mapping[str, np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,6 @@ from scgraft.values import Graft, Query, Reference
 if TYPE_CHECKING:
     from scgraft.nn.scanvae import Scanvae
     from scgraft.nn.vae import Vae
-
-BLOCK = 1024
 
 
 def pick_device(name: str) -> torch.device:
@@ -56,17 +55,24 @@ def make_cells(
     )
 
 
+def take_cells(query: Query, index: np.ndarray | slice) -> Query:
+    """Some of a query's cells."""
+    return replace(
+        query,
+        counts=query.counts[index],
+        codes=query.codes[index],
+        continuous=query.continuous[index],
+        cells=query.cells[index],
+        size_factor=None if query.size_factor is None else query.size_factor[index],
+        label_codes=None if query.label_codes is None else query.label_codes[index],
+    )
+
+
 def embed_cells(model: Vae | Scanvae, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and variance (n, d) float32, in blocks of fixed size."""
-    n = len(cells.product)
-    means, variances = [], []
+    """Posterior mean and variance (n, d) float32 of cells whose first product is at hand."""
     with torch.inference_mode():
-        for start in range(0, n, BLOCK):
-            index = torch.arange(start, min(start + BLOCK, n), device=cells.product.device)
-            mean, variance = model.encode(cells.take(index), rows)
-            means.append(mean.float().cpu())
-            variances.append(variance.float().cpu())
-    return torch.cat(means).numpy(), torch.cat(variances).numpy()
+        mean, variance = model.encode(cells, rows)
+        return mean.float().cpu().numpy(), variance.float().cpu().numpy()
 
 
 def graft_rows(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-BLOCK = 256
-GROUP = 32
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's cache
+GROUP = 8
+TILE_GROUPS = 128
+SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
 
 
 @dataclass(frozen=True)
@@ -39,44 +45,58 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     Notes
     -----
     Points are taken in groups. The k nearest lie in the k groups with the smallest minima, so a full search runs over
-    the group minima and k groups only. Some more candidates than k are kept, because the expanded squared distance is
-    rounded; the exact distances decide.
+    the group minima and the members of k groups only. Half the square of a point is a coordinate of its own, so that a
+    product gives the distances up to a constant of the query.
     """
     import torch
 
     n, d = points.shape
     k = min(k, n)
+    wanted = min(k + SPARE, n)
     # The centre of the points is moved to the origin: the expanded square loses digits far from it.
     centre = points.mean(axis=0, dtype=np.float64)
-    p = torch.as_tensor((points - centre).astype(np.float32))
     q = torch.as_tensor((queries - centre).astype(np.float32))
-    groups = -(-n // GROUP)
-    wanted = min(k + 8, n)
-    padded = torch.full((groups * GROUP,), torch.inf)
-    padded[:n] = 0.5 * (p * p).sum(dim=1)
-    p = torch.cat([p, torch.zeros(groups * GROUP - n, d)])
+    q = torch.cat([-q, torch.ones(len(q), 1)], dim=1)
+    grouped = _grouped(torch.as_tensor((points - centre).astype(np.float32)))
+    tiles = grouped.view(-1, TILE_GROUPS, GROUP, d + 1).permute(0, 3, 2, 1).reshape(-1, d + 1, GROUP * TILE_GROUPS)
+    tiles = tiles.contiguous()
     exact = points.astype(np.float64)
     indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries), BLOCK):
-        block = q[start : start + BLOCK]
-        partial = torch.addmm(padded, block, p.T, alpha=-1.0)
-        candidates = _smallest(partial, groups, min(wanted, groups), wanted)
-        difference = exact[candidates] - queries[start : start + BLOCK, None, :]
+        block = slice(start, start + BLOCK)
+        candidates = _candidates(q[block], grouped, tiles, wanted)
+        difference = exact[candidates] - queries[block, None, :]
         square = np.einsum("mkd,mkd->mk", difference, difference)
         order = np.lexsort((candidates, square), axis=1)[:, :k]
-        indices[start : start + BLOCK] = np.take_along_axis(candidates, order, axis=1)
-        distances[start : start + BLOCK] = np.sqrt(np.take_along_axis(square, order, axis=1))
+        indices[block] = np.take_along_axis(candidates, order, axis=1)
+        distances[block] = np.sqrt(np.take_along_axis(square, order, axis=1))
     return Neighbours(indices, distances)
 
 
-def _smallest(partial, groups: int, n_groups: int, wanted: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Indices of the `wanted` smallest columns of each row, by way of the groups with the smallest minima."""
-    m = len(partial)
-    if groups <= 2 * n_groups:
-        return partial.topk(wanted, largest=False, sorted=False).indices.numpy()
-    grouped = partial.view(m, groups, GROUP)
-    best = grouped.amin(dim=2).topk(n_groups, largest=False, sorted=False).indices
-    inner = grouped.gather(1, best[:, :, None].expand(m, n_groups, GROUP)).reshape(m, -1)
+def _grouped(points: torch.Tensor) -> torch.Tensor:
+    """Points (groups, GROUP, d + 1) with half their square as last coordinate; those added to fill are at infinity."""
+    import torch
+
+    n, d = points.shape
+    filled = torch.zeros(-(-n // (GROUP * TILE_GROUPS)) * GROUP * TILE_GROUPS, d + 1)
+    filled[:n, :d] = points
+    filled[:n, d] = 0.5 * (points * points).sum(dim=1)
+    filled[n:, d] = torch.inf
+    return filled.view(-1, GROUP, d + 1)
+
+
+def _candidates(q: torch.Tensor, grouped: torch.Tensor, tiles: torch.Tensor, wanted: int) -> np.ndarray:
+    """Indices (m, wanted) of the smallest expanded distances, by way of the groups with the smallest minima."""
+    import torch
+
+    m, width = len(q), GROUP * TILE_GROUPS
+    partial, minima = torch.empty(m, width), torch.empty(m, len(tiles), TILE_GROUPS)
+    for i, tile in enumerate(tiles):
+        torch.mm(q, tile, out=partial)
+        torch.amin(partial.view(m, GROUP, TILE_GROUPS), dim=1, out=minima[:, i])
+    best = minima.view(m, -1).topk(min(wanted, len(grouped)), largest=False, sorted=False).indices
+    members = grouped[best].view(m, -1, grouped.shape[-1])
+    inner = torch.bmm(members, q[:, :, None])[:, :, 0]
     picked = inner.topk(wanted, largest=False, sorted=False).indices
     return (best.gather(1, picked // GROUP) * GROUP + picked % GROUP).numpy()
 

@@ -66,7 +66,7 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         annotate(adata, mapped)
-        adata.write_h5ad(new / "mapped.h5ad", compression="gzip")
+        adata.write_h5ad(new / "mapped.h5ad", compression="gzip", compression_opts=1)
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
         (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")

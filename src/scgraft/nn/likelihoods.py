@@ -14,15 +14,18 @@ from torch.nn.functional import softplus
 EPS = 1e-8
 
 
+def log_counts_constant(x: Tensor, theta: Tensor | None) -> Tensor:
+    """What the (zero-inflated) negative binomial, or with `theta` None the Poisson, holds that is free of the mean."""
+    if theta is None:
+        return -torch.lgamma(x + 1)
+    return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+
+
 def log_nb(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     """Negative binomial with mean `mu` and inverse dispersion `theta` (Lopez et al. 2018)."""
     log_sum = torch.log(theta + mu + EPS)
     return (
-        theta * (torch.log(theta + EPS) - log_sum)
-        + x * (torch.log(mu + EPS) - log_sum)
-        + torch.lgamma(x + theta)
-        - torch.lgamma(theta)
-        - torch.lgamma(x + 1)
+        theta * (torch.log(theta + EPS) - log_sum) + x * (torch.log(mu + EPS) - log_sum) + log_counts_constant(x, theta)
     )
 
 
@@ -34,13 +37,7 @@ def log_zinb(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
     log_zero_nb = theta * (log_theta - log_sum)
     zero = softplus(-zi_logits + log_zero_nb) - softplus_pi
     positive = (
-        -softplus_pi
-        - zi_logits
-        + log_zero_nb
-        + x * (torch.log(mu + EPS) - log_sum)
-        + torch.lgamma(x + theta)
-        - torch.lgamma(theta)
-        - torch.lgamma(x + 1)
+        -softplus_pi - zi_logits + log_zero_nb + x * (torch.log(mu + EPS) - log_sum) + log_counts_constant(x, theta)
     )
     return torch.where(x == 0, zero, positive)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,11 @@ from scgraft.nn.likelihoods import kl_normal, log_density
 from scgraft.nn.options import Hyper
 from scgraft.nn.vae import Cells, Expression, Terms, Vae, make_vae
 from scgraft.values import Schema, Slot
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from scgraft.nn.stored import CountStore
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,17 @@ class Scanvae:
         return replace(first, latent=latent, kl=kl)
 
     @property
-    def fast_gradient(self) -> bool:
-        """Whether the gradient of the likelihood is known by hand."""
-        return self.vae.fast_gradient
+    def by_hand(self) -> bool:
+        """Whether the likelihood is computed from the stored counts alone."""
+        return self.vae.by_hand
 
-    def product(self, counts: object) -> Tensor:
+    def store(self, counts: csr_matrix, cells: Cells) -> CountStore:
+        """Counts of the cells on the model's device."""
+        return self.vae.store(counts, cells)
+
+    def product(self, counts: csr_matrix) -> Tensor:
         """First product of the encoders over the genes."""
-        return self.vae.product(counts)  # type: ignore[arg-type]
+        return self.vae.product(counts)
 
     def encode(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of the latent."""

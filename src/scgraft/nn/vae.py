@@ -19,7 +19,8 @@ from torch.nn.functional import softplus
 from scgraft.nn import likelihoods
 from scgraft.nn.layers import Linear, Rows, Stack, Table, make_linear, make_stack, make_table, tensor
 from scgraft.nn.options import EMBEDDING, Hyper, Weights, slots
-from scgraft.nn.output import StoredCounts, counts_surrogate
+from scgraft.nn.output import OutputLayer, counts_log_likelihood
+from scgraft.nn.stored import CountStore, StoredCounts, store_counts
 from scgraft.values import Schema, Slot
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Cells:
     """Cells as the model takes them, all on one device.
 
     `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
-    `labels` codes or -1 (n,). `counts` are the dense raw counts (n, G) when a likelihood is needed, or only the stored
-    ones when nothing but its gradient is.
+    `labels` codes or -1 (n,). `counts`, where a likelihood is needed, are the stored raw counts, or dense ones (n, G).
     """
 
     product: Tensor
@@ -167,29 +167,44 @@ class Vae:
         return self.decoder(torch.cat(extra, dim=1), cells.codes, rows)
 
     @property
-    def fast_gradient(self) -> bool:
-        """Whether the gradient of the likelihood is known by hand."""
-        frozen = self.hyper.dispersion in ("gene", "gene-label")
-        return frozen and self.hyper.gene_likelihood in ("nb", "zinb") and not self.hyper.use_size_factor
+    def by_hand(self) -> bool:
+        """Whether the likelihood is computed from the stored counts alone, with a gradient by hand."""
+        if self.hyper.use_size_factor or self.hyper.gene_likelihood == "normal":
+            return False
+        return self.hyper.gene_likelihood == "poisson" or self.hyper.dispersion in ("gene", "gene-label")
+
+    def store(self, counts: csr_matrix, cells: Cells) -> CountStore:
+        """Counts of the cells on the model's device, with what of their likelihood is constant."""
+        like, per_count = self.gene_weight, None
+        if self.by_hand:
+            value = torch.as_tensor(counts.data).to(like.device, torch.float64)
+            gene = torch.as_tensor(counts.indices.astype(np.int64)).to(like.device)
+            theta = self._theta(like, cells, {}) if self.hyper.gene_likelihood != "poisson" else None
+            if theta is not None and theta.ndim == 2:
+                row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+                theta = theta[torch.as_tensor(row).to(like.device), gene].double()
+            elif theta is not None:
+                theta = theta.double()[gene]
+            per_count = likelihoods.log_counts_constant(value, theta)
+        return store_counts(counts, per_count, like)
 
     def _counts_term(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Tensor:
-        """Minus the log-likelihood of dense counts; with stored counts, numbers with the same gradient."""
-        if isinstance(cells.counts, Tensor):
-            return -self.log_likelihood(cells.counts, self.decode(z, library, cells, rows))
-        assert cells.counts is not None and self.fast_gradient
+        """Minus the log-likelihood of the counts, (n,)."""
+        counts = cells.counts
+        assert counts is not None
+        if isinstance(counts, Tensor) or not self.by_hand:
+            dense = counts if isinstance(counts, Tensor) else counts.dense(len(self.scale_decoder.bias))
+            return -self.log_likelihood(dense, self.decode(z, library, cells, rows))
         h = self._decoder_output(z, cells, rows)
-        theta, dropout = self._theta(h, cells, rows), self.dropout_decoder
-        assert theta is not None
-        return counts_surrogate(
-            h,
-            library,
-            cells.counts,
-            scale_weight=self.scale_decoder.weight,
-            scale_bias=self.scale_decoder.bias,
-            theta=theta,
-            dropout_weight=None if dropout is None else dropout.weight,
-            dropout_bias=None if dropout is None else dropout.bias,
+        dropout = self.dropout_decoder
+        layer = OutputLayer(
+            self.scale_decoder.weight,
+            self.scale_decoder.bias,
+            None if self.hyper.gene_likelihood == "poisson" else self._theta(h, cells, rows),
+            None if dropout is None else dropout.weight,
+            None if dropout is None else dropout.bias,
         )
+        return -counts_log_likelihood(h, library, counts, layer)
 
     def _theta(self, h: Tensor, cells: Cells, rows: Rows) -> Tensor | None:
         if self.dispersion_decoder is not None:
