@@ -2,7 +2,8 @@
 
 Repositories live in memory: commits, branches and tags, private and gated repositories, tokens with rights. Failures are
 injected: a transfer that breaks after some bytes, answers of 503, and a listing with hostile names. Every request is
-logged. The endpoints and headers are those that huggingface_hub 0.36 to 2.4 asks for.
+logged. The endpoints and headers are those that huggingface_hub 0.36 to 2.4 asks for. Binary files are uploaded by the
+large-file protocol, as on the hub; a commit can meet one made just before it, and its connection can break.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+# What the hub's .gitattributes sends through the large-file protocol.
+LARGE = (".pt", ".h5ad", ".safetensors")
 
 
 @dataclass
@@ -51,6 +55,12 @@ class HubServer:
         self.break_after: int | None = None
         self.breaks_left = 0
         self.hostile_names: list[str] = []
+        self.objects: dict[str, bytes] = {}
+        self.drop_uploads = 0
+        self.drop_commits = 0
+        self.drop_answers = 0
+        self.commit_before: tuple[str, dict[str, bytes]] | None = None
+        self.client: object = None
 
     def __enter__(self) -> HubServer:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -98,7 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(2)
 
     def _send(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -127,6 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
         if token and not self.right:
             return self._error(401, "", "Invalid credentials in Authorization header")
         parts = [unquote(p) for p in urlsplit(self.path).path.strip("/").split("/")]
+        if parts[0] == "lfs":
+            return self._store(parts[1])
+        if parts[1:2] and parts[1].endswith(".git") and parts[2:] == ["info", "lfs", "objects", "batch"]:
+            return self._batch() if self._writable() else None
         if parts[:2] == ["api", "repos"]:
             return self._create()
         if parts[:2] == ["api", "validate-yaml"]:
@@ -169,8 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         verb, tail = (rest[0], rest[1:]) if rest else ("revision", ["main"])
         if verb == "preupload":
             files = json.loads(self.payload)["files"]
-            modes = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]
-            return self._json({"files": modes}) if self._writable() else None
+            return self._json({"files": [self._mode(repo, f["path"]) for f in files]}) if self._writable() else None
         if verb == "commit":
             return self._commit(name, repo, "/".join(tail)) if self._writable() else None
         if verb == "refs":
@@ -197,7 +214,35 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(info | {"siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
         return self._error(404, "", "not found")
 
+    def _mode(self, repo: Repo, path: str) -> dict[str, object]:
+        data = repo.commits[repo.refs["main"]].get(path)
+        large = path.endswith(LARGE)
+        known = {} if data is None else {"oid": hashlib.sha256(data).hexdigest() if large else _oid(data)}
+        return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False} | known
+
+    def _batch(self) -> None:
+        objects = []
+        for asked in json.loads(self.payload)["objects"]:
+            upload = {"upload": {"href": f"{self.hub.url}/lfs/{asked['oid']}"}}
+            objects.append(asked if asked["oid"] in self.hub.objects else asked | {"actions": upload})
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _store(self, oid: str) -> None:
+        if self.hub.drop_uploads:
+            self.hub.drop_uploads -= 1
+            return self._hang_up()
+        if hashlib.sha256(self.payload).hexdigest() != oid:
+            return self._error(400, "", "the object is not what its name says")
+        self.hub.objects[oid] = self.payload
+        return self._json({})
+
     def _commit(self, name: str, repo: Repo, branch: str) -> None:
+        if self.hub.commit_before is not None and self.hub.commit_before[0] == name:
+            repo.commit({**repo.commits[repo.refs[branch]], **self.hub.commit_before[1]}, branch)
+            self.hub.commit_before = None
+        if self.hub.drop_commits:
+            self.hub.drop_commits -= 1
+            return self._hang_up()
         files = dict(repo.commits[repo.refs[branch]])
         for line in self.payload.splitlines():
             entry = json.loads(line)
@@ -208,10 +253,15 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._error(412, "", "A commit has happened since. Please refresh and try again.")
             elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
             elif entry["key"] == "deletedFile":
                 files.pop(value["path"], None)
         commit = repo.commit(files, branch)
-        self._json({"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{name}/commit/{commit}"})
+        if self.hub.drop_answers:
+            self.hub.drop_answers -= 1
+            return self._hang_up()
+        return self._json({"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{name}/commit/{commit}"})
 
     def _resolve(self, name: str, revision: str, path: str) -> None:
         repo = self._repo(name)

@@ -28,10 +28,12 @@ RANKS = {
     "nn.scanvae": 1.4, "nn.totalvae": 1.4,
     "objective": 1.5,
     "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7,
-    "hub": 3, "scvi_format": 3, "store": 3, "fit": 3, "embed": 3, "decode": 3, "metrics": 3, "card": 3,
+    "hub": 3, "scvi_format": 3, "store": 3, "fit": 3, "embed": 3, "metrics": 3, "card": 3.3,
     "_tiny_model": 1, "_tiny_cells": 2, "_tiny_hub": 3,
     "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4.1,
     "output": 4.5,
+    "atomic": 0.5, "merge": 3, "joint": 3, "scvi_registry": 3.2, "cells": 3.2, "decode": 3.4, "ranking": 0.5,
+    "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "resolve": 4.1, "card_commands": 4.7, "share_commands": 4.8,
     "cli": 5,
     # How far results can be trusted.
     "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,

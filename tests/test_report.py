@@ -109,7 +109,7 @@ def test_command_check(demo, tmp_path):
         good = CliRunner().invoke(main, ["check", str(tmp_path / "q.h5ad"), *base, "--json"])
         bad = CliRunner().invoke(main, ["check", str(tmp_path / "cut.h5ad"), *base])
     document = json.loads(good.output)
-    assert good.exit_code == {"ok": 0, "repaired": 0, "warning": 9}[document["grade"]]
+    assert good.exit_code == {"ok": 0, "repaired": 0, "warning": 11}[document["grade"]]
     assert bad.exit_code == 3 and "STOP" in bad.output and "->" in bad.output
 
 

@@ -160,14 +160,14 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int) -> s
     """Counts in the reference's gene order, (n, G): missing genes stay empty, duplicates are summed, all sparse."""
     target = np.full(matrix.shape[1], -1, np.int64)
     target[match.column] = match.gene
-    new = target[matrix.indices]
+    new, data, starts = target.astype(np.int32)[matrix.indices], matrix.data, matrix.indptr.copy()
     keep = new >= 0
-    kept_before = np.concatenate([[0], np.cumsum(keep)])
-    out = sparse.csr_matrix(
-        (matrix.data[keep], new[keep].astype(np.int32), kept_before[matrix.indptr]), shape=(matrix.shape[0], n_genes)
-    )
-    out.sum_duplicates()
-    out.data = np.rint(out.data).astype(np.float32, copy=False)
+    if not keep.all():
+        starts = np.concatenate([[0], np.cumsum(keep)])[starts]
+        new, data = new[keep], data[keep]
+    out = sparse.csr_matrix((np.rint(data), new, starts), shape=(matrix.shape[0], n_genes))
+    if len(set(match.gene.tolist())) < len(match.gene):
+        out.sum_duplicates()
     return out
 
 

@@ -1,7 +1,8 @@
 """The command line: each command a few lines around one public function.
 
 Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
-7 the output exists; 8 no labels, or the fit diverged; 9 a warning of `scgraft check`.
+7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
+files; 10 counts would be uploaded; 11 a warning of `scgraft check`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 
 from scgraft import __version__, errors
+from scgraft.share_commands import COMMANDS
 
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.QueryError, 3),
@@ -26,6 +28,7 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.BatchClash, 6),
     (errors.UnknownBatch, 6),
     (errors.OutputExists, 7),
+    (errors.HoldsCounts, 10),
     (errors.NoLabels, 8),
     (errors.FitDiverged, 8),
 )
@@ -45,7 +48,7 @@ class _Group(click.Group):
             ctx.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scgraft")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
@@ -90,7 +93,7 @@ def check_command(
 ) -> None:
     """Say what mapping QUERY onto a reference will run into, before any training.
 
-    The exit code is 0 (ok or repaired), 9 (a warning) or 3 (it cannot be mapped as it is).
+    The exit code is 0 (ok or repaired), 11 (a warning) or 3 (it cannot be mapped as it is).
     """
     from dataclasses import asdict
 
@@ -101,7 +104,7 @@ def check_command(
     result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
     document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
     click.echo(json.dumps(document, indent=2) if as_json else check_text(result))
-    ctx.exit({"warning": 9, "stop": 3}.get(result.grade, 0))
+    ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
 
 
 @main.command("map")
@@ -113,7 +116,7 @@ def check_command(
 @click.option("--no-labels", is_flag=True, help="Map only.")
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--graft", "graft_folder", type=click.Path(path_type=Path), help="Re-apply a saved graft, do not fit.")
+@click.option("--graft", "graft_source", help="Re-apply a graft (a folder, or org/name[@revision]), do not fit.")
 @click.option("--calibration", "calibration_folder", type=click.Path(path_type=Path), help="Calibration from before.")
 @click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
@@ -131,7 +134,7 @@ def map_command(
     no_labels: bool,
     layer: str | None,
     out: Path,
-    graft_folder: Path | None,
+    graft_source: str | None,
     calibration_folder: Path | None,
     no_calibration: bool,
     epochs: int | None,
@@ -144,12 +147,12 @@ def map_command(
     from scgraft.output import check_free, write_mapping
     from scgraft.pipeline import load_reference, map_query
     from scgraft.read_query import read_query
-    from scgraft.store import load_graft
+    from scgraft.resolve import load_graft
     from scgraft.values import FitConfig
 
     check_free(out, force=force)
     reference = load_reference(source, revision)
-    graft = None if graft_folder is None else load_graft(graft_folder, reference=reference)
+    graft = None if graft_source is None else load_graft(graft_source, reference=reference)
     made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     adata = read_query(query)
     mapped = map_query(

@@ -8,6 +8,8 @@
     |   |-- GatedRepository      access must be requested first
     |   |-- RevisionNotFound     no such branch, tag or commit
     |   |-- InvalidToken         the token was refused
+    |   |-- NoWriteAccess        the token may read the repository, but not write to it
+    |   |-- CommitConflict       somebody else committed in the meantime
     |   |-- HubUnreachable       no network (or offline mode) and not in the cache
     |   `-- IncompleteRepository a needed file is missing
     |-- UnsafeFile               the file holds something that would run code
@@ -26,8 +28,10 @@
     |-- GraftError               a saved graft cannot be used
     |   |-- BaseMismatch         made for another reference
     |   |-- CorruptGraft         cut or changed
+    |   |-- UnpublishedBase      its reference is a local folder, which nobody else has
     |   `-- FormatTooNew         written by a newer scgraft
     |-- BatchClash               two grafts name the same batch
+    |-- HoldsCounts              raw counts would be uploaded without having been asked for
     `-- OutputExists             the output is there already
 """
 
@@ -54,6 +58,14 @@ class RevisionNotFound(HubError):
 
 class InvalidToken(HubError):
     """The access token was refused."""
+
+
+class NoWriteAccess(HubError):
+    """The token may not write to the repository, or not create it."""
+
+
+class CommitConflict(HubError):
+    """Somebody else committed to the repository in the meantime; nothing was overwritten."""
 
 
 class HubUnreachable(HubError):
@@ -134,6 +146,14 @@ class CorruptGraft(GraftError):
 
 class FormatTooNew(GraftError):
     """The file was written by a newer version of scgraft."""
+
+
+class UnpublishedBase(GraftError):
+    """The graft's reference is a local folder: nobody else could find it."""
+
+
+class HoldsCounts(ScgraftError):
+    """The files hold raw counts, and their upload was not asked for."""
 
 
 class BatchClash(ScgraftError):

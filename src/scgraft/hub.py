@@ -61,14 +61,14 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
             f"{str(source)!r} is neither a folder nor the name of a repository such as 'scvi-tools/human-lung-cell-atlas'. "
             "Check the spelling."
         )
-    snapshot = _download(str(source), revision)
+    snapshot = download(str(source), revision, PATTERNS)
     if not COMMIT.fullmatch(snapshot.name):
         raise errors.HubError(f"The commit of {source} is not known: its snapshot is named {snapshot.name!r}.")
     return _bundle(str(source), snapshot.name, snapshot)
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    """One snapshot of the needed files; every failure of the client becomes a named error."""
+def download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """One snapshot of the files that match; every failure of the client becomes a named error."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -81,7 +81,7 @@ def _download(repo: str, revision: str | None) -> Path:
 
     name = f"{repo} at {revision}" if revision else repo
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
         raise errors.GatedRepository(
             f"{name} is gated: its owners ask for an agreement first. Open the repository's page while logged in, accept "
@@ -113,14 +113,15 @@ def _download(repo: str, revision: str | None) -> Path:
     except ValueError as error:  # a tree that tries to write outside of the cache
         raise errors.HubError(f"The hub's listing of {name} was refused: {error}") from error
     except Exception as error:
-        if isinstance(error, MemoryError) or not _is_transport(error):
+        if isinstance(error, MemoryError) or not is_transport(error):
             raise
         raise errors.HubUnreachable(
             f"{name} could not be downloaded: {_reason(error)}. What was finished is kept; try again to go on."
         ) from error
 
 
-def _is_transport(error: BaseException) -> bool:
+def is_transport(error: BaseException) -> bool:
+    """Whether an error comes from the network and not from this program."""
     module = type(error).__module__.split(".")[0]
     return isinstance(error, OSError) or module in {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scgraft.errors import BaseMismatch, UnknownBatch
+from scgraft.errors import BaseMismatch, BatchClash, UnknownBatch
 from scgraft.values import BATCH, Graft, Query, Reference, Schema
 
 
@@ -37,8 +37,17 @@ def level_codes(query: Query, schema: Schema, new_levels: Mapping[str, tuple[str
 
 
 def check_base(reference: Reference, graft: Graft | None) -> None:
-    """Refuse a graft that was made for another reference."""
-    if graft is not None and graft.base.sha256 != reference.base.sha256:
+    """Refuse a graft that was made for another reference, or that names a level which the reference has itself."""
+    if graft is None:
+        return
+    for name, known in reference.schema.levels.items():
+        twice = sorted(set(known) & set(graft.levels.get(name, ())))
+        if twice and graft.base.sha256 == reference.base.sha256:
+            raise BatchClash(
+                f"The graft adds {name.removeprefix('covariate:')} {', '.join(map(repr, twice[:5]))}, which the reference "
+                "has itself. Give the graft's another name (scgraft.rename_levels)."
+            )
+    if graft.base.sha256 != reference.base.sha256:
         made, found = graft.base, reference.base
         raise BaseMismatch(
             f"The graft was made for {made.repo} at {made.revision[:12]} (model sha256 {made.sha256[:12]}), but "

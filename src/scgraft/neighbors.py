@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's cache
-GROUP = 32
-TILE_GROUPS = 64
+GROUP = 8
+TILE_GROUPS = 128
 SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
 
 

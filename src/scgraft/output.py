@@ -84,7 +84,7 @@ def write_mapping(
         annotate(adata, mapped)
         if reference is not None and reference.latent is not None:
             write_map(mapped, adata, reference, new / "map.npz")
-        adata.write_h5ad(new / "mapped.h5ad", compression="gzip")
+        adata.write_h5ad(new / "mapped.h5ad", compression="gzip", compression_opts=1)
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
         if mapped.calibration:

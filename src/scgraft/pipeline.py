@@ -266,6 +266,7 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     adata.uns["scgraft"] = {
         "base": asdict(mapped.base),
         "batches": list(mapped.graft.batches),
+        "batch_key": mapped.alignment.batch_key or "",
         "config": config,
         "versions": dict(mapped.graft.record.versions),
         "trained": mapped.graft.record.trained,

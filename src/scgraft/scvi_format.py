@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEGACY_KEYS = {"batch_indices": "batch", "cat_covs": "extra_categorical_covs", "cont_covs": "extra_continuous_covs"}
+KEPT = ("init_params_", "train_indices_", "validation_indices_", "test_indices_")
 MINIFY_FLAGS = ("_scvi_adata_minify_type", "_scvi_adata_latent")
 
 
@@ -82,6 +83,7 @@ def read(bundle: Bundle) -> Reference:
         registry=saved.registry,
         card=card,
         adata_path=bundle.adata,
+        attributes={key: saved.attrs[key] for key in KEPT if saved.attrs.get(key) is not None},
         **cells,
     )
 

@@ -210,6 +210,9 @@ class Reference:
         Text of the model card, or None.
     adata_path
         The AnnData file of the repository, or None.
+    attributes
+        Options of the constructor (``init_params_``) and the split of the cells (``train_indices_``,
+        ``validation_indices_``, ``test_indices_``) as saved.
     """
 
     base: BaseId
@@ -227,6 +230,7 @@ class Reference:
     registry: Mapping[str, Any] = field(default_factory=dict)
     card: str | None = None
     adata_path: Path | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         cells = "no cells" if self.latent is None else f"{self.latent.mean.shape[0]} cells ({self.latent_source})"
