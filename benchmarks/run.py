@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 REFERENCES = ("seed1-like", "defaults")
 # Settings of the fit: the published objective at a few lengths, and what a user gets without any setting.
-LENGTHS = (25, 50, 75, 100, 150, 200)
+LENGTHS = (10, 25, 50, 100, 200)
 
 
 class Side:

@@ -60,6 +60,7 @@ class HubServer:
         self.drop_commits = 0
         self.drop_answers = 0
         self.commit_before: tuple[str, dict[str, bytes]] | None = None
+        self.client: object = None
 
     def __enter__(self) -> HubServer:
         handler = type("Handler", (_Handler,), {"hub": self})

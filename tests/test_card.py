@@ -183,7 +183,7 @@ def test_a_graft_has_a_card_of_its_own():
     assert card.header["library_name"] == "scgraft" and card.header["license"] == "cc0-1.0"
     assert "base_model" not in card.header and card.tags["scgraft_format"] == "1"
     assert (
-        graft.base.sha256 in text and "| s1 | 20 |" in text and '"objective": "atlas"' in text and '"cells": 40' in text
+        graft.base.sha256 in text and "| s1 | 20 |" in text and '"objective": "match"' in text and '"cells": 40' in text
     )
     published = replace(graft, base=replace(graft.base, repo="org/atlas", revision="a" * 40))
     assert read_card(graft_card(published)).header["base_model"] == "org/atlas"

@@ -189,7 +189,7 @@ def test_unknown_batch_at_embedding_is_an_error_naming_it():
 def test_nan_keeps_the_last_finite_columns():
     reference, query = pair(CONFIG, n_cells=40)
     with pytest.raises(FitDiverged, match="became") as caught:
-        fit(reference, query, FitConfig(learning_rate=1e30, max_steps=60, device="cpu"))
+        fit(reference, query, FitConfig(objective="atlas", learning_rate=1e30, max_steps=60, device="cpu"))
     graft = caught.value.graft
     assert all(np.isfinite(row).all() for row in graft.rows.values())
 

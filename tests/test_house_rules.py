@@ -17,24 +17,28 @@ PACKAGE = ROOT / "src" / "scgraft"
 API = ROOT / "docs" / "api.md"
 MAX_MODULE, MAX_FUNCTION = 400, 80
 # One frozen value after another, most of it docstrings: splitting it would only scatter them.
-LONG_MODULES = {"values": 560, "unpickle": 440}
+LONG_MODULES = {"values": 620, "unpickle": 440}
 
 # A module imports only from modules with a lower rank. A package's name stands for its __init__.
 RANKS = {
-    "values": 0, "errors": 0,
+    "errors": 0, "values": 0.3,
     "levels": 0.5, "genes": 0.5, "counts": 0.5, "neighbors": 0.5,
-    "slots": 1, "adam": 1, "unpickle": 1, "align": 1, "transfer": 1, "calibrate": 1, "quality": 1, "read_query": 1,
+    "slots": 1, "adam": 1, "unpickle": 1, "align": 1, "transfer": 1, "read_query": 1,
     "nn": 1, "nn.likelihoods": 1.1, "nn.layers": 1.2, "nn.options": 1.2, "nn.stored": 1.2, "nn.output": 1.25, "nn.vae": 1.3,
     "nn.scanvae": 1.4, "nn.totalvae": 1.4,
     "objective": 1.5,
     "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7, "matching": 2.8,
     "hub": 3, "scvi_format": 3, "store": 3, "fit": 3, "embed": 3, "metrics": 3, "card": 3.3,
     "_tiny_model": 1, "_tiny_cells": 2, "_tiny_hub": 3,
-    "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4,
+    "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4.1,
     "output": 4.5,
     "atomic": 0.5, "merge": 3, "joint": 3, "scvi_registry": 3.2, "cells": 3.2, "decode": 3.4, "ranking": 0.5,
     "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "resolve": 4.1, "card_commands": 4.7, "share_commands": 4.8,
     "cli": 5,
+    # How far results can be trusted.
+    "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,
+    "generate": 3.1, "classifier": 3.2, "novelty": 3.2, "measures": 3.3, "calibrate": 3.5, "calibration_store": 3.5,
+    "placement": 1.1, "figures": 1, "verdict": 3.6, "trust": 3.7, "explain": 4, "pl": 4.65,
 }  # fmt: skip
 # `import scgraft` reaches every public name, the pipeline's too.
 ROOT_RANK = 4.7

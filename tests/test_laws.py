@@ -16,7 +16,7 @@ from scgraft.testing import TinyConfig, configs
 from scgraft.values import FitConfig, Graft, Query
 from tiny import pair, reference_of
 
-QUICK = FitConfig(max_steps=3, batch_size=16, device="cpu", force=True)
+QUICK = FitConfig(objective="elbo", max_steps=3, batch_size=16, device="cpu", force=True)
 CPU = torch.device("cpu")
 
 

@@ -49,7 +49,7 @@ def equal(a, b):
     return a.base == b.base and dict(a.levels) == dict(b.levels) and same(a.rows, b.rows) and quiet[0] == quiet[1]
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(configs(), st.permutations(range(3)))
 def test_a_merged_graft_embeds_every_query_bit_for_bit(config, order):
     reference, queries, grafts = labs(config)
@@ -59,7 +59,7 @@ def test_a_merged_graft_embeds_every_query_bit_for_bit(config, order):
         assert np.array_equal(own.mean, joined.mean) and np.array_equal(own.variance, joined.variance)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(configs())
 def test_merging_is_associative_and_order_is_the_order_of_the_columns(config):
     _, _, (a, b, c) = labs(config)
@@ -74,13 +74,13 @@ def test_merging_is_associative_and_order_is_the_order_of_the_columns(config):
         assert np.array_equal(np.take(turned.rows[name], order, axis), rows)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(configs())
 def test_the_axis_of_a_slot_follows_from_its_name(config):
     assert all(level_axis(slot.name) == slot.axis for slot in slots_of(reference_of(config)))
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(config=configs())
 def test_a_merged_graft_saves_and_loads(config, tmp_path_factory):
     _, _, grafts = labs(config)

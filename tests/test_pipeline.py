@@ -79,7 +79,8 @@ def test_command_map_writes_everything_and_a_graft_re_applies(files, tmp_path):
     base = ("map", files / "query.h5ad", "--reference", files / "reference", "--batch-key", "batch")
     first = run(*base, "--out", tmp_path / "one", "--epochs", 3)
     assert first.exit_code == 0, first.output
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {"mapped.h5ad", "labels.csv", "graft", "summary.json"}
+    files_written = {"mapped.h5ad", "labels.csv", "graft", "summary.json", "calibration", "map.npz", "report.html"}
+    assert {p.name for p in (tmp_path / "one").iterdir()} == files_written
     assert sum(p.stat().st_size for p in (tmp_path / "one/graft").iterdir()) < 8000
     table = pd.read_csv(tmp_path / "one/labels.csv", index_col="barcode")
     mapped = anndata.read_h5ad(tmp_path / "one/mapped.h5ad")

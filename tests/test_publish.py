@@ -27,36 +27,26 @@ from scgraft.values import FitConfig
 CONFIG = TinyConfig(minified="latent_posterior_parameters", encode_covariates=True)
 ATLAS = "org/atlas"
 
-# The client reads its settings when it is imported, so each scenario is a process of its own. It runs the lines given,
-# and prints their last value or the error.
+# The client reads its settings when it is imported, so it is a process of its own. It runs the lines that it is given, and
+# answers with their values or errors.
 CLIENT = """
 import json, os, sys
 import scgraft
-from pathlib import Path
-answers = []
-for line in json.loads(sys.argv[1]):
-    try:
-        exec("value = " + line)
-        answers.append({"value": str(value)})
-    except Exception as error:
-        answers.append({"error": type(error).__name__, "text": str(error)})
-print(json.dumps(answers))
+for question in sys.stdin:
+    os.environ["HF_TOKEN"], lines = json.loads(question)
+    answers = []
+    for line in lines:
+        try:
+            answers.append({"value": str(eval(line))})
+        except Exception as error:
+            answers.append({"error": type(error).__name__, "text": str(error)})
+    print(json.dumps(answers), flush=True)
 """
-
-
-def client(environment, *lines):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, json.dumps(lines)],
-        env=clean | environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A reference folder, a graft of it, and a mapping's summary beside the graft."""
+    """A reference folder and a graft of it."""
     root = tmp_path_factory.mktemp("files")
     reference = load_reference(write_hub_folder(root / "reference", CONFIG))
     query = align(tiny_query(CONFIG, batches=("s1",)), reference, batch_key="batch")
@@ -65,20 +55,35 @@ def files(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def hub(files):
+@pytest.fixture(scope="module")
+def hub(files, tmp_path_factory):
     with HubServer() as server:
         repo = Repo()
         repo.commit({p.name: p.read_bytes() for p in (files / "reference").iterdir()})
         server.repos[ATLAS] = repo
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT], env=clean | server.environment(tmp_path_factory.mktemp("home")),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        server.client = process
         yield server
+        process.stdin.close()
+        process.wait(timeout=30)
+        process.stdout.close()
 
 
-def test_a_graft_goes_round_by_way_of_the_hub(hub, files, tmp_path):
+def ask(hub, *lines, token="writer"):
+    hub.client.stdin.write(json.dumps([token, lines]) + "\n")
+    hub.client.stdin.flush()
+    return json.loads(hub.client.stdout.readline())
+
+
+def test_a_graft_goes_round_by_way_of_the_hub(hub, files):
     atlas = hub.repos[ATLAS].order[0]
-    graft, writer = files / "graft", hub.environment(tmp_path, HF_TOKEN="writer")
-    pushed, again, loaded, tagged, base, map_ = client(
-        writer,
+    graft = files / "graft"
+    pushed, again, loaded, tagged, base, map_ = ask(
+        hub,
         f"scgraft.push({str(graft)!r}, 'lab/graft', private=True, tags=['v1'], base='{ATLAS}', license='cc0-1.0')",
         f"scgraft.push({str(graft)!r}, 'lab/graft', base='{ATLAS}', license='cc0-1.0').commit",
         "scgraft.load_graft('lab/graft')",
@@ -99,10 +104,9 @@ def test_a_graft_goes_round_by_way_of_the_hub(hub, files, tmp_path):
 
 def test_a_reference_goes_round_and_counts_only_when_asked_for(hub, files, tmp_path):
     counts = write_hub_folder(tmp_path / "counts", replace(CONFIG, minified=None))
-    writer = hub.environment(tmp_path / "home", HF_TOKEN="writer")
     push_line = "scgraft.push({0!r}, {1!r}{2}).created"
-    made, refused, allowed, loaded = client(
-        writer,
+    made, refused, allowed, loaded = ask(
+        hub,
         push_line.format(str(files / "reference"), "lab/atlas", ""),
         push_line.format(str(counts), "lab/counts", ""),
         push_line.format(str(counts), "lab/counts", ", counts=True"),
@@ -116,62 +120,53 @@ def test_a_reference_goes_round_and_counts_only_when_asked_for(hub, files, tmp_p
     assert repo.commits[repo.refs["main"]]["model.pt"] == original and len(repo.order) == 2
 
 
-def test_a_commit_conflict_writes_nothing(hub, files, tmp_path):
-    hub.repos["lab/graft"] = Repo()
-    first = hub.repos["lab/graft"].commit({"README.md": b"mine"})
-    hub.commit_before = ("lab/graft", {"README.md": b"a colleague's"})
-    line = f"scgraft.push({str(files / 'graft')!r}, 'lab/graft', base='{ATLAS}'{{}}).created"
-    writer = hub.environment(tmp_path, HF_TOKEN="writer")
-    conflict, stale, fine = client(writer, line.format(""), line.format(f", parent='{first}'"), line.format(""))
+def test_a_commit_conflict_writes_nothing(hub, files):
+    hub.repos["lab/busy"] = Repo()
+    first = hub.repos["lab/busy"].commit({"README.md": b"mine"})
+    hub.commit_before = ("lab/busy", {"README.md": b"a colleague's"})
+    line = f"scgraft.push({str(files / 'graft')!r}, 'lab/busy', base='{ATLAS}'{{}}).created"
+    conflict, stale, fine = ask(hub, line.format(""), line.format(f", parent='{first}'"), line.format(""))
     assert conflict["error"] == "CommitConflict" and "nothing was written" in conflict["text"]
     assert stale["error"] == "CommitConflict" and fine["value"] == "False"
-    repo = hub.repos["lab/graft"]
+    repo = hub.repos["lab/busy"]
     assert len(repo.order) == 3 and repo.commits[repo.order[1]] == {"README.md": b"a colleague's"}
 
 
-def test_refused_tokens(hub, files, tmp_path):
+def test_refused_tokens(hub, files):
     line = f"scgraft.push({str(files / 'graft')!r}, {{!r}}, base='{ATLAS}')"
     hub.repos["lab/theirs"] = Repo()
     hub.repos["lab/theirs"].commit({"README.md": b"card"})
-    cases = (
+    for token, repo, kind, words in (
         ("expired", "lab/theirs", "InvalidToken", "Make"),
         ("reader", "lab/theirs", "NoWriteAccess", "HF_TOKEN"),
         ("reader", "lab/new", "NoWriteAccess", "HF_TOKEN"),
         ("", "lab/new", "NoWriteAccess", "HF_TOKEN"),
-    )
-    # The base is fetched beforehand: a token that the hub does not know fails there already.
-    lines = ["scgraft.load_reference('org/atlas')"]
-    lines += [f"os.environ.update(HF_TOKEN={t!r}), {line.format(repo)}" for t, repo, *_ in cases]
-    fetched, *answers = client(hub.environment(tmp_path), *lines)
-    assert "value" in fetched
-    for case, answer in zip(cases, answers, strict=True):
-        assert answer["error"] == case[2] and case[3] in answer["text"], (case, answer)
+    ):
+        (answer,) = ask(hub, line.format(repo), token=token)
+        assert answer["error"] == kind and words in answer["text"], (token, repo, answer)
     assert "lab/new" not in hub.repos and len(hub.repos["lab/theirs"].order) == 1
 
 
-def test_connections_that_break(hub, files, tmp_path):
-    line = f"scgraft.push({str(files / 'graft')!r}, 'lab/graft', base='{ATLAS}')"
-    writer = hub.environment(tmp_path, HF_TOKEN="writer")
+def test_connections_that_break(hub, files):
+    line = f"scgraft.push({str(files / 'graft')!r}, 'lab/far', base='{ATLAS}')"
+    hub.objects.clear()
     hub.drop_uploads = 1  # a large file, once: the client sends it again
     hub.drop_commits = 1  # then the commit itself: nothing is made
-    (broken,) = client(writer, line)
+    (broken,) = ask(hub, line)
     assert broken["error"] == "HubUnreachable" and "push again" in broken["text"]
-    assert hub.drop_uploads == 0 and len(hub.repos["lab/graft"].order) == 1
+    assert hub.drop_uploads == 0 and len(hub.repos["lab/far"].order) == 1
     hub.drop_answers = 1  # the commit is made, its answer is lost
-    lost, again = client(writer, line, line + ".commit")
+    lost, again = ask(hub, line, line + ".commit")
     assert lost["error"] == "HubUnreachable"
-    assert again["value"] == hub.repos["lab/graft"].order[1] and len(hub.repos["lab/graft"].order) == 2
-    hub.stop()
-    (down,) = client(hub.environment(tmp_path / "other", HF_TOKEN="writer"), line.replace(f"base='{ATLAS}'", ""))
-    assert down["error"] == "UnpublishedBase"
+    assert again["value"] == hub.repos["lab/far"].order[1] and len(hub.repos["lab/far"].order) == 2
 
 
 def test_a_wrong_base_and_a_repository_without_a_graft(hub, files, tmp_path):
     other = write_hub_folder(tmp_path / "other", replace(CONFIG, seed=5))
     hub.repos["org/other"] = Repo()
     hub.repos["org/other"].commit({p.name: p.read_bytes() for p in other.iterdir()})
-    wrong, absent, missing = client(
-        hub.environment(tmp_path / "home"),
+    wrong, absent, missing = ask(
+        hub,
         f"scgraft.push({str(files / 'graft')!r}, 'lab/graft', base='org/other', dry_run=True)",
         f"scgraft.load_graft('{ATLAS}')",
         "scgraft.load_graft('lab/absent')",

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scgraft.metrics import Agreement, ClassMetrics, ModelMetrics
-from scgraft.scvi_registry import make_init_params
+from scgraft.scvi_registry import model_options
 from scgraft.values import Graft, Reference
 
 ABSENT = "Not provided by uploader"
@@ -96,8 +96,7 @@ def reference_card(
     metrics
         From :func:`scgraft.evaluate`.
     """
-    init, schema = make_init_params(reference), reference.schema
-    parameters = init["non_kwargs"] | {k: v for group in init["kwargs"].values() for k, v in group.items()}
+    schema = reference.schema
     fields = reference.registry.get("field_registries") or {}
     places = {key: entry.get("data_registry") or {} for key, entry in fields.items()}
     statistics = {k: int(v) for entry in fields.values() for k, v in (entry.get("summary_stats") or {}).items()}
@@ -106,7 +105,7 @@ def reference_card(
     return Card(
         header={"library_name": "scvi-tools"} | ({"license": license} if license else {}) | {"tags": [*own, *tags]},
         description=description,
-        parameters={k: v for k, v in parameters.items() if v is not None},
+        parameters={k: v for k, v in model_options(reference).items() if v is not None},
         setup=dict(reference.registry.get("setup_args") or {}),
         registry={key: _place(place) for key, place in sorted(places.items()) if place.get("attr_name")},
         statistics=dict(sorted(statistics.items())),

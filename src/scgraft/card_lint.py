@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.card import Card, read_card
 from scgraft.metrics import ModelMetrics
-from scgraft.scvi_registry import make_init_params
+from scgraft.scvi_registry import model_options
 from scgraft.values import Reference
 
 # The line that the hub's own cards draw: below it, generated data is not for downstream analysis.
@@ -20,7 +20,7 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CardFinding:
     """One thing about a card: an ``"error"`` is a contradiction, a ``"warning"`` a reason for care, a ``"note"`` a fact."""
 
     severity: Severity
@@ -31,7 +31,7 @@ class Finding:
         return f"{self.severity}: {self.about}: {self.text}"
 
 
-def lint_card(reference: Reference) -> tuple[Finding, ...]:
+def lint_card(reference: Reference) -> tuple[CardFinding, ...]:
     """Contradictions and weak spots of a reference's card; empty for a card without any.
 
     Parameters
@@ -41,11 +41,11 @@ def lint_card(reference: Reference) -> tuple[Finding, ...]:
 
     Returns
     -------
-    tuple of Finding
+    tuple of CardFinding
         Errors first, then warnings and notes.
     """
     if reference.card is None:
-        return (Finding("error", "card", "The repository has no card (README.md)."),)
+        return (CardFinding("error", "card", "The repository has no card (README.md)."),)
     card = read_card(reference.card)
     found = [
         *_about_minified(card, reference),
@@ -98,7 +98,7 @@ def _lowest(r2: float, pearson: float) -> str | None:
     return f"squared correlation {squared:.2f}" if squared < LINE else None
 
 
-def _about_minified(card: Card, reference: Reference) -> list[Finding]:
+def _about_minified(card: Card, reference: Reference) -> list[CardFinding]:
     registered = [key for key in ("latent_qzm", "latent_qzv", "minify_type") if key in card.registry]
     actual = reference.minified
     found = []
@@ -111,31 +111,29 @@ def _about_minified(card: Card, reference: Reference) -> list[Finding]:
         found.append(f"The card says 'Data is Minified: False', but the data holds a stored posterior; {state}.")
     if card.minified is True and actual is None and reference.adata_path is not None:
         found.append("The card says 'Data is Minified: True', but the data holds no stored posterior.")
-    notes = [] if card.minified is not None else [Finding("note", "minified", "The card does not say it.")]
-    return [*(Finding("error", "minified", text) for text in found), *notes]
+    notes = [] if card.minified is not None else [CardFinding("note", "minified", "The card does not say it.")]
+    return [*(CardFinding("error", "minified", text) for text in found), *notes]
 
 
-def _about_model(card: Card, reference: Reference) -> list[Finding]:
+def _about_model(card: Card, reference: Reference) -> list[CardFinding]:
     found = []
     for tag, actual in (("model_cls_name", reference.base.family), ("scvi_version", reference.scvi_version)):
         said = card.tags.get(tag)
         if said is not None and actual != "unknown" and said != actual:
-            found.append(Finding("error", "tags", f"The tag says {tag}:{said}, the model's file {actual}."))
+            found.append(CardFinding("error", "tags", f"The tag says {tag}:{said}, the model's file {actual}."))
     annotated = card.tags.get("annotated")
     if annotated is not None and (annotated == "True") != (reference.schema.labels_key is not None):
         key = reference.schema.labels_key
         what = f"has the label column {key!r}" if key is not None else "has no label column"
-        found.append(Finding("warning", "tags", f"The tag says annotated:{annotated}, but the model {what}."))
-    init = make_init_params(reference)
-    options = init["non_kwargs"] | {k: v for group in init["kwargs"].values() for k, v in group.items()}
-    found += _differences("model parameters", card.parameters, options)
+        found.append(CardFinding("warning", "tags", f"The tag says annotated:{annotated}, but the model {what}."))
+    found += _differences("model parameters", card.parameters, model_options(reference))
     setup = reference.registry.get("setup_args") or {}
     return found + _differences("setup arguments", card.setup, setup)
 
 
-def _differences(about: str, said: Any, actual: Any) -> list[Finding]:
+def _differences(about: str, said: Any, actual: Any) -> list[CardFinding]:
     return [
-        Finding("error", about, f"The card says {key} = {said[key]!r}, the model's file {actual[key]!r}.")
+        CardFinding("error", about, f"The card says {key} = {said[key]!r}, the model's file {actual[key]!r}.")
         for key in said
         if key in actual and _plain(said[key]) != _plain(actual[key])
     ]
@@ -147,7 +145,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _about_statistics(card: Card, reference: Reference) -> list[Finding]:
+def _about_statistics(card: Card, reference: Reference) -> list[CardFinding]:
     schema, found = reference.schema, []
     actual = {"n_vars": len(schema.genes), "n_batch": len(schema.batches), "n_latent_qzm": reference.hyper.n_latent}
     if reference.obs is not None:
@@ -155,57 +153,57 @@ def _about_statistics(card: Card, reference: Reference) -> list[Finding]:
     for key, value in actual.items():
         said = card.statistics.get(key)
         if said is not None and said != value:
-            found.append(Finding("error", "statistics", f"The card says {key} = {said}, the files hold {value}."))
+            found.append(CardFinding("error", "statistics", f"The card says {key} = {said}, the files hold {value}."))
     if schema.labels_key is not None and reference.obs is not None and schema.labels_key in reference.obs:
         present = set(reference.obs[schema.labels_key].astype(str))
         empty = sorted(set(schema.labels) - present)
         if empty:
-            found.append(Finding("warning", "labels", f"Classes without a cell: {', '.join(empty[:8])}."))
+            found.append(CardFinding("warning", "labels", f"Classes without a cell: {', '.join(empty[:8])}."))
     return found
 
 
-def _about_library(reference: Reference) -> list[Finding]:
+def _about_library(reference: Reference) -> list[CardFinding]:
     if reference.library is None or (np.asarray(reference.library) > 0).all():
         return []
     n = int((np.asarray(reference.library) <= 0).sum())
     text = (
         f"{n} of {len(reference.library)} cells have an observed library size of zero; expected counts are zero there."
     )
-    return [Finding("error", "library size", text)]
+    return [CardFinding("error", "library size", text)]
 
 
-def _about_text(card: Card) -> list[Finding]:
+def _about_text(card: Card) -> list[CardFinding]:
     found = []
     if not card.header:
-        found.append(Finding("error", "header", "The card has no YAML header that can be read."))
+        found.append(CardFinding("error", "header", "The card has no YAML header that can be read."))
     elif not card.header.get("license"):
-        found.append(Finding("warning", "licence", "The card names no licence, so nobody may use the model."))
+        found.append(CardFinding("warning", "licence", "The card names no licence, so nobody may use the model."))
     if not card.description:
-        found.append(Finding("note", "description", "The card does not describe the data."))
+        found.append(CardFinding("note", "description", "The card does not describe the data."))
     return found
 
 
-def _about_metrics(card: Card) -> list[Finding]:
+def _about_metrics(card: Card) -> list[CardFinding]:
     metrics = card.metrics
     if metrics is None:
-        return [Finding("note", "metrics", "The card has no metrics; nothing is known of the decoder.")]
-    found = [Finding("warning", "metrics", text) for text in decoder_doubts(metrics)]
+        return [CardFinding("note", "metrics", "The card has no metrics; nothing is known of the decoder.")]
+    found = [CardFinding("warning", "metrics", text) for text in decoder_doubts(metrics)]
     few = [f"{name} ({row.n_cells})" for name, row in metrics.diff_exp.items() if row.n_cells < FEW_CELLS]
     if few:
         text = f"Classes with fewer than {FEW_CELLS} cells, whose numbers say little: {', '.join(few)}."
-        found.append(Finding("warning", "metrics", text))
+        found.append(CardFinding("warning", "metrics", text))
     if metrics.diff_exp and card.statistics.get("n_cells") is not None:
         total, said = sum(row.n_cells for row in metrics.diff_exp.values()), card.statistics["n_cells"]
         if total > said:
             text = f"Its classes have {total} cells together, its statistics say n_cells = {said}."
-            found.append(Finding("error", "metrics", text))
+            found.append(CardFinding("error", "metrics", text))
     if metrics.style == "published":
         text = (
             "The numbers do not say how they were made. scvi-tools' own take the model for the truth in R2, use a t-test "
             "where the card says Wilcoxon, and count genes that are lower in a class as misses in the areas; "
             "scgraft.evaluate gives corrected ones."
         )
-        found.append(Finding("note", "metrics", text))
+        found.append(CardFinding("note", "metrics", text))
     elif metrics.style == "legacy":
-        found.append(Finding("note", "metrics", "The numbers are in the legacy style of scvi-tools."))
+        found.append(CardFinding("note", "metrics", "The numbers are in the legacy style of scvi-tools."))
     return found

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
 7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
-files; 10 counts would be uploaded.
+files; 10 counts would be uploaded; 11 a warning of `scgraft check`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,39 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
     click.echo(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
 
 
+@main.command("check")
+@click.argument("query", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def check_command(
+    ctx: click.Context,
+    query: Path,
+    source: str,
+    revision: str | None,
+    batch_key: str | None,
+    layer: str | None,
+    as_json: bool,
+) -> None:
+    """Say what mapping QUERY onto a reference will run into, before any training.
+
+    The exit code is 0 (ok or repaired), 11 (a warning) or 3 (it cannot be mapped as it is).
+    """
+    from dataclasses import asdict
+
+    from scgraft.check import check, check_text
+    from scgraft.pipeline import load_reference
+    from scgraft.read_query import read_query
+
+    result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
+    document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
+    click.echo(json.dumps(document, indent=2) if as_json else check_text(result))
+    ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
+
+
 @main.command("map")
 @click.argument("query", type=click.Path(exists=True, path_type=Path))
 @click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
@@ -84,6 +117,9 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--graft", "graft_source", help="Re-apply a graft (a folder, or org/name[@revision]), do not fit.")
+@click.option("--calibration", "calibration_folder", type=click.Path(path_type=Path), help="Calibration from before.")
+@click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
+@click.option("--no-report", is_flag=True, help="Write neither the map nor the page.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
@@ -100,12 +136,16 @@ def map_command(
     layer: str | None,
     out: Path,
     graft_source: str | None,
+    calibration_folder: Path | None,
+    no_calibration: bool,
+    no_report: bool,
     epochs: int | None,
     seed: int,
     drop_empty: bool,
     force: bool,
 ) -> None:
     """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
+    from scgraft.calibration_store import load_calibration
     from scgraft.output import check_free, write_mapping
     from scgraft.pipeline import load_reference, map_query
     from scgraft.read_query import read_query
@@ -115,6 +155,7 @@ def map_command(
     check_free(out, force=force)
     reference = load_reference(source, revision)
     graft = None if graft_source is None else load_graft(graft_source, reference=reference)
+    made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     adata = read_query(query)
     mapped = map_query(
         reference,
@@ -125,12 +166,13 @@ def map_command(
         graft=graft,
         layer=layer,
         drop_empty=drop_empty,
+        calibration=None if no_calibration else made or "auto",
     )
-    write_mapping(mapped, adata, out, force=force)
+    write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
     if not quiet:
         for line in report_lines(mapped):
             click.echo(line)
-        click.echo(f"Written to {out}: mapped.h5ad, labels.csv, graft/, summary.json")
+        click.echo(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
 
 
 def report_lines(mapped: object) -> list[str]:
@@ -154,9 +196,23 @@ def report_lines(mapped: object) -> list[str]:
         lines.append("The reference did not move: its weights have the same hash before and after.")
     else:
         lines.append(record.reason)
+    if mapped.verdict is not None:
+        lines.append(f"{mapped.verdict.light.upper()}: {mapped.verdict.sentence}")
+        lines += [f"  {m.light} {m.name}: {m.sentence} {m.action}" for m in mapped.verdict.measures if m.action]
+    if mapped.novelty is not None:
+        lines += [f"Unknown: {dossier.sentence}" for dossier in mapped.novelty.dossiers]
     for key, result in mapped.labels.items():
         lines.append(f"Labels {key} ({result.method}): {result.unknown.mean():.1%} unknown")
     return lines
+
+
+@main.command("report")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def report_command(folder: Path) -> None:
+    """Write report.html of FOLDER, which `scgraft map` has written: one page that opens offline."""
+    from scgraft.report import report
+
+    click.echo(f"Written: {report(folder)}")
 
 
 @main.command("demo")

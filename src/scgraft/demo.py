@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scgraft.explain import explain
 from scgraft.output import check_free, write_mapping
 from scgraft.pipeline import load_reference, map_query
 from scgraft.values import FitConfig, MappedQuery
@@ -57,7 +58,7 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
     else:
         echo(record.reason)
     adata.obs["true_label"] = truth
-    write_mapping(mapped, adata, out, force=force)
+    write_mapping(mapped, adata, out, reference=reference, force=force)
     right = result.label == truth
     echo(
         f"Labels: {right.mean():.1%} of the cells have their known label; {result.unknown.mean():.1%} are marked unknown."
@@ -66,6 +67,18 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
     for label in np.unique(truth):
         own = truth == label
         echo(f"  {label:32s} {own.sum():4d} cells  {right[own].mean():6.1%} right")
+    code = np.array([result.classes.index(label) for label in truth])
+    for alpha in (0.2, 0.1, 0.05):
+        sets = result.sets(alpha)
+        covered = sets[np.arange(len(code)), code].mean()
+        echo(
+            f"Prediction sets at {1 - alpha:.0%}: {covered:.1%} hold the known label, {sets.sum(axis=1).mean():.2f} labels each."
+        )
+    assert mapped.verdict is not None
+    echo(f"Verdict: {mapped.verdict.light}. {mapped.verdict.sentence}")
+    for measure in mapped.verdict.measures:
+        echo(f"  {measure.light:6s} {measure.sentence}")
+    echo(f"Why? {explain(reference, mapped, str(adata.obs_names[0]), adata=adata).sentence}")
     size = sum(path.stat().st_size for path in (out / "graft").iterdir())
-    echo(f"Graft: {size / 1e3:.1f} kB. Files in {out}: mapped.h5ad, labels.csv, summary.json, graft/.")
+    echo(f"Graft: {size / 1e3:.1f} kB. Files in {out}: report.html (open it), mapped.h5ad, labels.csv, summary.json.")
     return mapped

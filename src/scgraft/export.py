@@ -88,11 +88,15 @@ def export_scvi(
     QueryError
         The query cannot be written: its labels are not the reference's, or a model by label has none.
     UnsupportedModel
-        `query` was given for a model whose cells cannot be minified.
+        `query` was given for a model whose cells cannot be minified, or the class is not SCVI or SCANVI.
     UnknownBatch
         The query has a batch that neither the reference nor the graft knows.
     """
     check_base(reference, graft)
+    if reference.base.family not in scvi_registry.NAMED:
+        raise UnsupportedModel(
+            f"A model of class {reference.base.family} cannot be exported yet; known are {', '.join(scvi_registry.NAMED)}."
+        )
     levels = scvi_registry.extended_levels(reference, graft)
     why_not = _why_no_cells(reference)
     if query is not None and (why_not or not cells):
@@ -282,7 +286,9 @@ def _card(reference: Reference, graft: Graft | None, version: str, registry: dic
     own = Card() if reference.card is None else read_card(reference.card)
     base = reference.base
     new = "" if graft is None else f", extended by {len(graft.batches)} batches: {', '.join(graft.batches)}"
-    origin = f"The {base.family} model {base.repo} at {base.revision} (model.pt sha256 {base.sha256}){new}."
+    # A folder's path says something of the machine and nothing to others.
+    source = f"{base.repo} at {base.revision}" if base.revision != "local" else f"in the folder {Path(base.repo).name}"
+    origin = f"The {base.family} model {source} (model.pt sha256 {base.sha256}){new}."
     written = f"Saved by scvi-tools {reference.scvi_version}; written in the format of {SCVI_VERSION} by scgraft."
     minified = "latent_qzm" in registry["field_registries"]
     extended = replace(

@@ -11,6 +11,7 @@ import numpy as np
 from scgraft.errors import AmbiguousGenes, GenesNotFound
 
 ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
+SAMPLED = 2000
 EXAMPLES = 5
 
 
@@ -47,7 +48,7 @@ def strip_version(name: str) -> str:
 
 def species_of(names: Sequence[str] | np.ndarray) -> str | None:
     """``"human"`` or ``"mouse"`` where the names tell: by Ensembl prefix, or by the case of symbols."""
-    sample = [str(n) for n in names]
+    sample = [str(n) for n in names[:: max(1, len(names) // SAMPLED)]]
     ids = [m.group(1) for m in map(ENSEMBL.fullmatch, sample) if m]
     if len(ids) > len(sample) / 2:
         mouse = sum(i.startswith("ENSMUSG") for i in ids)
@@ -120,6 +121,8 @@ def match_genes(
     for way, key in (("", str), (" without version", strip_version), (" in another case", str.casefold)):
         for source, names in sources:
             for table in tables.values():
+                if found.all() or (owner >= 0).all():
+                    break
                 folded = _fold(table, key)
                 if way == " in another case":
                     clear = _unique([key(strip_version(n)) for n in names])

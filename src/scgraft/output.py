@@ -1,4 +1,4 @@
-"""A mapping on disk: mapped.h5ad, labels.csv, graft/, summary.json; all of it or nothing."""
+"""A mapping on disk: mapped.h5ad, labels.csv, graft/, calibration/, summary.json, report.html; all of it or nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scgraft import __version__
+from scgraft.calibration_store import cache_folder, save_calibration
 from scgraft.errors import OutputExists
 from scgraft.pipeline import annotate
+from scgraft.placement import place
+from scgraft.report import report
 from scgraft.store import save_graft
-from scgraft.values import MappedQuery
+from scgraft.values import MappedQuery, Reference, level_name
+from scgraft.verdict import quality_as_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +45,24 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
         table[f"{key}_runner_up"] = result.runner_up
         table[f"{key}_distance"] = result.distance
         table[f"{key}_unknown"] = result.unknown
+        if result.pvalues is not None:
+            table[f"{key}_set"] = result.at(0.1)
+    if mapped.novelty is not None:
+        table["novelty"] = mapped.novelty.strength
+        table["novel"] = mapped.novelty.novel
+        table["cluster"] = mapped.novelty.cluster
     return table
 
 
-def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool = False) -> Path:
+def write_mapping(
+    mapped: MappedQuery,
+    adata: AnnData,
+    out: Path,
+    *,
+    reference: Reference | None = None,
+    page: bool = True,
+    force: bool = False,
+) -> Path:
     """Write the results of a mapping into a folder, atomically.
 
     Parameters
@@ -53,6 +73,10 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
         The query, in memory; it is annotated in place.
     out
         Folder to write; it appears when it is complete.
+    reference
+        With it, the query is placed on the reference's map, and the report shows it.
+    page
+        Write the report, and the map that it shows.
     force
         Replace a folder that exists.
 
@@ -66,10 +90,16 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         annotate(adata, mapped)
+        if page and reference is not None and reference.latent is not None:
+            write_map(mapped, adata, reference, new / "map.npz")
         adata.write_h5ad(new / "mapped.h5ad", compression="gzip", compression_opts=1)
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
+        if mapped.calibration:
+            save_calibration(mapped.calibration, new / "calibration")
         (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")
+        if page:
+            report(new)
         new.chmod(0o755)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
@@ -83,6 +113,36 @@ def write_mapping(mapped: MappedQuery, adata: AnnData, out: Path, *, force: bool
     return out
 
 
+def write_map(mapped: MappedQuery, adata: AnnData, reference: Reference, path: Path) -> None:
+    """Place the query on the reference's map: into ``obsm["X_scgraft_map"]``, and into a file for the report."""
+    import pandas as pd
+
+    novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
+    placed = place(
+        reference,
+        mapped.latent.mean,
+        novel=novel,
+        cluster=cluster,
+        keep=cache_folder(reference, ()),
+    )
+    position = pd.Index(adata.obs_names.astype(str)).get_indexer(pd.Index(mapped.latent.cells))
+    coordinates = np.full((adata.n_obs, 2), np.nan, np.float32)
+    coordinates[position] = placed.query
+    adata.obsm["X_scgraft_map"] = coordinates
+    key = mapped.alignment.batch_key
+    batch = (
+        np.full(len(position), "query") if key is None else adata.obs[key].iloc[position].map(level_name).to_numpy(str)
+    )
+    np.savez_compressed(
+        path,
+        reference=placed.reference,
+        query=placed.query,
+        tray=placed.tray,
+        batch=batch.astype(str),
+        source=np.array(placed.source),
+    )
+
+
 def summary_of(mapped: MappedQuery) -> dict[str, object]:
     """What is written to summary.json."""
     return {
@@ -92,4 +152,15 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "alignment": asdict(mapped.alignment),
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
+        "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
+        "novelty_threshold": None if mapped.novelty is None else 1.0,
+        "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
+        "calibration": {
+            key: {
+                "guarantee": value.guarantee,
+                "expected_error": round(value.expected_error, 4),
+                "temperature": round(value.temperature, 3),
+            }
+            for key, value in mapped.calibration.items()
+        },
     }

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft.align import align
+from scgraft.confidence import Calibration, Quality
 from scgraft.embed import classify, embed
 from scgraft.errors import QueryError
 from scgraft.fit import fit
 from scgraft.hub import fetch
 from scgraft.scvi_format import read
 from scgraft.transfer import transfer_labels
+from scgraft.trust import trust
 from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ def map_query(
     graft: Graft | None = None,
     layer: str | None = None,
     drop_empty: bool = False,
+    calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
 ) -> MappedQuery:
     """Map a query onto a reference: align, fit (or re-apply a graft), embed, transfer labels.
 
@@ -115,11 +118,15 @@ def map_query(
         Where the counts are, if they should not be looked for.
     drop_empty
         Leave out cells without any count in the reference's genes.
+    calibration
+        ``"auto"`` calibrates labels and novelty on held-out batches of the reference, once for each reference and label
+        column (kept in the user's cache); a calibration from before; or None for bare votes.
 
     Returns
     -------
     MappedQuery
-        `latent.mean` is (n, d); `labels` is keyed by column.
+        `latent.mean` is (n, d); `labels` is keyed by column. Where calibrated, they have prediction sets, `novelty` says
+        which cells the reference does not explain, and `verdict` whether the mapping was good.
 
     Raises
     ------
@@ -134,7 +141,21 @@ def map_query(
     graft = fit(reference, query, config) if graft is None else graft
     latent = embed(reference, query, graft, device="auto" if config is None else config.device)
     transferred = _labels(reference, latent, labels)
-    return MappedQuery(reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred))
+    mapped = MappedQuery(
+        reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred)
+    )
+    if calibration is None or labels is None or reference.latent is None or reference.obs is None:
+        return mapped
+    given = None if calibration == "auto" else calibration
+    trusted = trust(reference, query, graft, latent, transferred, calibration=given)
+    return replace(
+        mapped,
+        labels=trusted.labels,
+        novelty=trusted.novelty,
+        calibration=trusted.calibration,
+        verdict=trusted.verdict,
+        quality=summary(query, graft, trusted.labels),
+    )
 
 
 def _labels(
@@ -173,12 +194,42 @@ def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[st
     }
 
 
+def quality(
+    reference: Reference, adata: AnnData, mapped: MappedQuery, *, batch_key: str | None = None, layer: str | None = None
+) -> Quality:
+    """Was the mapping good? One verdict, with a sentence and a next action for each measure.
+
+    Every number stands beside its null distribution: the same number for batches of the reference that were held out and
+    mapped through the same pipeline. ``map_query`` has it ready in ``mapped.verdict``; this judges a mapping that was made
+    without a calibration.
+
+    Parameters
+    ----------
+    reference, adata, mapped
+        The reference, the query with its raw counts, and its mapping (with labels, if the reference has any).
+    batch_key, layer
+        As for :func:`map_query`.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be used as it is.
+    NoLabels
+        The reference holds no cells to compare with.
+    """
+    if mapped.verdict is not None:
+        return mapped.verdict
+    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=bool(mapped.alignment.dropped))
+    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels).verdict
+
+
 def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     """Write the results of a mapping into the query, in place.
 
     Writes ``obsm["X_scgraft"]`` (n, d) float32 and, for each label column, ``obs["scgraft_<key>"]``,
-    ``obs["scgraft_<key>_probability"]`` and ``obs["scgraft_<key>_unknown"]``; ``uns["scgraft"]`` holds the base, its
-    commit and hash, versions and settings. Cells that the mapping left out get NaN.
+    ``obs["scgraft_<key>_probability"]`` and ``obs["scgraft_<key>_unknown"]``; where calibrated also
+    ``obs["scgraft_<key>_set"]`` (labels at an error rate of 10 %), ``obs["scgraft_novelty"]`` and ``obs["scgraft_novel"]``.
+    ``uns["scgraft"]`` holds the base, its commit and hash, versions and settings. Cells that the mapping left out get NaN.
 
     Raises
     ------
@@ -204,6 +255,13 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
         unknown = np.ones(adata.n_obs, bool)
         unknown[position] = result.unknown
         adata.obs[f"scgraft_{key}_unknown"] = unknown
+        if result.pvalues is not None:
+            sets = pd.Series(index=names[position], data=result.at(0.1)).reindex(names)
+            adata.obs[f"scgraft_{key}_set"] = pd.Categorical(sets)
+    if mapped.novelty is not None:
+        score, novel = np.full(adata.n_obs, np.nan, np.float32), np.zeros(adata.n_obs, bool)
+        score[position], novel[position] = mapped.novelty.strength, mapped.novelty.novel
+        adata.obs["scgraft_novelty"], adata.obs["scgraft_novel"] = score, novel
     config = {k: v for k, v in asdict(mapped.graft.record.config).items() if v is not None}
     adata.uns["scgraft"] = {
         "base": asdict(mapped.base),

@@ -172,6 +172,14 @@ def make_attributes(
     return found
 
 
+def model_options(reference: Reference) -> dict[str, Any]:
+    """Options of the model by name: as it was read, or, for a family that is not exported, as they were saved."""
+    if reference.base.family not in NAMED:
+        return flat_options(reference.attributes.get("init_params_"))
+    init = make_init_params(reference)
+    return init["non_kwargs"] | {key: value for group in init["kwargs"].values() for key, value in group.items()}
+
+
 def make_init_params(reference: Reference) -> dict[str, Any]:
     """``init_params_`` from the hyper-parameters as they were read, every one of them explicit."""
     family, hyper, saved = (

@@ -9,9 +9,12 @@ for references of a few hundred cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from scgraft.confidence import Calibration
+from scgraft.conformal import conformal_pvalues, sharpen
 from scgraft.errors import NoLabels
 from scgraft.neighbors import Neighbours, local_spacing, nearest
 from scgraft.values import Labels, Latent, Reference
@@ -22,6 +25,8 @@ SPACING_CELLS = 20_000
 LEAST_PROBABILITY = 0.5
 LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
+BOTH = "mean of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
+ALPHA = 0.1
 CLASSIFIER = "the SCANVI model's own classifier"
 
 
@@ -122,7 +127,7 @@ def _spacing_of(points: np.ndarray, index: np.ndarray) -> np.ndarray:
     return found.distances.sum(axis=1) / (found.distances.shape[1] - 1)
 
 
-def _categories(reference: Reference, key: str) -> tuple[np.ndarray, np.ndarray]:
+def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Classes that have cells, and each reference cell's code into them (-1 does not vote)."""
     import pandas as pd
 
@@ -138,16 +143,46 @@ def _categories(reference: Reference, key: str) -> tuple[np.ndarray, np.ndarray]
     return classes, np.where(silent, -1, pd.Index(classes).get_indexer(text))
 
 
-def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:
-    classes, codes = _categories(reference, key)
+def neighbour_vote(codes: np.ndarray, n_classes: int, found: Neighbours) -> np.ndarray:
+    """Share of the vote of every class, (m, C) float32; neighbours without a class (-1) do not vote."""
     weights, voted = neighbour_weights(found.distances), codes[found.indices]
     weights = np.where(voted >= 0, weights, 0.0)
     total = weights.sum(axis=1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    matrix = np.zeros((len(voted), len(classes)))
+    matrix = np.zeros((len(voted), n_classes))
     rows = np.repeat(np.arange(len(voted)), voted.shape[1])
     np.add.at(matrix, (rows, np.maximum(voted, 0).ravel()), weights.ravel())
-    return _labels(key, NEIGHBOURS, matrix.astype(np.float32), classes, distance)
+    return matrix.astype(np.float32)
+
+
+def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
+    """The mean of both votes, (n, C): no other rule was better on the whole (docs/trust.md)."""
+    return ((latent_vote + gene_vote) / 2).astype(np.float32)
+
+
+def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.ndarray) -> Labels:
+    """Labels of both votes with calibrated probabilities and conformal p-values.
+
+    Parameters
+    ----------
+    labels
+        From :func:`transfer_labels`: the latent's vote.
+    calibration
+        Of the same reference and column.
+    gene_vote
+        Class probabilities (n, C) of the gene classifier.
+    """
+    matrix = sharpen(blend(labels.matrix, gene_vote), calibration.temperature)
+    pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class)
+    classes = np.array(labels.classes)
+    made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
+    votes = {"latent": labels.matrix, "genes": gene_vote}
+    return replace(made, unknown=pvalues.max(axis=1) <= ALPHA, pvalues=pvalues, votes=votes)
+
+
+def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:
+    classes, codes = reference_classes(reference, key)
+    return _labels(key, NEIGHBOURS, neighbour_vote(codes, len(classes), found), classes, distance)
 
 
 def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndarray | None) -> Labels:
@@ -184,6 +219,6 @@ def _labels(key: str, method: str, matrix: np.ndarray, classes: np.ndarray, dist
 def is_unknown(probability: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Where a label should not be believed: no majority, or twice as far from the reference as its cells are apart.
 
-    These limits are not calibrated; they mark the clear cases.
+    These limits are not calibrated; they mark the clear cases where there is no calibration.
     """
     return (probability < LEAST_PROBABILITY) | (np.nan_to_num(distance, nan=0.0) > LARGEST_DISTANCE)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scgraft.confidence import Calibration, Novelty, Quality
+
 if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
@@ -487,7 +489,11 @@ class Labels:
     classes
         Class names, in the order of `matrix`.
     matrix
-        Share of the vote of every class, shape (n, C), float32.
+        Share of the vote of every class, shape (n, C), float32; calibrated probabilities where `pvalues` are.
+    pvalues
+        Conformal p-value of every class, shape (n, C), float32; None without a calibration.
+    votes
+        Votes before blending, by source (``"latent"``, ``"genes"``), each (n, C).
     """
 
     key: str
@@ -499,11 +505,42 @@ class Labels:
     unknown: np.ndarray
     classes: tuple[str, ...]
     matrix: np.ndarray
+    pvalues: np.ndarray | None = None
+    votes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def sets(self, alpha: float = 0.1) -> np.ndarray:
+        """Prediction sets at an error rate, shape (n, C), bool: classes that held-out reference cells do not exclude.
+
+        Raises
+        ------
+        ValueError
+            There is no calibration, or `alpha` is not between 0 and 1.
+        """
+        if self.pvalues is None:
+            raise ValueError("These labels were made without a calibration, so they have no prediction sets.")
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha is an error rate between 0 and 1, not {alpha}.")
+        return self.pvalues > alpha
+
+    def at(self, alpha: float = 0.1, *, parents: Mapping[str, str] | None = None) -> np.ndarray:
+        """Labels at a declared error rate, shape (n,), str.
+
+        One label where the prediction set is a single one; where it holds several, their nearest common parent
+        (`parents` maps child to parent), or, without one, all of them, best first, joined by ``" | "``; ``"unknown"``
+        where it is empty.
+        """
+        from scgraft.hierarchy import name_sets
+
+        return name_sets(self.sets(alpha), self.matrix, self.classes, parents or {})
 
 
 @dataclass(frozen=True)
 class MappedQuery:
-    """All results of a mapping. `labels` is keyed by the label column."""
+    """All results of a mapping. `labels` and `calibration` are keyed by the label column.
+
+    `novelty` says which cells the reference does not explain, `verdict` whether the mapping was good; both are None
+    where nothing was calibrated.
+    """
 
     base: BaseId
     alignment: Alignment
@@ -511,6 +548,9 @@ class MappedQuery:
     latent: Latent
     labels: Mapping[str, Labels]
     quality: Mapping[str, Any]
+    novelty: Novelty | None = None
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    verdict: Quality | None = None
 
 
 @dataclass(frozen=True)

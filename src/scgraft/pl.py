@@ -1,0 +1,153 @@
+"""Static figures of a mapping (matplotlib), in scanpy's manner: they draw into `ax`, and return it.
+
+::
+
+    scgraft.pl.map(reference, mapped, color="label")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from scgraft.confidence import Calibration
+from scgraft.errors import NoLabels
+from scgraft.figures import COLOURS, GREY
+from scgraft.placement import place
+from scgraft.values import Labels, MappedQuery, Reference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RASTER = 20_000
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def _labels(mapped: MappedQuery, key: str | None) -> Labels:
+    if not mapped.labels or (key is not None and key not in mapped.labels):
+        raise NoLabels(f"The mapping has no labels {key or ''}; it has {', '.join(mapped.labels) or 'none'}.")
+    return mapped.labels[next(iter(mapped.labels)) if key is None else key]
+
+
+def map(
+    reference: Reference,
+    mapped: MappedQuery,
+    *,
+    color: Literal["label", "probability", "novelty"] = "label",
+    key: str | None = None,
+    size: float = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """Query cells on the reference's own map: reference grey, cells that it does not explain in a tray at the right.
+
+    Parameters
+    ----------
+    reference, mapped
+        The reference and the mapping.
+    color
+        What colours the query.
+    key
+        Label column; None takes the first.
+    size
+        Area of a query point.
+    ax
+        Axes to draw into.
+    """
+    novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
+    placed, ax = place(reference, mapped.latent.mean, novel=novel, cluster=cluster), _axes(ax)
+    many = len(placed.reference) + len(placed.query) > RASTER
+    ax.scatter(placed.reference[:, 0], placed.reference[:, 1], s=size / 3, c=GREY, linewidths=0, rasterized=many)
+    result = _labels(mapped, key)
+    if color == "label":
+        for i, name in enumerate(sorted(set(result.label.tolist()))):
+            own = result.label == name
+            colour = COLOURS[i % len(COLOURS)]
+            ax.scatter(
+                placed.query[own, 0], placed.query[own, 1], s=size, c=colour, linewidths=0, label=name, rasterized=many
+            )
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small", markerscale=2)
+    else:
+        if color == "novelty" and mapped.novelty is None:
+            raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
+        values = result.probability if color == "probability" else mapped.novelty.strength  # type: ignore[union-attr]
+        top = float(np.quantile(values, 0.99))
+        points = ax.scatter(
+            placed.query[:, 0],
+            placed.query[:, 1],
+            s=size,
+            c=values,
+            vmax=top,
+            cmap="viridis",
+            linewidths=0,
+            rasterized=many,
+        )
+        ax.figure.colorbar(points, ax=ax, label=color, shrink=0.7)
+    if placed.tray.any():
+        ax.annotate(
+            "not explained",
+            (float(placed.query[placed.tray, 0].mean()), float(placed.reference[:, 1].max())),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+            color="#B03A2E",
+        )
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def composition(mapped: MappedQuery, batch: np.ndarray, *, key: str | None = None, ax: Axes | None = None) -> Axes:
+    """Share of each label in each batch, stacked.
+
+    Parameters
+    ----------
+    mapped
+        The mapping.
+    batch
+        Batch of each mapped cell, (n,), in the order of ``mapped.latent.cells``.
+    key, ax
+        As for :func:`map`.
+    """
+    result, ax, batch = _labels(mapped, key), _axes(ax), np.asarray(batch).astype(str)
+    batches = sorted(set(batch.tolist()))
+    left = np.zeros(len(batches))
+    for i, name in enumerate(sorted(set(result.label.tolist()))):
+        share = np.array([(result.label[batch == b] == name).mean() for b in batches])
+        ax.barh(batches, share, left=left, color=COLOURS[i % len(COLOURS)], label=name)
+        left += share
+    ax.set(xlim=(0, 1), xlabel="share of the batch's cells")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    return ax
+
+
+def reliability(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
+    """Share right against probability on held-out reference cells; on the diagonal, probabilities mean what they say."""
+    ax, table = _axes(ax), calibration.reliability
+    ax.plot([0, 1], [0, 1], color=GREY, zorder=0)
+    ax.plot(table[:, 0], table[:, 1], color=COLOURS[0], marker="o")
+    ax.set(
+        xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability", ylabel="share right (held-out batches)", aspect="equal"
+    )
+    ax.set_title(f"expected calibration error {calibration.expected_error:.1%}", fontsize="medium")
+    return ax
+
+
+def novelty(mapped: MappedQuery, *, ax: Axes | None = None) -> Axes:
+    """Histogram of the novelty score, with the threshold."""
+    if mapped.novelty is None:
+        raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
+    ax, found = _axes(ax), mapped.novelty
+    ax.hist(np.minimum(found.strength, np.quantile(found.strength, 0.995)), bins=50, color=COLOURS[0])
+    ax.axvline(1.0, color="#B03A2E", linestyle=":")
+    ax.set_title(f"{found.novel.mean():.1%} novel (false alarms {found.false_alarms:.0%})", fontsize="medium")
+    ax.set(xlabel="novelty, over its threshold", ylabel="cells")
+    return ax

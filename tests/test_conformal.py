@@ -1,0 +1,142 @@
+"""Laws of prediction sets, temperature and hierarchy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scgraft.conformal import (
+    conformal_pvalues,
+    expected_error,
+    fit_temperature,
+    reliability,
+    sharpen,
+    threshold_at,
+)
+from scgraft.errors import NoLabels
+from scgraft.hierarchy import common_parent, name_sets, parents_of
+
+seeds = st.integers(0, 2**31)
+
+
+def draw(rng, n, classes, noise=1.0):
+    """Exchangeable cells: true classes and probabilities that know something of them."""
+    true = rng.integers(classes, size=n)
+    logits = noise * rng.standard_normal((n, classes))
+    logits[np.arange(n), true] += 1.5
+    share = np.exp(logits)
+    return (share / share.sum(axis=1, keepdims=True)).astype(np.float32), true
+
+
+@given(seeds, st.integers(2, 6), st.sampled_from([0.05, 0.1, 0.2]))
+def test_sets_cover_exchangeable_cells(seed, classes, alpha):
+    rng = np.random.default_rng(seed)
+    matrix, true = draw(rng, 3000, classes)
+    calibration, cells = slice(0, 1500), slice(1500, None)
+    scores = 1 - matrix[calibration][np.arange(1500), true[calibration]]
+    inside = conformal_pvalues(matrix[cells], scores, true[calibration]) > alpha
+    covered = inside[np.arange(1500), true[cells]]
+    assert covered.mean() > 1 - alpha - 0.05
+    for c in range(classes):  # within each class too: that is what class-conditional means
+        assert covered[true[cells] == c].mean() > 1 - alpha - 0.15
+
+
+@given(seeds, st.integers(2, 5))
+def test_sets_do_not_depend_on_the_order_of_classes_or_cells(seed, classes):
+    rng = np.random.default_rng(seed)
+    matrix, true = draw(rng, 200, classes)
+    scores = 1 - matrix[:100][np.arange(100), true[:100]]
+    pvalues = conformal_pvalues(matrix[100:], scores, true[:100])
+    order, cells = rng.permutation(classes), rng.permutation(100)
+    renamed = np.argsort(order)[true[:100]]
+    mixed = conformal_pvalues(matrix[100:][cells][:, order], scores[::-1], renamed[::-1])
+    assert np.array_equal(mixed, pvalues[cells][:, order])
+
+
+@given(seeds, st.floats(0.01, 0.5), st.floats(0.01, 0.5))
+def test_a_smaller_error_rate_gives_a_larger_set(seed, one, other):
+    matrix, true = draw(np.random.default_rng(seed), 150, 4)
+    pvalues = conformal_pvalues(matrix[50:], 1 - matrix[:50][np.arange(50), true[:50]], true[:50])
+    small, large = sorted((one, other))
+    assert ((pvalues > small) >= (pvalues > large)).all()
+
+
+def test_rare_classes_are_compared_with_all_cells():
+    scores, classes = np.linspace(0, 1, 100), np.zeros(100, int)
+    classes[:3] = 1
+    pooled = conformal_pvalues(np.array([[0.5, 0.5]]), scores, classes)
+    assert pooled[0, 1] == pytest.approx(51 / 101, abs=0.02)
+    alone = conformal_pvalues(np.array([[0.5, 0.5]]), scores, classes, least=1)
+    assert alone[0, 1] == 0.25
+
+
+def test_without_calibration_cells_nothing_is_excluded():
+    assert (conformal_pvalues(np.array([[0.9, 0.1]]), np.zeros(0), np.zeros(0, int)) == 1).all()
+    assert threshold_at(np.zeros(0), 0.05) == np.inf
+
+
+@given(seeds, st.sampled_from([0.05, 0.1, 0.3]))
+def test_thresholds_keep_their_rate(seed, rate):
+    rng = np.random.default_rng(seed)
+    null, fresh = rng.gamma(3, size=4000), rng.gamma(3, size=4000)
+    assert (fresh > threshold_at(null, rate)).mean() < rate + 0.04
+
+
+@given(seeds, st.floats(0.2, 5))
+def test_sharpening_keeps_order_and_sums_to_one(seed, temperature):
+    matrix, _ = draw(np.random.default_rng(seed), 30, 4)
+    sharp = sharpen(matrix, temperature)
+    assert np.allclose(sharp.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(sharp.argmax(axis=1), matrix.argmax(axis=1))
+    assert np.allclose(sharpen(np.zeros((1, 4)), temperature), 0.25)
+
+
+def test_temperature_repairs_probabilities_that_are_too_modest():
+    matrix, true = draw(np.random.default_rng(0), 4000, 3)
+    modest = sharpen(matrix, 1.6)
+    temperature = fit_temperature(modest[:2000], true[:2000])
+    assert 0.5 <= temperature < 0.8
+
+    def error(m):
+        best = m.argmax(axis=1)
+        return expected_error(reliability(m.max(axis=1), best == true[2000:]))
+
+    assert error(sharpen(modest[2000:], temperature)) < 0.5 * error(modest[2000:])
+
+
+def test_reliability_counts_every_cell():
+    table = reliability(np.array([0.05, 0.95, 1.0]), np.array([False, True, True]))
+    assert table[:, 2].sum() == 3 and expected_error(np.zeros((0, 3))) == 0
+
+
+PARENTS = {"CD4": "T", "CD8": "T", "T": "lymphocyte", "B": "lymphocyte"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "parent"),
+    [(["CD4", "CD8"], "T"), (["CD4", "B"], "lymphocyte"), (["CD4", "T"], "T"), (["CD4", "mono"], None), (["B"], "B")],
+)
+def test_common_parent(labels, parent):
+    assert common_parent(labels, PARENTS) == parent
+
+
+def test_a_circle_of_parents_ends():
+    assert common_parent(["a", "b"], {"a": "b", "b": "a"}) in ("a", "b")
+    assert common_parent(["a", "c"], {"a": "b", "b": "a"}) is None
+
+
+def test_sets_are_named_by_label_parent_all_or_unknown():
+    classes = ("B", "CD4", "CD8", "mono")
+    sets = np.array([[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
+    matrix = np.array([[0, 1, 0, 0], [0, 0.4, 0.6, 0], [0, 0, 0.3, 0.7], [0.25] * 4])
+    assert name_sets(sets, matrix, classes, PARENTS).tolist() == ["CD4", "T", "mono | CD8", "unknown"]
+
+
+def test_parents_come_from_columns_and_must_be_a_hierarchy():
+    obs = pd.DataFrame({"coarse": ["T", "T", "B"], "fine": ["CD4", "CD8", "B"]})
+    assert parents_of(obs, ["coarse", "fine"]) == {"CD4": "T", "CD8": "T"}
+    with pytest.raises(NoLabels, match="not a hierarchy"):
+        parents_of(pd.DataFrame({"coarse": ["T", "B"], "fine": ["x", "x"]}), ["coarse", "fine"])
+    with pytest.raises(NoLabels, match="no column"):
+        parents_of(obs, ["coarse", "finer"])
