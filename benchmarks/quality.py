@@ -36,6 +36,7 @@ OURS = {
     "ours, atlas": {"objective": "atlas"},
     "ours": {},
 }
+LABELS = "ours, labels"  # the same fit, with the vote of the latent and of the genes that map_query gives by default
 SCVI = ("random", "scvi-10", "scvi-100", "scvi-200")
 PEERS = ("logistic", "celltypist", "symphony")
 
@@ -89,23 +90,34 @@ def jobs_of(cache: Path, splits: Sequence[Split], seed: int) -> list[dict[str, o
     return list(jobs.values())
 
 
-def ours(reference: object, query: object, name: str, seed: int) -> Result:
-    """Map with scgraft; the seconds are those of fit and embedding."""
+def ours(reference: object, query: object, name: str, seed: int) -> dict[str, Result]:
+    """Map with scgraft; the seconds are those of fit and embedding, and of the labels without the reference's calibration."""
     import torch
 
     import scgraft
     from scgraft.embed import embed
     from scgraft.fit import fit
+    from scgraft.transfer import transfer_labels
+    from scgraft.trust import calibration_of, trust
 
     torch.set_num_threads(1)  # scanpy's PCA, which the scores use, sets it to all cores
-    config = replace(scgraft.FitConfig(device="cpu", seed=seed), **OURS[name])
+    config = replace(scgraft.FitConfig(labels="cell_type", device="cpu", seed=seed), **OURS[name])
     began = time.process_time()
     graft = fit(reference, query, config)
     latent = embed(reference, query, graft, device="cpu")
     seconds = time.process_time() - began
     labels = reference.obs["cell_type"].to_numpy().astype(str)
     vote = weighted_vote(reference.latent.mean, latent.mean, labels)
-    return Result(*vote, seconds, reference.latent.mean, latent.mean)
+    results = {name: Result(*vote, seconds, reference.latent.mean, latent.mean)}
+    if name == "ours":
+        calibration = calibration_of(reference, ["cell_type"])
+        began = time.process_time()
+        bare = transfer_labels(reference, latent, keys=["cell_type"])
+        trusted = trust(reference, query, graft, latent, bare, calibration=calibration)
+        seconds += time.process_time() - began
+        found = trusted.labels["cell_type"]
+        results[LABELS] = Result(np.array(found.classes), found.matrix, seconds, novelty=trusted.novelty.strength)
+    return results
 
 
 def rows_of(
@@ -126,7 +138,7 @@ def rows_of(
         return results
     for name in OURS:
         if wanted(name):
-            results[name] = ours(reference, query, name, seed)
+            results |= ours(reference, query, name, seed)
     for name in SCVI:
         path = out / f"{name}.npz"
         if not path.exists():

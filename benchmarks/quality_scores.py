@@ -21,6 +21,7 @@ class Result:
     seconds: float
     reference: np.ndarray | None = None
     query: np.ndarray | None = None
+    novelty: np.ndarray | None = None
 
 
 def weighted_vote(reference: np.ndarray, query: np.ndarray, labels: np.ndarray, k: int = K) -> tuple[np.ndarray, ...]:
@@ -55,8 +56,8 @@ def score(
     -------
     dict
         Over cells whose type the reference has: `accuracy`, `balanced`, `macro_f1`. `mixing` and `batch_asw` are within
-        cell types. `trust` is the trustworthiness of the query's neighbourhoods. `auroc_distance` and `auroc_vote` tell
-        types that the reference lacks. A score that does not apply is absent.
+        cell types. `trust` is the trustworthiness of the query's neighbourhoods. `auroc_distance`, `auroc_vote` and
+        `auroc_novelty` tell types that the reference lacks. A score that does not apply is absent.
     """
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -73,6 +74,8 @@ def score(
         scores["macro_f1"] = f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0)
     if known.any() and not known.all():
         scores["auroc_vote"] = auroc(~known, -result.vote.max(axis=1))
+        if result.novelty is not None:
+            scores["auroc_novelty"] = auroc(~known, result.novelty)
     if result.reference is not None and result.query is not None:
         scores |= mixing(result.reference, result.query, reference_labels, query_labels)
         scores["trust"] = preservation(own, result.query, query_batches)

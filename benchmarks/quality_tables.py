@@ -18,6 +18,7 @@ COLUMNS = (
     "trust",
     "auroc_distance",
     "auroc_vote",
+    "auroc_novelty",
     "seconds",
 )
 

@@ -137,7 +137,7 @@ def test_folds_hold_out_whole_batches():
     assert len(plan) == 5 and sorted(b for batches, _ in plan for b in batches) == list("abcdefgh")
     assert (np.sum([members for _, members in plan], axis=0) == 1).all()
     batches, members = plan[0]
-    fold = hold_out(reference, batches, members, seed=0)
+    fold = hold_out(reference, batches, members, seed=0, config=FitConfig(max_steps=100, device="cpu"))
     left = set(fold.rest.obs[reference.schema.batch_key].astype(str))
     assert not left & set(batches) and all(name.startswith("held out: ") for name in fold.graft.batches)
 

@@ -95,14 +95,14 @@ def choose_folds(reference: Reference, seed: int) -> list[tuple[tuple[str, ...],
 
 
 def hold_out(
-    reference: Reference, batches: tuple[str, ...], members: np.ndarray, *, seed: int, config: FitConfig | None = None
+    reference: Reference, batches: tuple[str, ...], members: np.ndarray, *, seed: int, config: FitConfig
 ) -> Fold:
     """Map the cells of some reference batches onto the reference without them, as if they were new (seeded)."""
     rng = np.random.default_rng(seed)
     index = np.sort(rng.permutation(np.flatnonzero(members))[:CELLS])
     rest = subset(reference, ~members)
     query = as_new_batches(reference_cells(reference, index, seed=seed), reference)
-    graft = fit(rest, query, config or FitConfig(max_steps=STEPS, seed=seed, device="cpu"))
+    graft = fit(rest, query, config)
     latent = embed(rest, query, graft)
     graph = query_graph(query.counts, seed=seed)
     residual = residuals(rest, query, graft, latent)[graph.anchors]
@@ -175,7 +175,8 @@ def calibrate(
     if missing:
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
     plan = choose_folds(reference, seed)
-    folds = [hold_out(reference, batches, members, seed=seed) for batches, members in plan]
+    config = FitConfig(labels=next(iter(keys), None), max_steps=STEPS, seed=seed, device="cpu")
+    folds = [hold_out(reference, batches, members, seed=seed, config=config) for batches, members in plan]
     nulls = tuple(
         np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))
         for parts in ([fold.novelty for fold in folds], [distance_to(fold.rest, fold.latent) for fold in folds])

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from scgraft import __version__
 from scgraft.adam import Adam, cosine
-from scgraft.errors import FitDiverged
+from scgraft.errors import FitDiverged, NoLabels
 from scgraft.families import family_of
 from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
-from scgraft.objective import MATCH, Atlas, atlas_of, mixture_tensors, objective_named
+from scgraft.objective import Atlas, atlas_of, mixture_tensors, objective_named
 from scgraft.slots import column_prior, start_rows
+from scgraft.transfer import reference_classes
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     ------
     FitDiverged
         The loss became NaN; the error's `graft` holds the last finite state.
+    NoLabels
+        ``FitConfig.labels`` is no column of the reference's cells.
 
     Notes
     -----
@@ -94,8 +97,9 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     problem = make_problem(reference, take_cells(query, chosen), levels, rows, names, settings, device, atlas)
     start, matched = problem.start, None
     encoder = [s for s in trainable if s.role == "encoder"]
-    if objective == MATCH and atlas is not None and encoder:
-        matched = match(problem, atlas, {s.name: column_prior(reference.weights, s) for s in encoder})
+    if objective == "match" and atlas is not None and encoder:
+        prior = {s.name: column_prior(reference.weights, s) for s in encoder}
+        matched = match(problem, atlas, prior, labels_of(reference, atlas, config))
         left = {name: row for name, row in start.items() if name not in matched.rows}
         problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
     outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
@@ -104,10 +108,10 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     if matched is not None:
         record = replace(
             record,
-            kept="start" if matched.strength is None else "fitted",
-            strength=matched.strength,
-            gain=round(matched.gain, 4),
-            gain_error=round(matched.gain_error, 4) if math.isfinite(matched.gain_error) else None,
+            reach=matched.reach,
+            gain=finite(matched.gain),
+            gain_error=finite(matched.gain_error),
+            confidence=finite(matched.confidence),
         )
     record = replace(
         record,
@@ -127,7 +131,29 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     return graft
 
 
-def match(problem: Problem, atlas: Atlas, prior: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Matched:
+def finite(number: float) -> float | None:
+    """A number for the record, None where there is none."""
+    return round(number, 4) if math.isfinite(number) else None
+
+
+def labels_of(reference: Reference, atlas: Atlas, config: FitConfig) -> np.ndarray | None:
+    """Codes of the labels of the atlas's cells, None without two labels to tell apart."""
+    key = config.labels or reference.schema.labels_key
+    if key is None or reference.obs is None or key not in reference.obs:
+        if config.labels is None or reference.obs is None:
+            return None
+        columns = ", ".join(map(str, reference.obs.columns))
+        raise NoLabels(f"The reference has no label column {key!r}; its cells have {columns}. Choose one of these.")
+    classes, codes = reference_classes(reference, key)
+    return codes[atlas.index] if len(classes) > 1 else None
+
+
+def match(
+    problem: Problem,
+    atlas: Atlas,
+    prior: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray | None,
+) -> Matched:
     """Encoder columns of a problem, matched to the atlas; `prior` holds their mean and variance by name."""
 
     def there(array: np.ndarray) -> Tensor:
@@ -138,6 +164,7 @@ def match(problem: Problem, atlas: Atlas, prior: Mapping[str, tuple[np.ndarray, 
         problem.cells,
         problem.codes,
         atlas,
+        labels=labels,
         start={name: problem.start[name] for name in prior},
         fixed=problem.fixed,
         prior={name: (there(mean), there(variance)) for name, (mean, variance) in prior.items()},
@@ -234,7 +261,7 @@ def make_problem(
     """Move everything that the fit needs to the device, and compute once what does not change."""
     model = build(reference, device)
     cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
-    prior = None if atlas is None else mixture_tensors(atlas.mixture, cells.product)
+    prior = None if atlas is None or config.objective != "atlas" else mixture_tensors(atlas.mixture, cells.product)
     tensors = {name: torch.tensor(row).to(cells.product) for name, row in rows.items()}
     return Problem(
         model=model,

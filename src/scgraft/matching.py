@@ -6,9 +6,10 @@ part is its stored latents. Sources: :mod:`scgraft.objective`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,101 +18,104 @@ from torch import Tensor
 from scgraft.adam import Adam, cosine
 from scgraft.model import embed_cells
 from scgraft.neighbors import nearest
-from scgraft.objective import (
-    Atlas,
-    column_penalty,
-    energy_distance,
-    matched_weights,
-    mixture_log_density,
-    mixture_tensors,
-)
+from scgraft.objective import Atlas, column_penalty, mixture_log_density, mixture_tensors, stratified_energy
+from scgraft.transfer import neighbour_vote
 from scgraft.values import FitConfig
 
 if TYPE_CHECKING:
     from scgraft.nn.scanvae import Scanvae
     from scgraft.nn.vae import Cells, Vae
 
-# Weights of the energy distance against the prior on the columns, gentle first; a query of few cells gets less.
-STRENGTHS = (1e4, 1e5)
-HALF_STRENGTH_CELLS = 100
-STEPS, CELLS_PER_STEP, POINTS_PER_BATCH = 75, 256, 128
-UPDATE_EVERY, VOTERS = 25, 30
-MATCHED_CELLS = 10_000
+# Weight of the energy distance against the prior on the columns; a query of few cells gets less.
+STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
+STEPS, UPDATE_EVERY, VOTERS = 75, 25, 30
+CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
+CELLS, CELLS_OF_BATCH = 2000, 200
 STANDARD_ERRORS = 2.0
-# As many draws from the atlas alone as make it unlikely (1 in 20) that the query's distance beats them all by chance.
-NULL_DRAWS, TESTED_CELLS = 19, 128
+LOST_CONFIDENCE = 0.02
 
 Rows = dict[str, Tensor]
+Reach = Literal["start", "near", "far"]
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Encoder columns that were kept, and by how much they explain the query better than the start did.
+    """Encoder columns that were kept, and what tells for them.
 
-    `strength` is None where the start was kept. `gain` is the mean log-density of the cells' latents under the atlas
-    minus that at the start, in nats per cell, with its standard error; of the best fit where none was kept.
+    Parameters
+    ----------
+    rows
+        By slot name.
+    reach
+        Which fit was kept: ``"start"`` none; ``"near"``, in which a cell is compared with the atlas cells of its own
+        cluster; ``"far"``, with those of the clusters that its neighbours are in.
+    gain, gain_error
+        Mean log-density of the cells' latents under the atlas, near fit minus start, in nats per cell, and its standard error.
+    confidence
+        Mean share of the vote that a cell's label gets, far fit minus start; NaN where the far fit was not tried.
+    steps
+        Of all fits.
     """
 
     rows: Rows
-    strength: float | None
+    reach: Reach
     gain: float
     gain_error: float
+    confidence: float
     steps: int
-    shifted: bool = True
 
     @property
     def reason(self) -> str:
         """What was kept and why, in a sentence."""
-        if not self.shifted:
-            return "The start was kept: the latents are distributed as atlas cells of the same composition are."
         numbers = f"{self.gain:.3g} ± {self.gain_error:.2g} nats per cell"
-        if self.strength is None:
+        if self.reach == "start":
             return f"The start was kept: the fit would change the latents' log-density in the atlas by {numbers}."
-        return f"The fitted columns were kept: they change the latents' log-density in the atlas by {numbers}."
+        said = f"The fit was kept: the latents' log-density in the atlas changed by {numbers}"
+        if math.isnan(self.confidence):
+            return f"{said}."
+        if self.reach == "far":
+            return f"{said}; reaching further changed the vote for the cells' labels by {self.confidence:+.3f}."
+        return f"{said}; reaching further was not kept: it would change the vote for the cells' labels by {self.confidence:+.3f}."
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What does not change while encoder columns are matched: cells with their batch codes (n,), atlas, column prior."""
+    """What does not change while encoder columns are matched: cells with their batch codes (n,), atlas, column prior.
+
+    `labels` (m,) are codes of the atlas cells' labels, -1 for none; None where the reference has no labels.
+    """
 
     model: Vae | Scanvae
     cells: Cells
     codes: np.ndarray
     atlas: Atlas
+    labels: np.ndarray | None
     fixed: Mapping[str, Tensor]
     prior: Mapping[str, tuple[Tensor, Tensor]]
-    scale: float
+    config: FitConfig
 
     def latents(self, rows: Mapping[str, Tensor]) -> np.ndarray:
         """Posterior means (n, d) of all cells."""
         return embed_cells(self.model, self.cells, {**self.fixed, **rows})[0]
 
-    def shifted(self, rows: Mapping[str, Tensor], rng: np.random.Generator) -> bool:
-        """Whether the latents differ from atlas cells of the same composition: the two-sample energy test, at 5 %."""
-        latents, weights = torch.from_numpy(self.latents(rows)), self.weights(rows)
-        found = np.zeros(1 + NULL_DRAWS)
-        for code, cumulative in weights.items():
-            own = rng.permutation(np.flatnonzero(self.codes == code))[:TESTED_CELLS]
-            n = len(own)
-            if n < 2:
-                continue
-            for i in range(len(found)):
-                one = latents[torch.from_numpy(own)] if i == 0 else self.draw(cumulative, n, rng)
-                found[i] += n * float(energy_distance(one, self.draw(cumulative, n, rng)))
-        return bool(found[0] > found[1:].max())
+    def clusters(self, latents: np.ndarray) -> np.ndarray:
+        """Share (n, k) of each cell's nearest atlas cells that are in each cluster."""
+        cluster = self.atlas.cluster
+        found = nearest(self.atlas.points, latents, k=min(VOTERS, len(cluster))).indices
+        shares = np.zeros((len(found), cluster.max() + 1), np.float32)
+        np.add.at(shares, (np.arange(len(found))[:, None], cluster[found]), 1 / found.shape[1])
+        return shares
 
-    def draw(self, cumulative: np.ndarray, n: int, rng: np.random.Generator) -> Tensor:
-        """Atlas points (n, d) drawn with replacement."""
-        drawn = np.searchsorted(cumulative, rng.random(n) * cumulative[-1])
-        return torch.as_tensor(self.atlas.points[np.minimum(drawn, len(cumulative) - 1)])
+    def density(self, latents: np.ndarray) -> np.ndarray:
+        """Log-density (n,) of latents under the atlas, in nats."""
+        there = torch.as_tensor(latents).to(self.cells.product)
+        return mixture_log_density(there, mixture_tensors(self.atlas.mixture, there)).double().cpu().numpy()
 
-    def weights(self, rows: Mapping[str, Tensor]) -> dict[int, np.ndarray]:
-        """Cumulative probabilities of the atlas's points for each batch, in the batch's own composition."""
-        label = self.atlas.label
-        found = nearest(self.atlas.points, self.latents(rows), k=min(VOTERS, len(label))).indices
-        votes = np.zeros((len(found), label.max() + 1))
-        np.add.at(votes, (np.repeat(np.arange(len(found)), found.shape[1]), label[found].ravel()), 1 / found.shape[1])
-        return {c: np.cumsum(matched_weights(votes[self.codes == c], label)) for c in np.unique(self.codes)}
+    def confidence(self, latents: np.ndarray) -> float:
+        """Mean share of the vote that the first label gets: of a calibrated vote, the share of labels that are right."""
+        assert self.labels is not None
+        found = nearest(self.atlas.points, latents, k=min(VOTERS, len(self.labels)))
+        return float(neighbour_vote(self.labels, int(self.labels.max()) + 1, found).max(axis=1).mean())
 
 
 def match_columns(
@@ -120,12 +124,13 @@ def match_columns(
     codes: np.ndarray,
     atlas: Atlas,
     *,
+    labels: np.ndarray | None,
     start: Mapping[str, Tensor],
     fixed: Mapping[str, Tensor],
     prior: Mapping[str, tuple[Tensor, Tensor]],
     config: FitConfig,
 ) -> Matched:
-    """Fit encoder columns in growing strength, and keep the fit, or the start, that the atlas explains best.
+    """Fit encoder columns, first near and then far, and keep the fit, or the start, that serves the cells best.
 
     Parameters
     ----------
@@ -135,6 +140,9 @@ def match_columns(
         Batch of each cell, (n,).
     atlas
         Of the reference.
+    labels
+        Codes of the atlas cells' labels, (m,), -1 for none; without them nothing can tell whether to keep the far fit, and it
+        is not tried.
     start
         Encoder rows to fit, by slot name.
     fixed
@@ -146,78 +154,85 @@ def match_columns(
 
     Notes
     -----
-    Nothing is fitted where a two-sample test finds no difference between the query and atlas cells of its composition. The
-    gentle fit is kept unless the mean log-density of the latents under the atlas mixture falls by more than two standard
-    errors over the cells; the strong one only where it rises by more than two. The density is not what is minimised: a
-    fit that spreads one cell type over the atlas, or drags cells through empty space, lowers it.
+    The near fit is kept unless the mean log-density of the latents under the atlas falls by more than two standard errors over
+    the cells: a fit that drags cells through empty space lowers it, and is not what is minimised. The far fit can move
+    a batch by more than a cluster's width, and where a query holds a single type also into its neighbours: it is kept unless
+    the mean vote for a cell's label falls by more than 0.02.
+
+    Random: the cells that are used where there are more than 2,000, the mini-batches and the atlas points, from
+    ``config.seed``.
     """
-    if len(codes) > MATCHED_CELLS:
-        chosen = np.sort(np.random.default_rng(config.seed).permutation(len(codes))[:MATCHED_CELLS])
+    chosen = choose(codes, config.seed)
+    if len(chosen) < len(codes):
         cells, codes = cells.take(torch.from_numpy(chosen).to(cells.product.device)), codes[chosen]
-    points = atlas.points
-    scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean()) or 1.0
-    scene = Scene(model, cells, codes, atlas, fixed, prior, scale)
-    tensors = mixture_tensors(atlas.mixture, cells.product)
-
-    def density(rows: Mapping[str, Tensor]) -> np.ndarray:
-        latents = torch.as_tensor(scene.latents(rows)).to(cells.product)
-        return mixture_log_density(latents, tensors).double().cpu().numpy()
-
-    at_start = kept_density = density(start)
-    rows = kept = dict(start)
-    if not scene.shifted(start, np.random.default_rng(config.seed)):
-        return Matched(kept, None, 0.0, 0.0, 0, shifted=False)
-    total, strength, steps, gain, error = steps_of(config, len(codes)), None, 0, 0.0, 0.0
-    for candidate in STRENGTHS:
-        rows = descend(scene, rows, candidate * len(codes) / (len(codes) + HALF_STRENGTH_CELLS), total, config)
-        now, steps = density(rows), steps + total
-        if not np.isfinite(now).all():
-            break
-        change, doubt = mean_and_error(now - kept_density)
-        # The gentle fit has lowered a distance that is really there: it must not cost density. The strong one must earn it.
-        kept_it = change > (STANDARD_ERRORS if strength else -STANDARD_ERRORS) * doubt
-        if kept_it or steps == total:
-            gain, error = mean_and_error(now - at_start)
-        if not kept_it:
-            break
-        kept, strength, kept_density = rows, candidate, now
-    return Matched(kept, strength, gain, error, steps)
+    scene = Scene(model, cells, codes, atlas, labels, fixed, prior, config)
+    if len(codes) < 2:
+        return Matched(dict(start), "start", 0.0, 0.0, np.nan, 0)  # one cell shows no distribution
+    size = step_size(codes)
+    steps = min(STEPS, config.max_steps)
+    if config.epochs is not None:
+        steps = min(steps, config.epochs * -(-len(codes) // size))
+    near = descend(scene, start, steps, far=False)
+    at_start, at_near = scene.latents(start), scene.latents(near)
+    if not np.isfinite(at_near).all():
+        return Matched(dict(start), "start", -np.inf, 0.0, np.nan, steps)
+    gain, error = mean_and_error(scene.density(at_near) - scene.density(at_start))
+    if gain < -STANDARD_ERRORS * error:
+        return Matched(dict(start), "start", gain, error, np.nan, steps)
+    if labels is None:
+        return Matched(near, "near", gain, error, np.nan, steps)
+    far = descend(scene, near, steps, far=True)
+    at_far = scene.latents(far)
+    confidence = scene.confidence(at_far) - scene.confidence(at_start) if np.isfinite(at_far).all() else -np.inf
+    if confidence < -LOST_CONFIDENCE:
+        return Matched(near, "near", gain, error, confidence, 2 * steps)
+    return Matched(far, "far", gain, error, confidence, 2 * steps)
 
 
-def steps_of(config: FitConfig, n: int) -> int:
-    """Steps for each strength."""
-    total = min(STEPS, config.max_steps)
-    return total if config.epochs is None else min(total, config.epochs * -(-n // CELLS_PER_STEP))
+def choose(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Cells to fit on: about 2,000, and 200 of each batch where there are many batches."""
+    rng, batches = np.random.default_rng(seed), np.unique(codes)
+    most = max(CELLS // len(batches), CELLS_OF_BATCH)
+    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:most] for c in batches]))
+
+
+def step_size(codes: np.ndarray) -> int:
+    """Cells in a step: as many as let the batches be seen, within what a table of their distances may cost."""
+    return min(max(CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH * len(np.unique(codes))), MOST_IN_STEP)
 
 
 def mean_and_error(difference: np.ndarray) -> tuple[float, float]:
-    """Mean of paired differences and its standard error; a single cell has no error of its own, so it proves nothing."""
-    if len(difference) < 2:
-        return float(difference.mean()), float("inf") if difference.any() else 0.0
+    """Mean of paired differences and its standard error."""
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
-def descend(scene: Scene, start: Mapping[str, Tensor], strength: float, total: int, config: FitConfig) -> Rows:
-    """Minimise the matched energy distance plus the penalty of the columns over `strength`."""
+def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
+    """Minimise the energy distance within clusters plus the penalty of the columns."""
+    config, atlas, n, size = scene.config, scene.atlas, len(scene.codes), step_size(scene.codes)
     rng = np.random.default_rng(config.seed)
-    rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
     device = scene.cells.product.device
-    adam, weights = Adam(rows), {}
-    for step in range(1, total + 1):
+    points = atlas.points
+    scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean()) or 1.0
+    strength = STRENGTH * n / (n + HALF_STRENGTH_CELLS)
+    members = [np.flatnonzero(atlas.cluster == c) for c in range(atlas.cluster.max() + 1)]
+    rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
+    adam, votes = Adam(rows), np.zeros(0)
+    for step in range(1, steps + 1):
         if (step - 1) % UPDATE_EVERY == 0:
-            if not all(bool(row.isfinite().all()) for row in rows.values()):
+            latents = scene.latents({name: row.detach() for name, row in rows.items()})
+            if not np.isfinite(latents).all():
                 break
-            weights = scene.weights({name: row.detach() for name, row in rows.items()})
-        index = rng.permutation(len(scene.codes))[:CELLS_PER_STEP]
-        latents, _ = scene.model.encode(scene.cells.take(torch.from_numpy(index).to(device)), {**scene.fixed, **rows})
-        loss = column_penalty(rows, scene.prior) / strength
-        for code in np.unique(scene.codes[index]):
-            own = np.flatnonzero(scene.codes[index] == code)
-            if len(own) < 2:
-                continue
-            points = scene.draw(weights[code], POINTS_PER_BATCH, rng).to(latents)
-            energy = energy_distance(latents[torch.from_numpy(own).to(device)], points)
-            loss = loss + energy / scene.scale * (len(own) / len(index))
+            votes = np.cumsum(scene.clusters(latents), axis=1) if far else scene.clusters(latents)
+        index = rng.permutation(n)[:size]
+        chosen = votes[index]
+        cluster = chosen.argmax(axis=1)
+        if far:
+            cluster = (chosen < rng.random((len(index), 1)) * chosen[:, -1:]).sum(axis=1)
+        drawn = points[[members[c][rng.integers(len(members[c]))] for c in cluster]]
+        stratum = torch.from_numpy(scene.codes[index].astype(np.int64) * len(members) + cluster).to(device)
+        moved, _ = scene.model.encode(scene.cells.take(torch.from_numpy(index).to(device)), {**scene.fixed, **rows})
+        energy = stratified_energy(moved, torch.from_numpy(drawn).to(moved), stratum)
+        loss = energy / scale + column_penalty(rows, scene.prior) / strength
         gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
-        adam.step(gradients, cosine(config.learning_rate, step, total))
+        adam.step(gradients, cosine(config.learning_rate, step, steps))
     return {name: row.detach() for name, row in rows.items()}

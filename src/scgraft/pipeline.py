@@ -138,7 +138,8 @@ def map_query(
         Labels were asked for and there is nothing to transfer them from.
     """
     query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=drop_empty)
-    graft = fit(reference, query, config) if graft is None else graft
+    if graft is None:
+        graft = fit(reference, query, _with_labels(config or FitConfig(), labels))
     latent = embed(reference, query, graft, device="auto" if config is None else config.device)
     transferred = _labels(reference, latent, labels)
     mapped = MappedQuery(
@@ -156,6 +157,13 @@ def map_query(
         verdict=trusted.verdict,
         quality=summary(query, graft, trusted.labels),
     )
+
+
+def _with_labels(config: FitConfig, wanted: Literal["auto"] | Sequence[str] | None) -> FitConfig:
+    """The config, judging the fit by the first label column that is to be transferred."""
+    if config.labels is not None or wanted is None or wanted == "auto":
+        return config
+    return replace(config, labels=wanted if isinstance(wanted, str) else next(iter(wanted), None))
 
 
 def _labels(

@@ -335,9 +335,11 @@ class FitConfig:
     Parameters
     ----------
     objective
-        ``"match"``: the encoder's columns bring the latents onto the atlas, in the query's own composition, where that is
-        better than doing nothing; the other columns are fitted by ``"atlas"``. ``"atlas"``: the ELBO with the reference's
+        ``"match"``: the encoder's columns bring the latents onto the atlas, whatever the query's composition, where that is
+        better than doing nothing; the other columns reconstruct the counts. ``"atlas"``: the ELBO with the reference's
         own stored posterior as prior. ``"elbo"``: the published objective, also where the reference stores no latents.
+    labels
+        obs column of the reference whose votes say how far ``"match"`` may reach; None for that of the registry.
     start
         Where new columns start: ``"mean"`` of the reference's columns, ``"zero"``, or ``"random"`` as scvi-tools.
     epochs
@@ -367,9 +369,10 @@ class FitConfig:
     """
 
     objective: str = "match"
+    labels: str | None = None
     start: Literal["mean", "zero", "random"] = "mean"
     epochs: int | None = None
-    max_steps: int = 400
+    max_steps: int = 200
     batch_size: int = 128
     learning_rate: float = 0.05
     kl_weight: float = 1.0
@@ -396,13 +399,13 @@ class FitRecord:
         Why the fit stopped, or was skipped.
     objective
         What was minimised; ``"elbo"`` where another was asked for and the reference stores no posterior.
-    kept
-        ``"start"`` where the columns that move the latent were fitted and then put back, because the start was as good.
-    strength
-        Weight of the match that was kept; None where there is none.
+    reach
+        Which fit of the columns that move the latent was kept by ``"match"``: ``"start"`` (none was better), ``"near"``
+        (within clusters of the atlas) or ``"far"`` (across neighbouring ones); None for other objectives.
     gain, gain_error
-        Mean log-density of the latents under the atlas, fitted minus start, in nats per cell, and its standard error;
-        None where the two were not compared.
+        Mean log-density of the latents under the atlas, near fit minus start, in nats per cell, and its standard error.
+    confidence
+        Mean share of the vote for a cell's label, far fit minus start; None where the far fit was not tried.
     steps, seconds
         Optimiser steps and wall seconds.
     n_cells, n_fit_cells
@@ -423,10 +426,10 @@ class FitRecord:
     trained: bool
     reason: str
     objective: str = "elbo"
-    kept: Literal["fitted", "start"] = "fitted"
-    strength: float | None = None
+    reach: Literal["start", "near", "far"] | None = None
     gain: float | None = None
     gain_error: float | None = None
+    confidence: float | None = None
     steps: int = 0
     seconds: float = 0.0
     n_cells: int = 0
