@@ -105,7 +105,7 @@ class Novelty:
     novel
         Either of them, (n,).
     strength
-        The larger of score and distance over their thresholds, (n,) float32: novel above 1.
+        The larger of the score and the squared distance over their thresholds, (n,) float32: novel above 1.
     false_alarms
         Declared share of reference-like cells above the threshold.
     cluster

@@ -156,7 +156,10 @@ def _misfit(value: float, null: tuple[float, ...]) -> Measure:
     """Reconstruction: generated null cells fit perfectly, so the limits are wide."""
     light: Light = "green" if value < 2 else "amber" if value < 5 else "red"
     said = f"Shared residuals of the reconstruction are {value:.2f} times what noise leaves" + _range(null)
-    action = "Counts may be reads instead of UMIs, or of another chemistry; novelty thresholds are less sharp."
+    action = (
+        "Counts may be reads instead of UMIs, or of another chemistry. Expect up to six times the declared false alarms of "
+        "novelty: believe an unknown group where its genes are markers."
+    )
     return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
 
 
