@@ -16,10 +16,10 @@ from scgraft.calibrate import choose_folds, hold_out, subset
 from scgraft.classifier import log_normalised, logistic_regression, predict, train_classifier, training_cells
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
 from scgraft.generate import generate, reference_cells
-from scgraft.novelty import find_novelty, novelty_score, residuals
-from scgraft.query_graph import query_graph
+from scgraft.novelty import distance_to, find_novelty, novelty_score, residuals
+from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.testing import TinyConfig, configs, tiny_query
-from scgraft.values import FitConfig
+from scgraft.values import FitConfig, Latent
 from tiny import pair, reference_of
 
 CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters", n_cells=120, n_genes=40)
@@ -221,6 +221,36 @@ def test_a_dossier_names_genes_that_its_cells_share(demo):
     found = find_novelty(reference, changed, mapped.graft, latent, mapped.calibration["bulk_labels"].novelty)
     genes = [gene for dossier in found.dossiers for gene, _ in dossier.genes]
     assert set(reference.schema.genes[silent[:8]]) & set(genes) and reference.schema.genes[silent[19]] not in genes
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_the_farther_from_the_reference_the_more_novel(seed):
+    reference, rng = reference_of(CONFIG), np.random.default_rng(seed)
+    points = reference.latent.mean
+    direction = rng.standard_normal(points.shape[1])
+    steps = np.array([0, 4, 12, 36, 108])[:, None] * points.std() / np.linalg.norm(direction)
+    away = (points[rng.integers(len(points))] + steps * direction).astype(np.float32)
+    distance = distance_to(reference, Latent(away, np.ones_like(away), np.arange(5).astype(str)))
+    assert (np.diff(distance) > 0).all()
+
+
+@given(st.integers(0, 10_000), st.integers(5, 30))
+def test_the_less_is_explained_the_more_novel(seed, size):
+    """A group whose shared residuals grow: its novelty rises, and that of the others stays below it."""
+    rng = np.random.default_rng(seed)
+    residual = rng.standard_normal((80, 40)).astype(np.float32)
+    shared = rng.standard_normal(40).astype(np.float32)
+    group = np.arange(80) < size
+    parts = [np.flatnonzero(group == own) for own in group]
+    graph = QueryGraph(np.arange(80), np.stack([rng.choice(part, 15) for part in parts]), group.astype(int))
+    typical = []
+    for strength in (1.0, 2.0, 4.0, 8.0):
+        score = novelty_score(
+            residual + strength * group[:, None] * shared, graph, np.zeros(80, int), np.ones(40, bool)
+        )
+        typical.append(score[group].mean())
+    assert (np.diff(typical) > 0).all() and score[group].min() > score[~group].max()
 
 
 def test_novelty_is_about_one_where_the_model_is_right():
