@@ -290,7 +290,10 @@ def test_static_figures_return_their_axes(demo):
     for color in ("probability", "novelty"):
         assert scgraft.pl.map(reference, mapped, color=color).collections
     bars = scgraft.pl.composition(mapped, query.obs["well"])
-    assert len(bars.patches) == 2 * len(set(mapped.labels["bulk_labels"].label))
+    result = mapped.labels["bulk_labels"]
+    assert result.unknown.any() and len(bars.patches) == 2 * (len(set(result.label[~result.unknown])) + 1)
+    assert bars.get_legend().get_texts()[-1].get_text() == "unknown"
+    assert np.allclose(sum(p.get_width() for p in bars.patches), 2)
     assert scgraft.pl.reliability(mapped.calibration["bulk_labels"]).lines
     assert scgraft.pl.novelty(mapped).patches
     bare = replace(mapped, novelty=None)

@@ -354,7 +354,19 @@ def test_annotations_and_table(demo):
     _, query, mapped = demo
     adata = scgraft.annotate(query.copy(), mapped)
     assert {"scgraft_bulk_labels_set", "scgraft_novelty", "scgraft_novel"} <= set(adata.obs)
-    assert {"bulk_labels_set", "novelty", "novel", "cluster"} <= set(labels_table(mapped))
+    assert {"bulk_labels_set", "novelty", "novel", "cluster", "map_distance"} <= set(labels_table(mapped))
+
+
+def test_every_cluster_is_judged(demo):
+    from scgraft.output import cluster_rows
+
+    _, _, mapped = demo
+    rows = cluster_rows(mapped)
+    assert sum(row["cells"] for row in rows) == len(mapped.latent.cells)
+    assert [row["cells"] for row in rows] == sorted((row["cells"] for row in rows), reverse=True)
+    assert all(row["distance"] > 0 and row["preservation"] <= 1 and 0 < row["share"] <= 1 for row in rows)
+    assert np.median(mapped.verdict.distance) == pytest.approx(mapped.verdict.measures[1].value, rel=1e-5)
+    assert cluster_rows(replace(mapped, verdict=None)) == []
 
 
 def test_log_normalisation_ignores_genes_that_are_left_out():

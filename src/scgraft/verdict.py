@@ -7,6 +7,7 @@ preservation follow the ideas of Symphony and Azimuth (see `measures`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from scgraft.confidence import Calibration, Light, Measure, Novelty, Quality
 from scgraft.embed import embed
 from scgraft.fit import fit
-from scgraft.measures import mapping_numbers, vote_numbers
+from scgraft.measures import cluster_distance, cluster_preservation, numbers_of, vote_numbers
 from scgraft.neighbors import nearest
 from scgraft.novelty import misfit_of
 from scgraft.query_graph import QueryGraph
@@ -52,7 +53,9 @@ def measure_quality(
         Green where every measure is as in held-out reference batches, else the worst light. Nothing is random.
     """
     key = calibration.key
-    value = mapping_numbers(reference.latent, latent, graph, misfit_of(reference, query, graft, latent, graph))
+    assert reference.latent is not None
+    distance, preservation = cluster_distance(reference.latent, latent), cluster_preservation(latent, graph)
+    value = numbers_of(distance, preservation, misfit_of(reference, query, graft, latent, graph))
     if key:
         value |= _vote_numbers(reference, key, latent, labels[key].votes["latent"], labels[key].votes["genes"])
     null = calibration.quality
@@ -70,7 +73,8 @@ def measure_quality(
     measures.append(_unexplained(novelty))
     helped = _did_fitting_help(reference, query, graft, labels[key].votes["genes"] if key else None, key, value)
     measures += [] if helped is None else [helped]
-    return verdict(tuple(m for m in measures if np.isfinite(m.value)))
+    judged = verdict(tuple(m for m in measures if np.isfinite(m.value)))
+    return replace(judged, distance=distance.astype(np.float32), preservation=preservation)
 
 
 def verdict(measures: tuple[Measure, ...]) -> Quality:
