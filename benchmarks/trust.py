@@ -7,6 +7,8 @@ latents and labels from a reference; its *model* has then seen them, which is th
 Columns: accuracy, balanced accuracy, macro F1 and calibration error of the latent's vote, the genes' vote, and the blend;
 coverage and mean size of the sets at 80, 90 and 95 %; for types that the reference lacks AUROC and the share found at the
 threshold, and, always, the share of false alarms at the declared 5 %.
+
+``python benchmarks/trust.py --quality-cache DIR --json FILE`` compares with other methods instead; see trust_peers.py.
 """
 
 import argparse
@@ -16,10 +18,11 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import trust_peers
+from trust_scores import auroc, scores
 
 import scgraft
 from scgraft.calibrate import subset
-from scgraft.conformal import expected_error, reliability
 from scgraft.neighbors import nearest
 from scgraft.transfer import K, blend, neighbour_vote, reference_classes
 
@@ -32,27 +35,6 @@ PAIRS = {
 }
 LEFT_OUT = (("pbmc-10x-scanvi", "B cells"), ("pancreas-segerstolpe-scvi", "gamma"), ("lung-lines-scvi", "H2228"))
 DRAWS = 5
-
-
-def scores(matrix, classes, truth):
-    """Accuracy, balanced accuracy, macro F1, calibration error of cells whose type the reference has."""
-    label = classes[matrix.argmax(axis=1)]
-    types = np.unique(truth)
-    recall = [(label[truth == t] == t).mean() for t in types]
-    f1 = []
-    for t in types:
-        hit = ((label == t) & (truth == t)).sum()
-        f1.append(2 * hit / max((label == t).sum() + (truth == t).sum(), 1))
-    error = expected_error(reliability(matrix.max(axis=1), label == truth))
-    return [round(float(v), 3) for v in ((label == truth).mean(), np.mean(recall), np.mean(f1), error)]
-
-
-def auroc(score, positive):
-    """Area under the ROC curve by ranks."""
-    from scipy.stats import rankdata
-
-    ranks, n = rankdata(score), int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
 
 
 def drawn_vote(reference, codes, n_classes, latent):
@@ -130,10 +112,19 @@ def splits(shared: Path, extra: Path | None):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("shared", type=Path)
+    parser.add_argument("shared", type=Path, nargs="?")
     parser.add_argument("extra", type=Path, nargs="?")
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--quality-cache", type=Path, help="cache of benchmarks/quality.py: compare with the peers in it"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    if options.quality_cache:
+        print(trust_peers.tables(trust_peers.run(options.quality_cache, options.json, options.seeds)))
+        return
+    if options.shared is None:
+        parser.error("SHARED is needed, or --quality-cache")
     table = {}
     for name, folder, query, left_out in splits(options.shared, options.extra):
         reference = scgraft.load_reference(folder)

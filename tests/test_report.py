@@ -18,7 +18,7 @@ from scgraft.check import check_text, cost_of_missing_genes
 from scgraft.cli import main
 from scgraft.confidence import Check, Finding, Measure
 from scgraft.errors import CorruptFile, NoLabels
-from scgraft.figures import flow_figure, map_figure, plain
+from scgraft.figures import COLOURS, SILENT, flow_figure, in_order, map_figure, palette, plain
 from scgraft.novelty import present_genes
 from scgraft.output import write_mapping
 from scgraft.placement import place, published_map
@@ -77,6 +77,32 @@ def test_check_sees_what_is_wrong_with_batches(demo):
         and "tiny well" in finding(result, "tiny batches").sentence
     )
     assert finding(scgraft.check(reference, adata), "batch column").action.endswith("well.")
+    assert "reads like biology" in finding(scgraft.check(reference, adata, batch_key="disease"), "confounding").sentence
+
+
+def test_names_that_only_resemble_biology_raise_no_alarm(demo):
+    reference, query, _ = demo
+    for name in ("lineage", "passage_no", "tissue"):
+        adata = query.copy()
+        adata.obs[name] = adata.obs["well"].to_numpy()
+        found = [f.name for f in scgraft.check(reference, adata, batch_key="well").findings]
+        assert ("confounding" in found) == (name == "tissue")
+
+
+def test_check_shows_hostile_names_harmlessly(demo, tmp_path):
+    """A batch that would clear the terminal or forge a line; and the same in JSON."""
+    reference, query, _ = demo
+    adata = query.copy()
+    bad = "\x1b[2Jwell\nSTOP     genes: none"
+    adata.obs["well"] = adata.obs["well"].astype(str).replace("well 7", bad)
+    adata.write_h5ad(tmp_path / "q.h5ad")
+    text = check_text(scgraft.check(reference, adata, batch_key="well"))
+    assert "\x1b" not in text and not any(line.startswith("STOP") for line in text.splitlines())
+    with as_file(files("scgraft") / "_demo") as folder:
+        base = ["check", str(tmp_path / "q.h5ad"), "--reference", str(folder / "reference"), "--batch-key", "well"]
+        assert "\x1b" not in CliRunner().invoke(main, base).output
+        document = json.loads(CliRunner().invoke(main, [*base, "--json"]).output)
+    assert bad in next(f for f in document["findings"] if f["name"] == "batches")["values"]["cells"]
 
 
 def test_check_stops_at_what_is_not_counts(demo):
@@ -177,6 +203,11 @@ def test_the_page_escapes_hostile_names_and_asks_for_nothing(tmp_path):
     query.obs = query.obs[["batch"]].rename(columns={"batch": "sample"})
     mapped = scgraft.map_query(reference, query, batch_key="sample", config=scgraft.FitConfig(max_steps=5))
     write_mapping(mapped, query, tmp_path / "out", reference=reference)
+    files_written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
+    assert not any(set(name) & set("<>\"'&{}; ") for name in files_written)
+    summary = json.loads((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
+    assert summary["base"]["repo"] == HOSTILE and HOSTILE in summary["alignment"]["cells_per_batch"]
+    assert set(pd.read_csv(tmp_path / "out/labels.csv")["barcode"]) == set(query.obs_names)
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     own = page.replace(__import__("plotly.offline", fromlist=["x"]).get_plotlyjs(), "")
     assert own.count("<script>") == 2 and own.count("</script>") == 2
@@ -219,14 +250,32 @@ def test_a_mapping_without_labels_has_a_page_too(demo, tmp_path):
 
 def test_many_points_become_a_density():
     points = np.random.default_rng(0).standard_normal((200_001, 2)).astype(np.float32)
-    figure = map_figure(points, points[:150_000], np.zeros(150_000, bool), [], {"label": np.full(150_000, "a")})
+    figure = map_figure(points, points[:150_000], np.zeros(150_000, bool), {"label": np.full(150_000, "a")})
     assert {trace.type for trace in figure.data} == {"heatmap"}
 
 
 def test_figures_escape_and_cut_names():
     assert plain("<b>") == "&lt;b&gt;" and len(plain("x" * 500)) <= 60
+    assert plain("a\nb\u202e\"c'") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}\"c'"
     figure = flow_figure(np.array(["1", "1", "2"]), np.array(["<a>", "b", "b"]))
     assert "&lt;a&gt;" in figure.data[0].node.label and sum(figure.data[0].link.value) == 3
+
+
+def test_levels_are_in_order_and_unknown_is_grey():
+    assert in_order(np.array(["10", "9", "b", "a", "9"])) == ["9", "10", "a", "b"]
+    colours = palette(["b", "unknown", "a"])
+    assert colours["a"] == COLOURS[0] and colours["b"] == COLOURS[1] and colours["unknown"] == SILENT
+
+
+def test_points_know_their_cells():
+    """What is shown of a cell stands in the page once, and is found by the cell's position."""
+    points = np.zeros((5, 2), np.float32)
+    colourings = {"label": np.array(list("abaab")), "probability": np.arange(5.0)}
+    figure = map_figure(points, points, np.zeros(5, bool), colourings)
+    assert [list(t.customdata) for t in figure.data[1:]] == [[0, 2, 3], [1, 4], [0, 1, 2, 3, 4]]
+    assert not any(t.text for t in figure.data)
+    document = json.loads(figure.to_json())
+    assert all(t["customdata"]["dtype"] == "i4" for t in document["data"][1:])  # as the page reads it
 
 
 def test_static_figures_return_their_axes(demo):
@@ -241,7 +290,10 @@ def test_static_figures_return_their_axes(demo):
     for color in ("probability", "novelty"):
         assert scgraft.pl.map(reference, mapped, color=color).collections
     bars = scgraft.pl.composition(mapped, query.obs["well"])
-    assert len(bars.patches) == 2 * len(set(mapped.labels["bulk_labels"].label))
+    result = mapped.labels["bulk_labels"]
+    assert result.unknown.any() and len(bars.patches) == 2 * (len(set(result.label[~result.unknown])) + 1)
+    assert bars.get_legend().get_texts()[-1].get_text() == "unknown"
+    assert np.allclose(sum(p.get_width() for p in bars.patches), 2)
     assert scgraft.pl.reliability(mapped.calibration["bulk_labels"]).lines
     assert scgraft.pl.novelty(mapped).patches
     bare = replace(mapped, novelty=None)

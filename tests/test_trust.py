@@ -1,5 +1,6 @@
 """Generated cells, the gene classifier, calibration, novelty and explanations, on tiny and on the embedded references."""
 
+import json
 from dataclasses import replace
 from importlib.resources import as_file, files
 
@@ -13,12 +14,12 @@ from scipy.sparse import csr_matrix
 import scgraft
 from scgraft.calibrate import choose_folds, hold_out, subset
 from scgraft.classifier import log_normalised, logistic_regression, predict, train_classifier, training_cells
-from scgraft.errors import BaseMismatch, CorruptFile, GraftError, NoLabels, QueryError
+from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
 from scgraft.generate import generate, reference_cells
-from scgraft.novelty import find_novelty, novelty_score, residuals
-from scgraft.query_graph import query_graph
+from scgraft.novelty import distance_to, find_novelty, novelty_score, residuals
+from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.testing import TinyConfig, configs, tiny_query
-from scgraft.values import FitConfig
+from scgraft.values import FitConfig, Latent
 from tiny import pair, reference_of
 
 CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters", n_cells=120, n_genes=40)
@@ -103,6 +104,27 @@ def test_a_type_removed_from_the_reference_is_never_predicted(seed):
     assert removed not in result.classes and removed not in result.label and removed not in result.at(0.01)
 
 
+@settings(max_examples=5)
+@given(st.permutations(range(3)), st.integers(0, 1000))
+def test_names_and_order_of_classes_change_nothing(order, seed):
+    reference = reference_of(CONFIG)
+    key = reference.schema.labels_key
+    old = np.unique(reference.obs[key].astype(str))[:3]
+    name = dict(zip(old, [f"class {i}" for i in order], strict=True))
+    renamed = [name.get(label, "other") for label in reference.obs[key].astype(str)]
+    schema = replace(reference.schema, labels=())
+    other = replace(reference, obs=reference.obs.assign(**{key: renamed}), schema=schema)
+    query = tiny_query(CONFIG, n_cells=30, seed=seed)
+    given = {"batch_key": "batch", "config": FAST, "labels": [key]}
+    first, second = (
+        scgraft.map_query(r, query, calibration=scgraft.calibrate(r, [key]), **given).labels[key]
+        for r in (replace(reference, schema=schema), other)
+    )
+    columns = [second.classes.index(name.get(c, "other")) for c in first.classes]
+    assert np.allclose(second.matrix[:, columns], first.matrix, atol=2e-3)
+    assert np.allclose(second.pvalues[:, columns], first.pvalues, atol=0.06)  # of 41 ranks, two may tie
+
+
 @pytest.mark.parametrize("n", [1, 2, 129])
 def test_any_number_of_cells(n):
     reference = reference_of(CONFIG)
@@ -185,6 +207,52 @@ def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):
     assert found.dossiers[0].genes and str(found.dossiers[0].n_cells) in found.dossiers[0].sentence
 
 
+def test_a_dossier_names_genes_that_its_cells_share(demo):
+    """One count of a gene that the model does not expect at all is no marker of the group."""
+    reference, adata, mapped = demo
+    query = scgraft.align(adata, reference, batch_key="well")
+    chosen = np.flatnonzero(mapped.labels["bulk_labels"].label == "CD19+ B")
+    counts = query.counts.toarray()
+    silent = np.argsort(counts.sum(axis=0), kind="stable")[:20]
+    counts[np.ix_(chosen, silent[:8])] += 4  # what they share
+    counts[chosen[: len(chosen) // 8], silent[19]] += 400  # what a few of them have, beyond measure
+    changed = replace(query, counts=csr_matrix(counts.astype(np.float32)))
+    latent = scgraft.embed(reference, changed, mapped.graft)
+    found = find_novelty(reference, changed, mapped.graft, latent, mapped.calibration["bulk_labels"].novelty)
+    genes = [gene for dossier in found.dossiers for gene, _ in dossier.genes]
+    assert set(reference.schema.genes[silent[:8]]) & set(genes) and reference.schema.genes[silent[19]] not in genes
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_the_farther_from_the_reference_the_more_novel(seed):
+    reference, rng = reference_of(CONFIG), np.random.default_rng(seed)
+    points = reference.latent.mean
+    direction = rng.standard_normal(points.shape[1])
+    steps = np.array([0, 4, 12, 36, 108])[:, None] * points.std() / np.linalg.norm(direction)
+    away = (points[rng.integers(len(points))] + steps * direction).astype(np.float32)
+    distance = distance_to(reference, Latent(away, np.ones_like(away), np.arange(5).astype(str)))
+    assert (np.diff(distance) > 0).all()
+
+
+@given(st.integers(0, 10_000), st.integers(5, 30))
+def test_the_less_is_explained_the_more_novel(seed, size):
+    """A group whose shared residuals grow: its novelty rises, and that of the others stays below it."""
+    rng = np.random.default_rng(seed)
+    residual = rng.standard_normal((80, 40)).astype(np.float32)
+    shared = rng.standard_normal(40).astype(np.float32)
+    group = np.arange(80) < size
+    parts = [np.flatnonzero(group == own) for own in group]
+    graph = QueryGraph(np.arange(80), np.stack([rng.choice(part, 15) for part in parts]), group.astype(int))
+    typical = []
+    for strength in (1.0, 2.0, 4.0, 8.0):
+        score = novelty_score(
+            residual + strength * group[:, None] * shared, graph, np.zeros(80, int), np.ones(40, bool)
+        )
+        typical.append(score[group].mean())
+    assert (np.diff(typical) > 0).all() and score[group].min() > score[~group].max()
+
+
 def test_novelty_is_about_one_where_the_model_is_right():
     reference = reference_of(replace(CONFIG, n_cells=300, gene_likelihood="nb"))
     cells = generate(reference, np.arange(300))
@@ -223,6 +291,13 @@ def test_calibrations_are_saved_and_checked(demo, tmp_path):
     with pytest.raises(BaseMismatch, match="was made for a model"):
         scgraft.load_calibration(folder, reference=replace(reference, base=replace(reference.base, sha256="f" * 64)))
     (path,) = folder.iterdir()
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    document = json.loads(str(arrays["document"]))
+    for number, error in ((document["format"] + 1, FormatTooNew), (document["format"] - 1, CorruptFile)):
+        np.savez(path, **arrays | {"document": np.array(json.dumps(document | {"format": number}))})
+        with pytest.raises(error):
+            scgraft.load_calibration(folder)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(CorruptFile, match="cut or damaged"):
         scgraft.load_calibration(folder)
@@ -279,7 +354,19 @@ def test_annotations_and_table(demo):
     _, query, mapped = demo
     adata = scgraft.annotate(query.copy(), mapped)
     assert {"scgraft_bulk_labels_set", "scgraft_novelty", "scgraft_novel"} <= set(adata.obs)
-    assert {"bulk_labels_set", "novelty", "novel", "cluster"} <= set(labels_table(mapped))
+    assert {"bulk_labels_set", "novelty", "novel", "cluster", "map_distance"} <= set(labels_table(mapped))
+
+
+def test_every_cluster_is_judged(demo):
+    from scgraft.output import cluster_rows
+
+    _, _, mapped = demo
+    rows = cluster_rows(mapped)
+    assert sum(row["cells"] for row in rows) == len(mapped.latent.cells)
+    assert [row["cells"] for row in rows] == sorted((row["cells"] for row in rows), reverse=True)
+    assert all(row["distance"] > 0 and row["preservation"] <= 1 and 0 < row["share"] <= 1 for row in rows)
+    assert np.median(mapped.verdict.distance) == pytest.approx(mapped.verdict.measures[1].value, rel=1e-5)
+    assert cluster_rows(replace(mapped, verdict=None)) == []
 
 
 def test_log_normalisation_ignores_genes_that_are_left_out():

@@ -20,7 +20,7 @@ from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
 
-FORMAT = 1
+FORMAT = 2
 ARRAYS = ("scores", "score_class", "novelty", "distance", "reliability")
 TEXT = (
     "base_sha256",
@@ -109,6 +109,10 @@ def _read(path: Path) -> Calibration:
             document = json.loads(str(file["document"]))
             if document["format"] > FORMAT:
                 raise FormatTooNew(f"{path} was written by a newer scgraft. Install it, or leave the file out.")
+            if document["format"] < FORMAT:
+                raise CorruptFile(
+                    f"{path} was made by an older scgraft with other votes. Leave it out: one is made anew."
+                )
             classifier = GeneClassifier(
                 tuple(document["classifier_classes"]),
                 file["coefficient"],

@@ -33,7 +33,9 @@ TINY = 20
 STEPS = 3
 LOSS = 0.05
 BIOLOGY = re.compile(
-    r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|age|sex|time|cohort", re.IGNORECASE
+    r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|cohort|"
+    r"(?<![a-z])(?:age|sex|gender|stage|time)(?![ns])",
+    re.IGNORECASE,
 )
 
 
@@ -123,10 +125,12 @@ def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> lis
     said = f"The {len(query.alignment.missing)} missing genes cost {mean:.1%} of accuracy on the mean of the types"
     said += ": " + ", ".join(f"{name} {lost[name]:.1%} (of {accuracy[name]:.0%})" for name in worst) + "."
     values = {"loss": {name: round(v, 4) for name, v in lost.items()}}
-    if max(lost.values()) > LOSS:
-        return [
-            Finding("missing genes", "warning", said, "Do not rely on these types, or take other features.", values)
-        ]
+    costly = [name for name in sorted(lost, key=lambda name: -lost[name]) if lost[name] > LOSS]
+    if costly:
+        action = (
+            f"Expect errors among {', '.join(costly[:5])}{', ...' if len(costly) > 5 else ''}: count these genes too."
+        )
+        return [Finding("missing genes", "warning", said, action, values)]
     return [Finding("missing genes", "ok", said, "", values)]
 
 
@@ -190,10 +194,14 @@ def _batches(reference: Reference, query: Query, adata: AnnData, batch_key: str 
 
 
 def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
-    """Columns that name biology and split the cells exactly as the batches do."""
+    """Columns that name biology and split the cells exactly as the batches do, and a batch that is biology itself."""
     if batch_key is None or batch_key not in sample.obs:
         return []
     batch, out = sample.obs[batch_key].astype(str), []
+    action = "Use a finer batch (donor, sample) or map with --epochs 0."
+    if BIOLOGY.search(batch_key):
+        said = f"{batch_key!r} reads like biology: what differs between its levels is fitted as a batch effect, and can disappear."
+        out.append(Finding("confounding", "warning", said, action))
     for column in sample.obs:
         values = sample.obs[column]
         if column == batch_key or not BIOLOGY.search(str(column)) or values.nunique() < 2 or values.nunique() > 50:
@@ -202,7 +210,6 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
         if len(pairs) == batch.nunique() == values.nunique():
             said = f"{batch_key!r} and {column!r} split the cells in the same way: what differs between the levels of {column!r} "
             said += "is fitted as a batch effect, and can disappear."
-            action = "Use a finer batch (donor, sample) or map with --epochs 0."
             out.append(Finding("confounding", "warning", said, action))
     return out
 
@@ -261,7 +268,8 @@ def _resources(reference: Reference, query: Query, n: int) -> Finding:
     seconds = step * FitConfig().max_steps + project * n / len(query.cells) + 10
     density = query.counts.nnz / len(query.cells)
     gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
-    said = f"Expect about {max(seconds / 60, 0.1):.1f} minutes on this machine and {gigabytes:.1f} GB for {n} cells."
+    expected = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    said = f"Expect about {expected} on this machine and {gigabytes:.1f} GB for {n:,} cells."
     return Finding("resources", "ok", said, "", {"seconds": round(seconds, 1), "gigabytes": round(gigabytes, 2)})
 
 
@@ -275,7 +283,12 @@ def check_text(result: Check) -> str:
     """The findings as lines for a person."""
     lines = []
     for finding in result.findings:
-        lines.append(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}")
+        lines.append(printable(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}"))
         if finding.action:
-            lines.append(f"         -> {finding.action}")
+            lines.append(printable(f"         -> {finding.action}"))
     return "\n".join(lines)
+
+
+def printable(line: str) -> str:
+    """A line that a terminal shows as it is: names come from strangers' files, and could hold control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -146,6 +146,7 @@ def map_command(
 ) -> None:
     """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
     from scgraft.calibration_store import load_calibration
+    from scgraft.check import printable
     from scgraft.output import check_free, write_mapping
     from scgraft.pipeline import load_reference, map_query
     from scgraft.read_query import read_query
@@ -171,7 +172,7 @@ def map_command(
     write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
     if not quiet:
         for line in report_lines(mapped):
-            click.echo(line)
+            click.echo(printable(line))
         click.echo(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
 
 

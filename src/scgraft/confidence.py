@@ -105,7 +105,7 @@ class Novelty:
     novel
         Either of them, (n,).
     strength
-        The larger of score and distance over their thresholds, (n,) float32: novel above 1.
+        The larger of the score and the squared distance over their thresholds, (n,) float32: novel above 1.
     false_alarms
         Declared share of reference-like cells above the threshold.
     cluster
@@ -197,11 +197,24 @@ class Measure:
 
 @dataclass(frozen=True)
 class Quality:
-    """Whether the mapping was good: a light, a sentence, and the measures behind them."""
+    """Whether the mapping was good: a light, a sentence, and the measures behind them.
+
+    Parameters
+    ----------
+    light, sentence, measures
+        The verdict, and its lines.
+    distance
+        Of each cell to the nearest cluster of the reference, in its standard deviations, (n,); small is well mapped.
+    preservation
+        Of each query cluster, by its number: 1 where its neighbourhoods survive in the latent, 0 where nothing of it is
+        left, NaN for a single cell.
+    """
 
     light: Light
     sentence: str
     measures: tuple[Measure, ...]
+    distance: np.ndarray | None = None
+    preservation: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,15 @@ VOTE_NUMBERS = ("mixing", "agreement")
 def mapping_numbers(reference: Latent | None, query: Latent, graph: QueryGraph, misfit: float) -> dict[str, float]:
     """Numbers without labels: `distance`, `preservation` and `misfit`."""
     assert reference is not None
-    kept = cluster_preservation(query, graph)
+    return numbers_of(cluster_distance(reference, query), cluster_preservation(query, graph), misfit)
+
+
+def numbers_of(distance: np.ndarray, preservation: np.ndarray, misfit: float) -> dict[str, float]:
+    """The numbers of a whole mapping, from those of its cells and clusters."""
+    kept = preservation[np.isfinite(preservation)]
     return {
-        "distance": float(np.median(cluster_distance(reference, query))),
-        "preservation": float("nan") if np.isnan(kept).all() else float(np.nanmean(kept)),
+        "distance": float(np.median(distance)),
+        "preservation": float(kept.mean()) if len(kept) else float("nan"),
         "misfit": misfit,
     }
 

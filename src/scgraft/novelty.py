@@ -34,6 +34,7 @@ LEAST_BATCH = 20
 LEAST_GROUP = 5
 CHANCE = 1e-3
 GENES = 12
+COMMON = 0.25
 NEAR = 15
 
 
@@ -197,7 +198,7 @@ def find_novelty(
     if null_distance is not None and len(null_distance):
         distance = distance_to(reference, latent)
         far = threshold_at(scaled_null(null_distance, distance), false_alarms / 2)
-        strength = np.maximum(strength, distance / far)
+        strength = np.maximum(strength, (distance / far) ** 2)  # the score is a square too
     strength = strength.astype(np.float32)
     novel = strength > 1
     found = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
@@ -244,16 +245,17 @@ def _dossier(found: _Groups, cluster: int) -> Dossier:
     known = np.isin(found.graph.anchors, np.flatnonzero(~found.novel))
     if known.any():
         mean = mean - np.where(found.present, found.residual[known].mean(axis=0), 0.0)
-    order = np.argsort(-mean, kind="stable")
     genes = found.reference.schema.genes
-    more = tuple((str(genes[g]), round(float(mean[g]), 2)) for g in order[:GENES] if mean[g] > 0)
+    # A gene that a few cells have is no marker of the group, however unlikely the model finds it there.
+    common = (found.residual[at] > 0).mean(axis=0) >= COMMON if at.any() else found.present
+    upward = np.argsort(np.where(common, -mean, 0.0), kind="stable")[:GENES]
+    order = np.argsort(-mean, kind="stable")
+    more = tuple((str(genes[g]), round(float(mean[g]), 2)) for g in upward if mean[g] > 0 and common[g])
     less = tuple((str(genes[g]), round(float(mean[g]), 2)) for g in order[::-1][:GENES] if mean[g] < 0)
-    like = ", ".join(f"{name} ({share:.0%})" for name, share in list(types.items())[:2])
-    sentence = (
-        f"{len(own)} of the {int(inside.sum())} cells of cluster {cluster} are not explained by the reference. They have "
-        f"more {', '.join(g for g, _ in more[:5])} than it expects"
-        + (f"; nearest in the latent: {like}." if like else ".")
-    )
+    like = ", ".join(f"{name} ({share:.0%})" for name, share in list(types.items())[:2] if share >= 0.05)
+    sentence = f"{len(own)} of the {int(inside.sum())} cells of cluster {cluster} are not explained by the reference."
+    sentence += f" They have more {', '.join(g for g, _ in more[:5])} than it expects." if more else ""
+    sentence += f" Nearest in the latent: {like}." if like else ""
     return Dossier(
         cluster=cluster,
         n_cells=len(own),

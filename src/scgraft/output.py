@@ -51,6 +51,8 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
         table["novelty"] = mapped.novelty.strength
         table["novel"] = mapped.novelty.novel
         table["cluster"] = mapped.novelty.cluster
+    if mapped.verdict is not None and mapped.verdict.distance is not None:
+        table["map_distance"] = mapped.verdict.distance
     return table
 
 
@@ -143,6 +145,31 @@ def write_map(mapped: MappedQuery, adata: AnnData, reference: Reference, path: P
     )
 
 
+def cluster_rows(mapped: MappedQuery) -> list[dict[str, object]]:
+    """How each of the query's own clusters was mapped, the largest first; none without a calibration."""
+    found, verdict = mapped.novelty, mapped.verdict
+    if found is None or verdict is None or verdict.distance is None or verdict.preservation is None:
+        return []
+    result, rows = next(iter(mapped.labels.values()), None), []
+    for cluster in np.unique(found.cluster).tolist():
+        own = found.cluster == cluster
+        kept = float(verdict.preservation[cluster])
+        row: dict[str, object] = {
+            "cluster": cluster,
+            "cells": int(own.sum()),
+            "novel": round(float(found.novel[own].mean()), 4),
+            "distance": round(float(np.median(verdict.distance[own])), 3),
+            "preservation": round(kept, 3) if np.isfinite(kept) else None,
+        }
+        if result is not None:
+            names, number = np.unique(result.label[own], return_counts=True)
+            best = int(number.argmax())
+            row |= {"label": str(names[best]), "share": round(float(number[best] / own.sum()), 4)}
+            row["probability"] = round(float(result.probability[own].mean()), 4)
+        rows.append(row)
+    return rows
+
+
 def summary_of(mapped: MappedQuery) -> dict[str, object]:
     """What is written to summary.json."""
     return {
@@ -155,6 +182,7 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
         "novelty_threshold": None if mapped.novelty is None else 1.0,
         "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
+        "clusters": cluster_rows(mapped),
         "calibration": {
             key: {
                 "guarantee": value.guarantee,

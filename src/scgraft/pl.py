@@ -13,7 +13,8 @@ import numpy as np
 
 from scgraft.confidence import Calibration
 from scgraft.errors import NoLabels
-from scgraft.figures import COLOURS, GREY
+from scgraft.figures import COLOURS, GREY, RED, in_order, palette
+from scgraft.hierarchy import UNKNOWN
 from scgraft.placement import place
 from scgraft.values import Labels, MappedQuery, Reference
 
@@ -67,9 +68,8 @@ def map(
     ax.scatter(placed.reference[:, 0], placed.reference[:, 1], s=size / 3, c=GREY, linewidths=0, rasterized=many)
     result = _labels(mapped, key)
     if color == "label":
-        for i, name in enumerate(sorted(set(result.label.tolist()))):
-            own = result.label == name
-            colour = COLOURS[i % len(COLOURS)]
+        for name in in_order(result.label):
+            own, colour = result.label == name, palette(result.label)[name]
             ax.scatter(
                 placed.query[own, 0], placed.query[own, 1], s=size, c=colour, linewidths=0, label=name, rasterized=many
             )
@@ -98,7 +98,7 @@ def map(
             textcoords="offset points",
             ha="center",
             fontsize="small",
-            color="#B03A2E",
+            color=RED,
         )
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set_visible(False)
@@ -106,7 +106,7 @@ def map(
 
 
 def composition(mapped: MappedQuery, batch: np.ndarray, *, key: str | None = None, ax: Axes | None = None) -> Axes:
-    """Share of each label in each batch, stacked.
+    """Share of each label in each batch, stacked; cells that are marked unknown in grey.
 
     Parameters
     ----------
@@ -118,13 +118,14 @@ def composition(mapped: MappedQuery, batch: np.ndarray, *, key: str | None = Non
         As for :func:`map`.
     """
     result, ax, batch = _labels(mapped, key), _axes(ax), np.asarray(batch).astype(str)
-    batches = sorted(set(batch.tolist()))
-    left = np.zeros(len(batches))
-    for i, name in enumerate(sorted(set(result.label.tolist()))):
-        share = np.array([(result.label[batch == b] == name).mean() for b in batches])
-        ax.barh(batches, share, left=left, color=COLOURS[i % len(COLOURS)], label=name)
+    batches, colours = in_order(batch), palette(result.label)
+    left, believed = np.zeros(len(batches)), np.where(result.unknown, UNKNOWN, result.label)
+    for name in in_order(believed):
+        share = np.array([(believed[batch == b] == name).mean() for b in batches])
+        ax.barh(batches, share, left=left, color=colours[name], label=name)
         left += share
     ax.set(xlim=(0, 1), xlabel="share of the batch's cells")
+    ax.invert_yaxis()
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     return ax
 
@@ -147,7 +148,7 @@ def novelty(mapped: MappedQuery, *, ax: Axes | None = None) -> Axes:
         raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
     ax, found = _axes(ax), mapped.novelty
     ax.hist(np.minimum(found.strength, np.quantile(found.strength, 0.995)), bins=50, color=COLOURS[0])
-    ax.axvline(1.0, color="#B03A2E", linestyle=":")
+    ax.axvline(1.0, color=RED, linestyle=":")
     ax.set_title(f"{found.novel.mean():.1%} novel (false alarms {found.false_alarms:.0%})", fontsize="medium")
     ax.set(xlabel="novelty, over its threshold", ylabel="cells")
     return ax

@@ -19,6 +19,7 @@ from scgraft import __version__, figures
 from scgraft.calibration_store import load_calibration
 from scgraft.confidence import Calibration
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.hierarchy import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 ROWS = 200
-# What a page of an atlas-sized query can carry as hover text.
-HOVERED = 300_000
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def report_html(data: ReportData) -> str:
     environment.filters["number"] = lambda value: "" if value is None else f"{value:,.3g}"
     environment.filters["percent"] = lambda value: f"{value:.1%}"
     template = environment.from_string((files("scgraft") / TEMPLATE).read_text(encoding="utf-8"))
-    drawn = {name: _json(figure) for name, figure in _figures(data).items()}
+    drawn = {name: _json(figure.to_json()) for name, figure in _figures(data).items()}
+    hover = _hover(data)
     return template.render(
         summary=data.summary,
         keys=_keys(data),
@@ -112,6 +112,8 @@ def report_html(data: ReportData) -> str:
         n_cells=len(data.cells),
         columns=list(data.cells.columns),
         figures=drawn,
+        hover=_json(json.dumps(hover)),
+        dense="map" in drawn and not hover,
         plotlyjs=get_plotlyjs(),
         methods=methods(data.summary),
         version=__version__,
@@ -120,9 +122,8 @@ def report_html(data: ReportData) -> str:
     )
 
 
-def _json(figure: Figure) -> str:
-    """A figure as JSON that cannot close the script it stands in."""
-    text = figure.to_json()
+def _json(text: str | None) -> str:
+    """JSON that cannot close the script it stands in."""
     assert text is not None
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -146,40 +147,58 @@ def _figures(data: ReportData) -> dict[str, Figure]:
             points["reference"],
             points["query"],
             points["tray"],
-            _hover(cells, points["batch"], key),
             _colours(data, key),
         )
-    if key and "cluster" in cells:
-        out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), cells[key].to_numpy())
-    if key and "batch" in data.points:
-        out["composition"] = figures.composition_figure(data.points["batch"], cells[key].to_numpy())
+    unknown = (cells[f"{key}_unknown"] == "True").to_numpy() if key else np.zeros(len(cells), bool)
+    if "novel" in cells:
+        unknown |= (cells["novel"] == "True").to_numpy()
     if key:
-        probability = _numbers(cells, f"{key}_probability")
+        believed = np.where(unknown, UNKNOWN, cells[key].to_numpy().astype(str))
+        colours = figures.palette(cells[key])
+        if "cluster" in cells:
+            out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), believed, colours)
+        if "batch" in data.points:
+            out["composition"] = figures.composition_figure(data.points["batch"], believed, colours)
         # A calibrated probability needs no limit; a bare vote is called unknown below one half.
         title, limit = ("calibrated probability", None) if key in data.calibration else ("share of the vote", 0.5)
-        out["probability"] = figures.histogram_figure(probability, title, limit, "unknown below")
+        out["probability"] = figures.histogram_figure(
+            _numbers(cells, f"{key}_probability"), title, unknown, threshold=limit, said="unknown below", low=0.0
+        )
     if "novelty" in cells:
-        threshold = data.summary.get("novelty_threshold")
         out["novelty"] = figures.histogram_figure(
-            _numbers(cells, "novelty"), "novelty, over its threshold", threshold, "novel beyond"
+            _numbers(cells, "novelty"),
+            "novelty, as a multiple of its threshold",
+            unknown,
+            threshold=data.summary.get("novelty_threshold"),
+            said="novel beyond",
+            low=0.0,
         )
     if key in data.calibration and len(data.calibration[key].reliability):
         out["reliability"] = figures.reliability_figure(data.calibration[key].reliability)
     return out
 
 
-def _hover(cells: pd.DataFrame, batch: np.ndarray, key: str) -> list[str]:
-    if len(cells) > HOVERED:
-        return [""] * len(cells)
+def _hover(data: ReportData) -> list[str]:
+    """What is shown of each cell on the map; nothing where densities are drawn."""
+    if "query" not in data.points or len(data.points["reference"]) + len(data.points["query"]) > figures.DRAWN:
+        return []
+    cells, batch, key = data.cells, data.points["batch"], next(iter(_keys(data)), "")
     columns = {"": cells.index.to_numpy(), "batch": batch}
     if key:
-        columns |= {"label": cells[key].to_numpy(), "probability": cells[f"{key}_probability"].to_numpy()}
-    columns |= {name: cells[name].to_numpy() for name in (f"{key}_set", "novelty", "cluster") if name in cells}
+        columns |= {"label": cells[key].to_numpy(), "probability": _short(cells, f"{key}_probability")}
+    if f"{key}_set" in cells:
+        columns["set at 90 %"] = cells[f"{key}_set"].to_numpy()
+    if "novelty" in cells:
+        columns |= {"novelty (novel above 1)": _short(cells, "novelty"), "cluster": cells["cluster"].to_numpy()}
     lines = [
         [f"{name}: {figures.plain(v)}" if name else figures.plain(v) for v in values]
         for name, values in columns.items()
     ]
     return ["<br>".join(parts) for parts in zip(*lines, strict=True)]
+
+
+def _short(cells: pd.DataFrame, column: str) -> np.ndarray:
+    return np.array([f"{value:.3f}" for value in _numbers(cells, column)])
 
 
 def _colours(data: ReportData, key: str) -> dict[str, np.ndarray]:
@@ -244,12 +263,20 @@ def methods(summary: dict[str, Any]) -> str:
         said += f"No training took place: {record['reason']} "
     if summary.get("calibration"):
         said += (
-            "Labels are the mean of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
+            "Labels are the weighted mean of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
             "trained on cells of the reference, with a temperature (Guo et al., ICML 2017) and class-conditional split-conformal "
-            "prediction sets (Sadinle et al., JASA 2019) from held-out reference batches; "
+            "prediction sets (Sadinle et al., JASA 2019, doi:10.1080/01621459.2017.1395341) from held-out reference batches; "
             + "; ".join(value["guarantee"] for value in summary["calibration"].values())
-            + ". Cells whose shared residuals under the model exceed those of held-out cells were called novel. "
+            + ". Cells were called novel whose shared residuals under the model, or whose distance to the reference in the "
+            "latent, exceed those of held-out cells on an empirical null (Efron, JASA 2004, doi:10.1198/016214504000000089); "
+            "clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
         )
-    return (
-        said + f"The model is described by Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2). {versions}."
-    )
+    cited = "; ".join(MODELS[name] for name in MODELS if name == "SCVI" or name == base["family"])
+    return said + f"The model is described by {cited}. Software: {versions}."
+
+
+MODELS = {
+    "SCVI": "Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2)",
+    "SCANVI": "Xu et al. (Mol. Syst. Biol. 2021, doi:10.15252/msb.20209620)",
+    "TOTALVI": "Gayoso et al. (Nat. Methods 2021, doi:10.1038/s41592-020-01050-x)",
+}

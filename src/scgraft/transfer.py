@@ -27,6 +27,7 @@ LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
 BOTH = "mean of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
 ALPHA = 0.1
+GENES = 0.6  # weight of the genes' vote
 CLASSIFIER = "the SCANVI model's own classifier"
 
 
@@ -156,8 +157,8 @@ def neighbour_vote(codes: np.ndarray, n_classes: int, found: Neighbours) -> np.n
 
 
 def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
-    """The mean of both votes, (n, C): no other rule was better on the whole (docs/trust.md)."""
-    return ((latent_vote + gene_vote) / 2).astype(np.float32)
+    """The weighted mean of both votes, (n, C): no other rule was better on the whole (docs/trust.md)."""
+    return ((1 - GENES) * latent_vote + GENES * gene_vote).astype(np.float32)
 
 
 def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.ndarray) -> Labels:

@@ -7,6 +7,7 @@ preservation follow the ideas of Symphony and Azimuth (see `measures`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from scgraft.confidence import Calibration, Light, Measure, Novelty, Quality
 from scgraft.embed import embed
 from scgraft.fit import fit
-from scgraft.measures import mapping_numbers, vote_numbers
+from scgraft.measures import cluster_distance, cluster_preservation, numbers_of, vote_numbers
 from scgraft.neighbors import nearest
 from scgraft.novelty import misfit_of
 from scgraft.query_graph import QueryGraph
@@ -52,7 +53,9 @@ def measure_quality(
         Green where every measure is as in held-out reference batches, else the worst light. Nothing is random.
     """
     key = calibration.key
-    value = mapping_numbers(reference.latent, latent, graph, misfit_of(reference, query, graft, latent, graph))
+    assert reference.latent is not None
+    distance, preservation = cluster_distance(reference.latent, latent), cluster_preservation(latent, graph)
+    value = numbers_of(distance, preservation, misfit_of(reference, query, graft, latent, graph))
     if key:
         value |= _vote_numbers(reference, key, latent, labels[key].votes["latent"], labels[key].votes["genes"])
     null = calibration.quality
@@ -70,7 +73,8 @@ def measure_quality(
     measures.append(_unexplained(novelty))
     helped = _did_fitting_help(reference, query, graft, labels[key].votes["genes"] if key else None, key, value)
     measures += [] if helped is None else [helped]
-    return verdict(tuple(m for m in measures if np.isfinite(m.value)))
+    judged = verdict(tuple(m for m in measures if np.isfinite(m.value)))
+    return replace(judged, distance=distance.astype(np.float32), preservation=preservation)
 
 
 def verdict(measures: tuple[Measure, ...]) -> Quality:
@@ -156,7 +160,10 @@ def _misfit(value: float, null: tuple[float, ...]) -> Measure:
     """Reconstruction: generated null cells fit perfectly, so the limits are wide."""
     light: Light = "green" if value < 2 else "amber" if value < 5 else "red"
     said = f"Shared residuals of the reconstruction are {value:.2f} times what noise leaves" + _range(null)
-    action = "Counts may be reads instead of UMIs, or of another chemistry; novelty thresholds are less sharp."
+    action = (
+        "Counts may be reads instead of UMIs, or of another chemistry. Expect up to six times the declared false alarms of "
+        "novelty: believe an unknown group where its genes are markers."
+    )
     return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
 
 
@@ -194,7 +201,9 @@ def _did_fitting_help(
     before = vote_numbers(reference.latent, latent, codes, vote, gene_vote)
     gain = value["agreement"] - before["agreement"]
     mixed = value["mixing"] - before["mixing"]
-    light: Light = "green" if gain > -SMALL_CHANGE or mixed > 0.1 else "amber"
+    share = before["agreement"]
+    noise = 2 * np.sqrt(share * (1 - share) / len(latent.mean))
+    light: Light = "green" if gain > -max(SMALL_CHANGE, noise) or mixed > 0.1 else "amber"
     word = "helped" if gain > SMALL_CHANGE or mixed > 0.05 else "changed little" if light == "green" else "did not help"
     said = (
         f"Fitting {word}: agreement with the genes {before['agreement']:.1%} without and {value['agreement']:.1%} with it, "
