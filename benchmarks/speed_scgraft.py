@@ -1,6 +1,7 @@
 """scgraft's side of the speed benchmarks: ``python speed_scgraft.py TASK ARGUMENTS-AS-JSON`` prints one line of JSON."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -74,12 +75,12 @@ def embed(reference: str, cells: str, columns: str, latent: str) -> dict:
     }
 
 
-def command(reference: str, cells: str, out: str) -> dict:
+def command(reference: str, cells: str, out: str, options: list, cache: str) -> dict:
     """CPU seconds, wall time and peak memory of ``scgraft map``, from process start to written labels."""
     began = time.perf_counter()
     line = [sys.executable, "-m", "scgraft.cli", "map", cells, "--reference", reference, "--batch-key", "batch"]
-    line += ["--labels", "cell_type", "--out", out, "--force"]
-    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    line += ["--labels", "cell_type", "--out", out, "--force", *options]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SCGRAFT_CACHE": cache})
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "cpu": usage.ru_utime + usage.ru_stime,

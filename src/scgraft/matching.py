@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
 STEPS, UPDATE_EVERY, VOTERS = 75, 25, 30
 CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
-CELLS, CELLS_OF_BATCH = 2000, 200
+CELLS, CELLS_OF_BATCH = 1000, 200
 STANDARD_ERRORS = 2.0
 LOST_CONFIDENCE = 0.02
 
@@ -159,7 +159,7 @@ def match_columns(
     a batch by more than a cluster's width, and where a query holds a single type also into its neighbours: it is kept unless
     the mean vote for a cell's label falls by more than 0.02.
 
-    Random: the cells that are used where there are more than 2,000, the mini-batches and the atlas points, from
+    Random: the cells that are used where there are more than 1,000, the mini-batches and the atlas points, from
     ``config.seed``.
     """
     chosen = choose(codes, config.seed)
@@ -190,7 +190,7 @@ def match_columns(
 
 
 def choose(codes: np.ndarray, seed: int) -> np.ndarray:
-    """Cells to fit on: about 2,000, and 200 of each batch where there are many batches."""
+    """Cells to fit on: about 1,000, and 200 of each batch where there are many batches."""
     rng, batches = np.random.default_rng(seed), np.unique(codes)
     most = max(CELLS // len(batches), CELLS_OF_BATCH)
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:most] for c in batches]))
@@ -216,18 +216,18 @@ def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool)
     strength = STRENGTH * n / (n + HALF_STRENGTH_CELLS)
     members = [np.flatnonzero(atlas.cluster == c) for c in range(atlas.cluster.max() + 1)]
     rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
-    adam, votes = Adam(rows), np.zeros(0)
+    adam, votes = Adam(rows), np.zeros((n, 1), np.float32)
     for step in range(1, steps + 1):
         if (step - 1) % UPDATE_EVERY == 0:
             latents = scene.latents({name: row.detach() for name, row in rows.items()})
             if not np.isfinite(latents).all():
                 break
-            votes = np.cumsum(scene.clusters(latents), axis=1) if far else scene.clusters(latents)
+            shares = scene.clusters(latents)
+            votes = np.cumsum(shares, axis=1) if far else shares
         index = rng.permutation(n)[:size]
-        chosen = votes[index]
-        cluster = chosen.argmax(axis=1)
+        cluster = votes[index].argmax(axis=1)
         if far:
-            cluster = (chosen < rng.random((len(index), 1)) * chosen[:, -1:]).sum(axis=1)
+            cluster = (votes[index] < rng.random((len(index), 1)) * votes[index, -1:]).sum(axis=1)
         drawn = points[[members[c][rng.integers(len(members[c]))] for c in cluster]]
         stratum = torch.from_numpy(scene.codes[index].astype(np.int64) * len(members) + cluster).to(device)
         moved, _ = scene.model.encode(scene.cells.take(torch.from_numpy(index).to(device)), {**scene.fixed, **rows})

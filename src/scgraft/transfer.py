@@ -110,9 +110,9 @@ def relative_distance(points: np.ndarray, found: Neighbours) -> np.ndarray:
     used, inverse = np.unique(found.indices[:, :k], return_inverse=True)
     if len(used) > SPACING_CELLS:  # a sample stands for all of them
         chosen = np.random.default_rng(0).choice(len(used), SPACING_CELLS, replace=False)
-        typical = float(_spacing_of(points, used[chosen]).mean())
-        spacing = np.full(len(used), typical)
-        spacing[chosen] = _spacing_of(points, used[chosen])
+        measured = _spacing_of(points, used[chosen])
+        spacing = np.full(len(used), measured.mean())
+        spacing[chosen] = measured
     else:
         spacing = _spacing_of(points, used)
     local = spacing[inverse.reshape(found.indices[:, :k].shape)].mean(axis=1)

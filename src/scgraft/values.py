@@ -372,11 +372,11 @@ class FitConfig:
     labels: str | None = None
     start: Literal["mean", "zero", "random"] = "mean"
     epochs: int | None = None
-    max_steps: int = 200
+    max_steps: int = 100
     batch_size: int = 128
     learning_rate: float = 0.05
     kl_weight: float = 1.0
-    fit_cells: int | None = 3000
+    fit_cells: int | None = 1000
     holdout: float = 0.1
     patience: int = 5
     seed: int = 0
