@@ -206,33 +206,55 @@ def mean_and_error(difference: np.ndarray) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
-def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
-    """Minimise the energy distance within clusters plus the penalty of the columns."""
-    config, atlas, n, size = scene.config, scene.atlas, len(scene.codes), step_size(scene.codes)
-    rng = np.random.default_rng(config.seed)
+@dataclass(frozen=True)
+class Draws:
+    """What the next steps compare: cells, the atlas points drawn for them, and their strata, each (steps, size) on the device."""
+
+    cells: Tensor
+    points: Tensor
+    strata: Tensor
+
+
+def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator, *, far: bool) -> Draws:
+    """Cells of the next steps, a cluster near each of them, and an atlas point from it."""
+    cluster, n = scene.atlas.cluster, len(scene.codes)
+    index = np.stack([rng.permutation(n)[: step_size(scene.codes)] for _ in range(steps)])
+    shares = scene.clusters(latents)
+    near = shares.argmax(axis=1)[index]
+    if far:
+        reached = np.cumsum(shares, axis=1)
+        chance = rng.random(index.shape) * reached[index, -1]
+        near = np.stack([(reached[i] < c[:, None]).sum(axis=1) for i, c in zip(index, chance, strict=True)])
+    order, count = np.argsort(cluster, kind="stable"), np.bincount(cluster)
+    first = np.cumsum(count) - count
+    points = order[first[near] + (rng.random(index.shape) * count[near]).astype(np.int64)]
+    strata = scene.codes[index].astype(np.int64) * len(count) + near
     device = scene.cells.product.device
-    points = atlas.points
+    return Draws(*(torch.from_numpy(a).to(device) for a in (index, points, strata)))
+
+
+def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
+    """Minimise the energy distance within clusters plus the penalty of the columns.
+
+    The host is asked once in 25 steps, for the clusters that the cells are now near.
+    """
+    config, n, points = scene.config, len(scene.codes), scene.atlas.points
+    rng = np.random.default_rng(config.seed)
     scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean()) or 1.0
     strength = STRENGTH * n / (n + HALF_STRENGTH_CELLS)
-    members = [np.flatnonzero(atlas.cluster == c) for c in range(atlas.cluster.max() + 1)]
+    there = torch.from_numpy(points).to(scene.cells.product)
     rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
-    adam, votes = Adam(rows), np.zeros((n, 1), np.float32)
-    for step in range(1, steps + 1):
-        if (step - 1) % UPDATE_EVERY == 0:
-            latents = scene.latents({name: row.detach() for name, row in rows.items()})
-            if not np.isfinite(latents).all():
-                break
-            shares = scene.clusters(latents)
-            votes = np.cumsum(shares, axis=1) if far else shares
-        index = rng.permutation(n)[:size]
-        cluster = votes[index].argmax(axis=1)
-        if far:
-            cluster = (votes[index] < rng.random((len(index), 1)) * votes[index, -1:]).sum(axis=1)
-        drawn = points[[members[c][rng.integers(len(members[c]))] for c in cluster]]
-        stratum = torch.from_numpy(scene.codes[index].astype(np.int64) * len(members) + cluster).to(device)
-        moved, _ = scene.model.encode(scene.cells.take(torch.from_numpy(index).to(device)), {**scene.fixed, **rows})
-        energy = stratified_energy(moved, torch.from_numpy(drawn).to(moved), stratum)
-        loss = energy / scale + column_penalty(rows, scene.prior) / strength
-        gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
-        adam.step(gradients, cosine(config.learning_rate, step, steps))
+    adam = Adam(rows)
+    for first in range(0, steps, UPDATE_EVERY):
+        latents = scene.latents({name: row.detach() for name, row in rows.items()})
+        if not np.isfinite(latents).all():
+            break
+        some = min(UPDATE_EVERY, steps - first)
+        draws = draw(scene, latents, some, rng, far=far)
+        for i in range(some):
+            moved, _ = scene.model.encode(scene.cells.take(draws.cells[i]), {**scene.fixed, **rows})
+            energy = stratified_energy(moved, there[draws.points[i]], draws.strata[i])
+            loss = energy / scale + column_penalty(rows, scene.prior) / strength
+            gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+            adam.step(gradients, cosine(config.learning_rate, first + i + 1, steps))
     return {name: row.detach() for name, row in rows.items()}
