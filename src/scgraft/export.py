@@ -225,6 +225,8 @@ def _minified(
         mean: np.concatenate([part.latent.mean for part in parts]),
         variance: np.concatenate([part.latent.variance for part in parts]),
     }
+    # The release 1.2.1 looks for every class's posterior under these names, whatever the registry says.
+    posterior |= {"latent_qzm": posterior[mean], "latent_qzv": posterior[variance]}
     return anndata.AnnData(
         empty,
         obs=obs,

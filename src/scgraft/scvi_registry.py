@@ -198,7 +198,7 @@ def make_init_params(reference: Reference) -> dict[str, Any]:
         others["classifier_parameters"] = dict(saved["classifier_parameters"])
     if family == "SCVI":
         return {"kwargs": {"kwargs": others}, "non_kwargs": named}
-    return {"kwargs": {"model_kwargs": others}, "non_kwargs": named | {"datamodule": None}}
+    return {"kwargs": {"model_kwargs": others}, "non_kwargs": named}
 
 
 def _is_whole(name: str) -> bool:
