@@ -172,7 +172,7 @@ def query_columns(model, reference):
 
     base = torch.load(Path(reference) / "model.pt", weights_only=False)["model_state_dict"]
     state = model.module.state_dict()
-    grown = [k for k in base if base[k].shape != state[k].shape]
+    grown = [k for k in base if torch.is_tensor(base[k]) and base[k].shape != state[k].shape]
     mapping = list(model.adata_manager.get_state_registry("batch").categorical_mapping)
     n_new = state[grown[0]].shape[1] - base[grown[0]].shape[1]
     return np.array(mapping[-n_new:]).astype(str), {k: state[k][:, -n_new:].numpy() for k in grown}
