@@ -102,7 +102,9 @@ def problem():
     rows = start_rows(reference.weights, slots, {"batch": 2}, start="mean", seed=0)
     names = tuple(s.name for s in slots if s.trainable and s.name in rows)
     settings = scgraft.FitConfig(objective="elbo")
-    made = make_problem(reference, query, {"batch": ("new 1", "new 2")}, rows, names, settings, torch.device("cpu"), None)
+    made = make_problem(
+        reference, query, {"batch": ("new 1", "new 2")}, rows, names, settings, torch.device("cpu"), None
+    )
     return reference, query, made
 
 

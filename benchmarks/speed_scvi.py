@@ -58,6 +58,14 @@ def query_model(reference, cells):
     family = json.loads((Path(reference) / "_scvi_required_metadata.json").read_text())["model_cls_name"]
     cls = getattr(scvi.model, family)
     cls.prepare_query_anndata(adata, reference)
+    if family == "SCANVI":  # it refuses a query with labels that the reference lacks
+        import torch
+
+        registry = torch.load(Path(reference) / "model.pt", weights_only=False, map_location="cpu")["attr_dict"][
+            "registry_"
+        ]
+        setup = registry["setup_args"]
+        adata.obs[setup["labels_key"]] = setup["unlabeled_category"]
     return cls.load_query_data(adata, reference)
 
 
