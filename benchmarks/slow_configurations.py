@@ -75,7 +75,7 @@ def prepare(options: dict):
     rows |= scgraft.fit(reference, query, scgraft.FitConfig(epochs=0)).rows
     trainable = tuple(s.name for s in slots if s.trainable and s.name in rows)
     device = torch.device("cpu")
-    problem = make_problem(reference, query, levels, rows, trainable, scgraft.FitConfig(objective="elbo"), device)
+    problem = make_problem(reference, query, levels, rows, trainable, scgraft.FitConfig(objective="elbo"), device, None)
     index = np.arange(BATCH) * 3
     where, generator = torch.from_numpy(index), torch.Generator().manual_seed(0)
     parameters = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
