@@ -175,3 +175,11 @@ def test_many_batches_are_all_seen():
     assert np.array_equal(np.bincount(codes[chosen]), np.full(40, matching.CELLS_OF_BATCH))
     assert matching.step_size(codes[chosen]) == matching.MOST_IN_STEP
     assert matching.step_size(np.zeros(10)) == matching.CELLS_IN_STEP
+
+
+def test_a_reference_without_latents_gets_the_published_objective_and_says_so():
+    reference, query = pair(CONFIG, n_cells=30)
+    graft = fit(replace(reference, latent=None), query, QUICK)
+    assert graft.record.objective == "elbo" and graft.record.reach is None
+    assert "The published objective was used, not 'match'" in graft.record.reason
+    assert "published" not in fit(reference, query, replace(QUICK, objective="elbo")).record.reason

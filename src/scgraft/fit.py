@@ -116,7 +116,7 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     record = replace(
         record,
         trained=True,
-        reason=outcome.reason if matched is None else matched.reason,
+        reason=(outcome.reason if matched is None else matched.reason) + fallback(config, objective),
         steps=outcome.steps + (0 if matched is None else matched.steps),
         n_fit_cells=len(chosen),
         loss=tuple(outcome.trace),
@@ -129,6 +129,13 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     if outcome.diverged:
         raise FitDiverged(outcome.reason, graft)
     return graft
+
+
+def fallback(config: FitConfig, objective: str) -> str:
+    """Sentence for the receipt where the objective is not the one that was asked for."""
+    if config.objective == objective:
+        return ""
+    return f" The published objective was used, not {config.objective!r}: the reference stores no latents."
 
 
 def finite(number: float) -> float | None:
