@@ -77,7 +77,7 @@ np.unique(labels.at(0.1, parents=parents), return_counts=True)
 # %% [markdown]
 # ## Cells that the reference does not have
 #
-# Here B cells are given a foreign programme. Their label stays "B" (nothing else is nearer), but their genes are not
+# Here B cells are given a foreign programme. Most keep their label (nothing else is nearer), but their genes are not
 # explained, and the dossier says which.
 
 # %%
