@@ -128,7 +128,7 @@ def logistic_regression(
     return found.x.reshape(n_classes, width).astype(np.float32)
 
 
-def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 4096) -> np.ndarray:
+def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 1024) -> np.ndarray:
     """Class probabilities (n, C), float32, from raw counts over the reference's genes."""
     weight = classifier.coefficient[:, classifier.genes].T
     parts = [np.zeros((0, len(classifier.classes)), np.float32)]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scgraft.nn.vae import Expression
 
 BLOCK = 512
+GATHERED = 128
 LARGEST = 10.0
 FALSE_ALARMS = 0.05
 LEAST_BATCH = 20
@@ -49,7 +50,7 @@ def residuals(reference: Reference, query: Query, graft: Graft | None, latent: L
     model = build(reference, device)
     codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
     cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
-    parts = [np.zeros((0, query.counts.shape[1]), np.float32)]
+    out = np.empty((len(latent.mean), query.counts.shape[1]), np.float32)
     with torch.inference_mode():
         for start in range(0, len(latent.mean), BLOCK):
             stop = min(start + BLOCK, len(latent.mean))
@@ -59,8 +60,8 @@ def residuals(reference: Reference, query: Query, graft: Graft | None, latent: L
             x = torch.from_numpy(query.counts[start:stop].toarray()).to(device)
             mean, variance = _moments(expression, reference.hyper.gene_likelihood)
             r = (x - mean) / torch.sqrt(variance + 1e-9)
-            parts.append(r.clamp(-LARGEST, LARGEST).float().cpu().numpy())
-    return np.concatenate(parts)
+            out[start:stop] = r.clamp(-LARGEST, LARGEST).float().cpu().numpy()
+    return out
 
 
 def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ def novelty_score(residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, pr
     present
         Genes that the query has, (G,); the others say nothing.
     """
-    kept = np.ascontiguousarray(residual[:, present])
+    kept = _columns(residual, present)
     first, centres = _shared(kept, graph, batch, {}), {}
     for code in np.unique(batch):
         own = np.flatnonzero(batch == code)
@@ -106,7 +107,7 @@ def novelty_score(residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, pr
 
 def misfit(residual: np.ndarray, graph: QueryGraph, present: np.ndarray) -> float:
     """Median over cells of the squared mean residual before anything is taken out: 1 where the model is right."""
-    return float(np.median(_shared(np.ascontiguousarray(residual[:, present]), graph, np.zeros(0), {})))
+    return float(np.median(_shared(_columns(residual, present), graph, np.zeros(0), {})))
 
 
 def misfit_of(reference: Reference, query: Query, graft: Graft | None, latent: Latent, graph: QueryGraph) -> float:
@@ -120,12 +121,17 @@ def present_genes(reference: Reference, query: Query) -> np.ndarray:
     return ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
 
 
+def _columns(residual: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Some columns; the array itself, which can be large, where these are all."""
+    return residual if present.all() else np.ascontiguousarray(residual[:, present])
+
+
 def _shared(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray, centres: dict[int, np.ndarray]) -> np.ndarray:
     """Squared mean residual over the neighbours, each batch relative to its centre, over its expectation under noise."""
     n, k = graph.neighbours.shape
     score = np.empty(n, np.float32)
-    for start in range(0, n, BLOCK):
-        rows = np.arange(start, min(start + BLOCK, n))
+    for start in range(0, n, GATHERED):
+        rows = np.arange(start, min(start + GATHERED, n))
         shared = kept[graph.neighbours[rows]].mean(axis=1)
         for code, centre in centres.items():
             shared[batch[rows] == code] -= centre

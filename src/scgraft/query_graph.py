@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 K = 15
 COMPONENTS = 20
-AXES_CELLS = 5000
-ANCHORS = 20_000
+AXES_CELLS = 3000
+ANCHORS = 10_000
 CELLS_PER_SEED = 12
 MOST_SEEDS = 200
 BLOCK = 4096
@@ -31,7 +31,7 @@ class QueryGraph:
     Parameters
     ----------
     anchors
-        Cells that are looked among, (a,): all of them up to 20,000, else a sample (seeded).
+        Cells that are looked among, (a,): all of them up to 10,000, else a sample (seeded).
     neighbours
         (n, k) positions in `anchors`; an anchor is its own first neighbour.
     cluster
@@ -46,7 +46,7 @@ class QueryGraph:
 def gene_components(counts: csr_matrix, *, seed: int = 0) -> np.ndarray:
     """Principal components (n, up to 20) float32 of log-normalised counts, genes on a common scale.
 
-    The axes come from at most 5000 cells (seeded); every cell is projected from its stored counts.
+    The axes come from at most 3000 cells (seeded); every cell is projected from its stored counts.
     """
     n = counts.shape[0]
     rng = np.random.default_rng(seed)
