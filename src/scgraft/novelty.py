@@ -8,7 +8,7 @@ labels, so a cell between two known types is doubtful, but not novel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from scgraft.confidence import Dossier, Novelty
 from scgraft.conformal import threshold_at
 from scgraft.levels import level_codes
-from scgraft.model import build, graft_rows, make_cells, pick_device
+from scgraft.model import build, graft_rows, make_cells, pick_device, take_cells
 from scgraft.neighbors import nearest
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.transfer import relative_distance
@@ -112,7 +112,7 @@ def misfit(residual: np.ndarray, graph: QueryGraph, present: np.ndarray) -> floa
 
 def misfit_of(reference: Reference, query: Query, graft: Graft | None, latent: Latent, graph: QueryGraph) -> float:
     """The same, from a mapping."""
-    residual = residuals(reference, _rows(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
+    residual = residuals(reference, take_cells(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
     return misfit(residual, graph, present_genes(reference, query))
 
 
@@ -195,7 +195,7 @@ def find_novelty(
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
     graph = query_graph(query.counts) if graph is None else graph
-    residual = residuals(reference, _rows(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
+    residual = residuals(reference, take_cells(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
     present = present_genes(reference, query)
     batch = query.codes[:, 0]
     score = novelty_score(residual, graph, batch, present)
@@ -283,18 +283,6 @@ def _nearest_types(found: _Groups, own: np.ndarray) -> dict[str, float]:
     names, number = np.unique(found.labels[near], return_counts=True)
     order = np.argsort(-number, kind="stable")[:5]
     return {str(names[i]): round(float(number[i] / number.sum()), 3) for i in order}
-
-
-def _rows(query: Query, rows: np.ndarray) -> Query:
-    return replace(
-        query,
-        counts=query.counts[rows],
-        codes=query.codes[rows],
-        continuous=query.continuous[rows],
-        cells=query.cells[rows],
-        size_factor=None if query.size_factor is None else query.size_factor[rows],
-        label_codes=None if query.label_codes is None else query.label_codes[rows],
-    )
 
 
 def _latent_rows(latent: Latent, rows: np.ndarray) -> Latent:

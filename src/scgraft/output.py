@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft import __version__
+from scgraft.atomic import new_folder
 from scgraft.calibration_store import cache_folder, save_calibration
 from scgraft.errors import OutputExists
 from scgraft.pipeline import annotate
@@ -88,9 +87,7 @@ def write_mapping(
         The folder exists and `force` is off.
     """
     check_free(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out, force=force) as new:
         annotate(adata, mapped)
         if page and reference is not None and reference.latent is not None:
             write_map(mapped, adata, reference, new / "map.npz")
@@ -102,16 +99,6 @@ def write_mapping(
         (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")
         if page:
             report(new)
-        new.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-            out.rename(old / out.name)
-            new.rename(out)
-            shutil.rmtree(old)
-        else:
-            new.rename(out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return out
 
 

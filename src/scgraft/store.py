@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from scgraft import __version__
-from scgraft.errors import CorruptGraft, FormatTooNew, OutputExists
+from scgraft.atomic import new_folder
+from scgraft.errors import CorruptGraft, FormatTooNew
 from scgraft.levels import check_base
 from scgraft.values import GRAFT_FORMAT, BaseId, FitConfig, FitRecord, Graft, Reference
 
@@ -47,33 +46,19 @@ def save_graft(graft: Graft, folder: str | Path, *, force: bool = False) -> Path
     from safetensors.numpy import save
 
     folder = Path(folder)
-    if folder.exists() and not force:
-        raise OutputExists(f"{folder} exists already. Choose another folder, or use force=True to replace it.")
-    rows = save({name: np.ascontiguousarray(row) for name, row in graft.rows.items()})
-    document: dict[str, Any] = {
-        "format": graft.format,
-        "scgraft": __version__,
-        "base": asdict(graft.base),
-        "levels": {name: list(levels) for name, levels in graft.levels.items()},
-        "record": asdict(graft.record),
-        "sha256": hashlib.sha256(rows).hexdigest(),
-    }
-    document["checksum"] = _checksum(document)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with new_folder(folder, force=force) as new:
+        rows = save({name: np.ascontiguousarray(row) for name, row in graft.rows.items()})
+        document: dict[str, Any] = {
+            "format": graft.format,
+            "scgraft": __version__,
+            "base": asdict(graft.base),
+            "levels": {name: list(levels) for name, levels in graft.levels.items()},
+            "record": asdict(graft.record),
+            "sha256": hashlib.sha256(rows).hexdigest(),
+        }
+        document["checksum"] = _checksum(document)
         (new / ROWS).write_bytes(rows)
         (new / DOCUMENT).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        new.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.rename(old / folder.name)
-            new.rename(folder)
-            shutil.rmtree(old)
-        else:
-            new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
