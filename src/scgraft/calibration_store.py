@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from scgraft import __version__
+from scgraft.atomic import new_file
 from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
@@ -55,22 +55,15 @@ def _write(path: Path, value: Calibration) -> None:
     text: dict[str, Any] = {name: getattr(value, name) for name in TEXT}
     document = {"format": FORMAT, **text, "classifier_classes": made.classes, "classifier_source": made.source}
     arrays = {name: getattr(value, name) for name in ARRAYS}
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(
-                file,
-                document=np.array(json.dumps(document)),
-                coefficient=made.coefficient,
-                intercept=made.intercept,
-                genes=made.genes,
-                **arrays,
-            )
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with new_file(path, force=True) as new:
+        np.savez_compressed(
+            new,
+            document=np.array(json.dumps(document)),
+            coefficient=made.coefficient,
+            intercept=made.intercept,
+            genes=made.genes,
+            **arrays,
+        )
 
 
 def load_calibration(folder: str | Path, *, reference: Reference | None = None) -> dict[str, Calibration]:

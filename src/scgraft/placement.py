@@ -6,13 +6,13 @@ cannot contradict each other. No UMAP model is needed.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from scgraft.atomic import new_file
+from scgraft.errors import OutputExists
 from scgraft.neighbors import nearest
 from scgraft.values import Reference
 
@@ -76,12 +76,9 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
 
 def _keep(path: Path, points: np.ndarray) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".umap.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, points)
-        os.replace(name, path)
-    except OSError:
+        with new_file(path, force=True) as new:
+            np.save(new, points)
+    except (OSError, OutputExists):
         return  # a home that cannot be written to: it is computed again next time
 
 

@@ -7,8 +7,6 @@ text; plotly's script is inlined; the page's own policy forbids every connection
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft import __version__, figures
+from scgraft.atomic import new_file
 from scgraft.calibration_store import load_calibration
 from scgraft.confidence import Calibration
 from scgraft.errors import CorruptFile, ScgraftError
@@ -63,11 +62,8 @@ def report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     page = report_html(read_report_data(folder))
-    handle, name = tempfile.mkstemp(prefix=".report.", dir=folder)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(page)
-    os.chmod(name, 0o644)
-    os.replace(name, folder / PAGE)
+    with new_file(folder / PAGE, force=True) as new:
+        new.write_text(page, encoding="utf-8")
     return folder / PAGE
 
 

@@ -41,7 +41,7 @@ def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calib
     made = calibrate(reference, keys)
     try:
         save_calibration(made, folder)
-    except OSError:
+    except (OSError, ScgraftError):
         pass  # a home that cannot be written to: it is made again next time
     return made
 
