@@ -42,14 +42,12 @@ def test_nearest_equals_brute_force(seed, n, m, d, k, ties):
     assert all(len(set(row)) == len(row) for row in found.indices.tolist())
 
 
-def test_nearest_on_many_points_uses_groups_and_stays_exact():
+@pytest.mark.parametrize("n", [1000, 6000, 40_000])  # no, one and two levels of groups of groups
+def test_nearest_on_many_points_uses_groups_and_stays_exact(n):
     rng = np.random.default_rng(0)
-    points, queries = (
-        rng.standard_normal((5000, 20)).astype(np.float32),
-        rng.standard_normal((300, 20)).astype(np.float32),
-    )
+    points, queries = (rng.standard_normal((m, 20)).astype(np.float32) for m in (n, 60))
     found = nearest(points, queries, k=15)
-    exact = np.linalg.norm(queries[:, None].astype(np.float64) - points[None], axis=2)
+    exact = np.stack([np.linalg.norm(points.astype(np.float64) - query, axis=1) for query in queries])
     assert np.array_equal(found.indices, np.argsort(exact, axis=1, kind="stable")[:, :15])
 
 

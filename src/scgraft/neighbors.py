@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's cache
-GROUP = 8
-TILE_GROUPS = 128
+GROUP = 4
+TILE_GROUPS = 256
+COARSER = 8  # groups of one level in a group of the next
 SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
 
 
@@ -44,9 +45,9 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
 
     Notes
     -----
-    Points are taken in groups. The k nearest lie in the k groups with the smallest minima, so a full search runs over
-    the group minima and the members of k groups only. Half the square of a point is a coordinate of its own, so that a
-    product gives the distances up to a constant of the query.
+    Points are taken in groups, groups in groups of groups. The k nearest lie in the k groups with the smallest minima, so
+    every level is searched in the members of the k best of the level above, the top one alone in full. Half the square of a
+    point is a coordinate of its own, so that a product gives the distances up to a constant of the query.
     """
     import torch
 
@@ -94,11 +95,24 @@ def _candidates(q: torch.Tensor, grouped: torch.Tensor, tiles: torch.Tensor, wan
     for i, tile in enumerate(tiles):
         torch.mm(q, tile, out=partial)
         torch.amin(partial.view(m, GROUP, TILE_GROUPS), dim=1, out=minima[:, i])
-    best = minima.view(m, -1).topk(min(wanted, len(grouped)), largest=False, sorted=False).indices
+    best = _smallest(minima.view(m, -1), min(wanted, len(grouped)))
     members = grouped[best].view(m, -1, grouped.shape[-1])
     inner = torch.bmm(members, q[:, :, None])[:, :, 0]
     picked = inner.topk(wanted, largest=False, sorted=False).indices
     return (best.gather(1, picked // GROUP) * GROUP + picked % GROUP).numpy()
+
+
+def _smallest(values: torch.Tensor, wanted: int) -> torch.Tensor:
+    """Indices (m, wanted) of the smallest values of each row, by way of minima of groups where there are many."""
+    import torch
+
+    m, n = values.shape
+    if n % COARSER or n < 2 * COARSER * wanted:
+        return values.topk(wanted, largest=False, sorted=False).indices
+    groups = _smallest(values.view(m, COARSER, -1).amin(dim=1), wanted)
+    members = (groups[:, None, :] + torch.arange(COARSER)[:, None] * (n // COARSER)).view(m, -1)
+    picked = values.gather(1, members).topk(wanted, largest=False, sorted=False).indices
+    return members.gather(1, picked)
 
 
 def local_spacing(points: np.ndarray, *, k: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def write_mapping(
         annotate(adata, mapped)
         if page and reference is not None and reference.latent is not None:
             write_map(mapped, adata, reference, new / "map.npz")
-        adata.write_h5ad(new / "mapped.h5ad", compression="gzip", compression_opts=1)
+        adata.write_h5ad(new / "mapped.h5ad")
         labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
         if mapped.calibration:
