@@ -13,7 +13,7 @@ from scgraft.align import align
 from scgraft.embed import embed
 from scgraft.errors import NoLabels
 from scgraft.fit import fit
-from scgraft.objective import atlas_of, stratified_energy
+from scgraft.objective import atlas_of, pairs_within, stratified_energy
 from scgraft.testing import TinyConfig, tiny_query
 from scgraft.values import FitConfig, Latent
 from tiny import pair, reference_of
@@ -36,13 +36,32 @@ def slow_energy(query, points, stratum):
     return total / len(query)
 
 
+def energy(query, points, stratum):
+    query = torch.tensor(query)
+    return float(stratified_energy(query, torch.tensor(points), pairs_within(stratum, query)))
+
+
 @given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
 def test_stratified_energy_equals_the_slow_one(seed, n, strata, d):
     rng = np.random.default_rng(seed)
     query, points = rng.standard_normal((2, n, d))
     stratum = rng.integers(0, strata, n)
-    found = stratified_energy(torch.tensor(query), torch.tensor(points), torch.tensor(stratum))
-    assert float(found) == pytest.approx(slow_energy(query, points, stratum), abs=1e-5)
+    found = energy(query, points, stratum)
+    assert found == pytest.approx(slow_energy(query, points, stratum), abs=1e-9)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 30), st.integers(2, 12))
+@settings(max_examples=20)
+def test_few_partners_estimate_the_energy_of_all(seed, n, most):
+    """The mean over the orders of cells and points is the energy of all pairs: each meets each other equally often."""
+    rng = np.random.default_rng(seed)
+    query, points = rng.standard_normal((2, n, 2))
+    one, found = np.zeros(n, np.int64), []
+    for _ in range(400):
+        z, p = torch.tensor(rng.permutation(query)), torch.tensor(rng.permutation(points))
+        found.append(float(stratified_energy(z, p, pairs_within(one, z, most=most))))
+    error = np.std(found, ddof=1) / len(found) ** 0.5
+    assert np.mean(found) == pytest.approx(slow_energy(query, points, one), abs=5 * error + 1e-9)
 
 
 @given(st.integers(0, 2**31))
@@ -53,15 +72,12 @@ def test_strata_do_not_see_each_other(seed):
     stratum = np.repeat([0, 1], 5)
     away = np.where(stratum[:, None] == 1, 100.0, 0.0)
 
-    def energy(q, p):
-        return float(stratified_energy(torch.tensor(q), torch.tensor(p), torch.tensor(stratum)))
-
-    assert energy(query + away, points + away) == pytest.approx(energy(query, points), abs=1e-5)
+    assert energy(query + away, points + away, stratum) == pytest.approx(energy(query, points, stratum), abs=1e-9)
 
 
 def test_gradient_of_coinciding_cells_is_finite():
     query = torch.zeros(6, 3, requires_grad=True)
-    stratified_energy(query, torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)).backward()
+    stratified_energy(query, torch.zeros(6, 3), pairs_within(np.zeros(6, np.int64), query)).backward()
     assert query.grad is not None and bool(query.grad.isfinite().all())
 
 

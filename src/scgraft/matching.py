@@ -18,7 +18,15 @@ from torch import Tensor
 from scgraft.adam import Adam, cosine
 from scgraft.model import embed_cells
 from scgraft.neighbors import nearest
-from scgraft.objective import Atlas, column_penalty, mixture_log_density, mixture_tensors, stratified_energy
+from scgraft.objective import (
+    Atlas,
+    Pairs,
+    column_penalty,
+    mixture_log_density,
+    mixture_tensors,
+    pairs_within,
+    stratified_energy,
+)
 from scgraft.transfer import neighbour_vote
 from scgraft.values import FitConfig
 
@@ -207,15 +215,15 @@ def mean_and_error(difference: np.ndarray) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What the next steps compare: cells, the atlas points drawn for them, and their strata, each (steps, size) on the device."""
+class Draw:
+    """What a step compares: cells and the atlas points drawn for them, (size,) on the device, and which with which."""
 
     cells: Tensor
     points: Tensor
-    strata: Tensor
+    pairs: Pairs
 
 
-def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator, *, far: bool) -> Draws:
+def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator, *, far: bool) -> list[Draw]:
     """Cells of the next steps, a cluster near each of them, and an atlas point from it."""
     cluster, n = scene.atlas.cluster, len(scene.codes)
     index = np.stack([rng.permutation(n)[: step_size(scene.codes)] for _ in range(steps)])
@@ -229,8 +237,9 @@ def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator
     first = np.cumsum(count) - count
     points = order[first[near] + (rng.random(index.shape) * count[near]).astype(np.int64)]
     strata = scene.codes[index].astype(np.int64) * len(count) + near
-    device = scene.cells.product.device
-    return Draws(*(torch.from_numpy(a).to(device) for a in (index, points, strata)))
+    like = scene.cells.product
+    there = (torch.from_numpy(array).to(like.device) for array in (index, points))
+    return [Draw(c, p, pairs_within(s, like)) for c, p, s in zip(*there, strata, strict=True)]
 
 
 def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
@@ -249,12 +258,11 @@ def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool)
         latents = scene.latents({name: row.detach() for name, row in rows.items()})
         if not np.isfinite(latents).all():
             break
-        some = min(UPDATE_EVERY, steps - first)
-        draws = draw(scene, latents, some, rng, far=far)
-        for i in range(some):
-            moved, _ = scene.model.encode(scene.cells.take(draws.cells[i]), {**scene.fixed, **rows})
-            energy = stratified_energy(moved, there[draws.points[i]], draws.strata[i])
+        draws = draw(scene, latents, min(UPDATE_EVERY, steps - first), rng, far=far)
+        for step, drawn in enumerate(draws, first + 1):
+            moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
+            energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
             loss = energy / scale + column_penalty(rows, scene.prior) / strength
             gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
-            adam.step(gradients, cosine(config.learning_rate, first + i + 1, steps))
+            adam.step(gradients, cosine(config.learning_rate, step, steps))
     return {name: row.detach() for name, row in rows.items()}

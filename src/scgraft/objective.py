@@ -34,6 +34,7 @@ COMPONENTS = 100
 CELLS_PER_COMPONENT = 15
 ROUNDS = 20
 CLUSTERED_CELLS = 5000
+PARTNERS = 32  # cells of its stratum that a cell is compared with in a step; the next step draws others
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,41 @@ def _k_means(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return label
 
 
-def stratified_energy(query: Tensor, points: Tensor, stratum: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of cells of one stratum: positions `left` and `right` (P,), weights of their distances `across` and `within` (P,).
+
+    A cell is paired with itself too: with the point that was drawn for it. A cell that is alone in its stratum is in no pair.
+    """
+
+    left: Tensor
+    right: Tensor
+    across: Tensor
+    within: Tensor
+
+
+def pairs_within(stratum: np.ndarray, like: Tensor, *, most: int = PARTNERS) -> Pairs:
+    """Pairs of cells (n,) of the same stratum, on the device of `like` and of its type.
+
+    Each cell with itself and those that follow it in its stratum, round the end: all of them, or `most` where there are more.
+    """
+    import torch
+
+    order = np.argsort(stratum, kind="stable")
+    _, first, size = np.unique(stratum[order], return_index=True, return_counts=True)
+    first, size = np.repeat(first, size), np.repeat(size, size)  # of each cell's stratum, in this order
+    number = np.where(size > 1, np.minimum(size, most), 0)
+    left = np.repeat(np.arange(len(order)), number)
+    ahead = np.arange(len(left)) - np.repeat(np.cumsum(number) - number, number)
+    right = first[left] + (left - first[left] + ahead) % size[left]
+    across, within = 2 / number[left], (ahead > 0) / (number[left] - 1)
+    return Pairs(
+        *(torch.from_numpy(order[at]).to(like.device) for at in (left, right)),
+        *(torch.from_numpy(weight).to(like) for weight in (across, within)),
+    )
+
+
+def stratified_energy(query: Tensor, points: Tensor, pairs: Pairs) -> Tensor:
     """Energy distance within strata, without bias, averaged over the cells; up to a term that does not move with `query`.
 
     Parameters
@@ -104,21 +139,20 @@ def stratified_energy(query: Tensor, points: Tensor, stratum: Tensor) -> Tensor:
         Latents (n, d).
     points
         Reference points (n, d), one drawn for each cell from its stratum.
-    stratum
-        Stratum of each cell and of its point, (n,) integers. A cell that is alone in its stratum counts for nothing.
+    pairs
+        Cells of the same stratum, from :func:`pairs_within`.
 
     Notes
     -----
-    A step costs two n x n tables of distances. Only cells of one stratum are compared, so a cell is never drawn towards
+    A step costs the distances of these pairs. Only cells of one stratum are compared, so a cell is never drawn towards
     another type because the query holds more or fewer of them than the reference.
     """
     import torch
 
-    same = stratum[:, None] == stratum[None]
-    size = same.sum(1, keepdim=True)
-    crossed = same * (size > 1) / size
-    own = same.fill_diagonal_(False) / (size - 1).clamp(min=1)
-    return (2 * crossed * torch.cdist(query, points) - own * torch.cdist(query, query)).sum() / len(query)
+    cell, other = query.index_select(0, pairs.left), query.index_select(0, pairs.right)
+    across = pairs.across @ torch.linalg.vector_norm(cell - points.index_select(0, pairs.right), dim=1)
+    within = pairs.within @ torch.linalg.vector_norm(cell - other, dim=1)
+    return (across - within) / len(query)
 
 
 def column_penalty(rows: Mapping[str, Tensor], prior: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
