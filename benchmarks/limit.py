@@ -127,7 +127,7 @@ def main() -> None:
     parameters = {name: row.clone().requires_grad_() for name, row in made.start.items()}
 
     def step() -> None:
-        loss = made.loss(made.batch(index, where), parameters, made.noise(BATCH, generator))
+        loss = made.loss(made.batch(index, where), parameters, made.noise(BATCH, generator), value=False)
         torch.autograd.grad(loss, list(parameters.values()))
 
     graft = scgraft.fit(reference, query, scgraft.FitConfig(epochs=0))

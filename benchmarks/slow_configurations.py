@@ -81,7 +81,7 @@ def prepare(options: dict):
     parameters = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
 
     def step() -> None:
-        loss = problem.loss(problem.batch(index, where), parameters, problem.noise(BATCH, generator))
+        loss = problem.loss(problem.batch(index, where), parameters, problem.noise(BATCH, generator), value=False)
         torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
 
     step()

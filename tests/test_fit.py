@@ -66,6 +66,9 @@ def test_likelihood_by_hand_equals_autograd_in_float64(seed, kind, n, genes):
     found = torch.autograd.grad((fast * factor).sum(), [h, library])
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-7, atol=1e-9 * float(b.abs().max() + 1))
+    alone = counts_log_likelihood(h, library, stored(x, constant), layer, value=False)
+    for a, b in zip(torch.autograd.grad((alone * factor).sum(), [h, library]), found, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_blocks_of_the_likelihood_do_not_change_it(monkeypatch):

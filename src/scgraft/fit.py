@@ -25,7 +25,7 @@ from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
 from scgraft.objective import Atlas, atlas_of, mixture_tensors, objective_named
-from scgraft.slots import column_prior, start_rows
+from scgraft.slots import column_prior, library_prior_rows, start_rows
 from scgraft.transfer import reference_classes
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
 
@@ -102,6 +102,8 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
         matched = match(problem, atlas, prior, labels_of(reference, atlas, config))
         left = {name: row for name, row in start.items() if name not in matched.rows}
         problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
+    if objective == "match":
+        problem = with_posteriors(problem)
     outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
     new = outcome.rows if matched is None else {**matched.rows, **outcome.rows}
     fitted = rows | {name: row.cpu().numpy() for name, row in new.items()}
@@ -195,22 +197,6 @@ def reason_to_skip(trainable: list[Slot], levels: Mapping[str, tuple[str, ...]],
     return None
 
 
-def library_prior_rows(query: Query, slots: tuple[Slot, ...], n_new: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Mean and variance of the log library size in each new batch, where the model has a prior on it."""
-    own = [s for s in slots if s.init == "data" and n_new.get(s.covariate)]
-    if not own:
-        return {}
-    log_total = np.log(np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel())
-    first = len(query.levels[BATCH]) - n_new[BATCH]
-    groups = [log_total[query.codes[:, 0] == code] for code in range(first, len(query.levels[BATCH]))]
-    groups = [g if len(g) else log_total for g in groups]
-    means = np.array([[g.mean() for g in groups]], np.float32)
-    # A batch of one cell has no spread of its own: the whole query's is used.
-    spread = [g.var() if len(g) > 1 else max(float(log_total.var()), 1e-2) for g in groups]
-    variances = np.array([spread], np.float32)
-    return {s.name: means if s.key.endswith("means") else variances for s in own}
-
-
 def choose_cells(query: Query, config: FitConfig) -> tuple[np.ndarray, np.ndarray]:
     """Cells to fit on and cells held out, each new batch at most ``config.fit_cells`` of them (seeded)."""
     rng = np.random.default_rng(config.seed)
@@ -249,9 +235,9 @@ class Problem:
         like = self.cells.product
         return torch.randn(n, self.model.noise_width, generator=generator, dtype=like.dtype, device=like.device)
 
-    def loss(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor) -> Tensor:
-        """Mean loss of the cells, in nats per cell."""
-        terms = self.model.terms(batch, {**self.fixed, **rows}, noise)
+    def loss(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor, *, value: bool = True) -> Tensor:
+        """Mean loss of the cells, in nats per cell; without `value` a number with its gradient."""
+        terms = self.model.terms(batch, {**self.fixed, **rows}, noise, value=value)
         return objective_named(self.config.objective)(terms, self.config.kl_weight, self.prior).mean()
 
 
@@ -281,6 +267,13 @@ def make_problem(
         levels=tuple(query.levels[BATCH]),
         codes=query.codes[:, 0],
     )
+
+
+def with_posteriors(problem: Problem) -> Problem:
+    """The problem of columns that do not move the latents: these are computed once, and nothing looks at their prior."""
+    with torch.no_grad():
+        posterior = problem.model.encode(problem.cells, problem.fixed)
+    return replace(problem, model=problem.model.autoencoder, cells=replace(problem.cells, posterior=posterior))
 
 
 @dataclass(frozen=True)
@@ -318,7 +311,7 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     steps = progress_bar(total, config.progress)
     for step in steps(range(1, total + 1)):
         batch = problem.batch(order[step - 1], order_there[step - 1])
-        loss = problem.loss(batch, rows, problem.noise(size, generator))
+        loss = problem.loss(batch, rows, problem.noise(size, generator), value=False)
         gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
         adam.step(gradients, cosine(config.learning_rate, step, total))
         if step % EVALUATE_EVERY and step != total:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from scgraft.values import Slot
+from scgraft.values import BATCH, Query, Slot
 
 Weights = Mapping[str, np.ndarray]
 
@@ -200,3 +200,19 @@ def numbers_per_level(weights: Weights, slots: Iterable[Slot], covariate: str) -
         for s in slots
         if s.covariate == covariate and s.trainable
     )
+
+
+def library_prior_rows(query: Query, slots: tuple[Slot, ...], n_new: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Mean and variance of the log library size in each new batch, where the model has a prior on it."""
+    own = [s for s in slots if s.init == "data" and n_new.get(s.covariate)]
+    if not own:
+        return {}
+    log_total = np.log(np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel())
+    first = len(query.levels[BATCH]) - n_new[BATCH]
+    groups = [log_total[query.codes[:, 0] == code] for code in range(first, len(query.levels[BATCH]))]
+    groups = [g if len(g) else log_total for g in groups]
+    means = np.array([[g.mean() for g in groups]], np.float32)
+    # A batch of one cell has no spread of its own: the whole query's is used.
+    spread = [g.var() if len(g) > 1 else max(float(log_total.var()), 1e-2) for g in groups]
+    variances = np.array([spread], np.float32)
+    return {s.name: means if s.key.endswith("means") else variances for s in own}

@@ -25,7 +25,7 @@ from torch.nn.functional import logsigmoid
 from scgraft.nn import likelihoods
 from scgraft.nn.stored import StoredCounts
 
-BLOCK_ENTRIES = 200_000  # entries of a work array: a few of them stay in a core's cache
+BLOCK_ENTRIES = 400_000  # entries of a work array: the few there are stay in a core's share of the cache
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,27 @@ class OutputLayer:
     dropout_bias: Tensor | None = None
 
 
-def counts_log_likelihood(h: Tensor, library: Tensor, counts: StoredCounts, layer: OutputLayer) -> Tensor:
-    """Log-likelihood of the counts of each cell, (n,), differentiable by `h` (n, H) and `library` (n, 1)."""
-    result: Tensor = _CountsLogLikelihood.apply(h, library, counts, layer)  # type: ignore[no-untyped-call]
+def counts_log_likelihood(
+    h: Tensor, library: Tensor, counts: StoredCounts, layer: OutputLayer, *, value: bool = True
+) -> Tensor:
+    """Log-likelihood of the counts of each cell, (n,), differentiable by `h` (n, H) and `library` (n, 1).
+
+    Without `value` it is zero, with the gradient of the log-likelihood: a step of a fit needs no logarithm of a mean.
+    """
+    result: Tensor = _CountsLogLikelihood.apply(h, library, counts, layer, value)  # type: ignore[no-untyped-call]
     return result
 
 
 class _CountsLogLikelihood(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, library: Tensor, counts: StoredCounts, layer: OutputLayer) -> Tensor:
+    def forward(ctx: Any, h: Tensor, library: Tensor, counts: StoredCounts, layer: OutputLayer, value: bool) -> Tensor:
         """The value, and while the means are at hand its gradient: there is no second pass over the genes."""
         n, n_genes = len(h), len(layer.bias)
         rows = n if h.is_cuda else max(1, min(n, BLOCK_ENTRIES // n_genes))
         work = Work(*(h.new_empty(rows, n_genes) for _ in range(2 if layer.dropout_weight is None else 4)))
         result = Result(
-            h.new_empty(n), *((torch.empty_like(h), h.new_empty(n, 1)) if any(ctx.needs_input_grad) else ())
+            h.new_empty(n) if value else None,
+            *((torch.empty_like(h), h.new_empty(n, 1)) if any(ctx.needs_input_grad) else ()),
         )
         for start in range(0, n, rows):
             part = slice(start, min(start + rows, n))
@@ -68,13 +74,13 @@ class _CountsLogLikelihood(torch.autograd.Function):
             )
         if result.by_h is not None:
             ctx.save_for_backward(result.by_h, result.by_library)
-        return result.value
+        return h.new_zeros(n) if result.value is None else result.value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
         by_h, by_library = ctx.saved_tensors
-        return by_h * grad[:, None], by_library * grad[:, None], None, None
+        return by_h * grad[:, None], by_library * grad[:, None], None, None, None
 
 
 class Work(NamedTuple):
@@ -91,9 +97,9 @@ class Work(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Where a block writes: the value (n,), and its gradient by `h` (n, H) and by the log library size (n, 1)."""
+    """Where a block writes what is asked for: the value (n,), its gradient by `h` (n, H) and by the log library size (n, 1)."""
 
-    value: Tensor
+    value: Tensor | None = None
     by_h: Tensor | None = None
     by_library: Tensor | None = None
 
@@ -111,29 +117,33 @@ def _block(
     mean.mul_(total)
     stored_mean = _stored(mean, counts)
     eps = likelihoods.EPS if theta is not None else torch.finfo(h.dtype).tiny
-    value = torch.log(stored_mean + eps)
     slope = stored_mean / (stored_mean + eps)  # of log(mu + e) by log mu
-    inflation = None
+    stored_inverse, inflation = None, None
     if theta is None:
-        torch.sum(mean, dim=1, out=out.value).neg_()
+        if out.value is not None:
+            torch.sum(mean, dim=1, out=out.value).neg_()
         torch.neg(mean, out=other)
     else:
         shifted = theta + eps
         zero = other if work.zero is None else work.zero
-        torch.div(mean, shifted, out=zero).log1p_().mul_(theta).neg_()  # log-probability of no count
-        if layer.dropout_weight is None:
+        if out.value is not None or layer.dropout_weight is not None:
+            torch.div(mean, shifted, out=zero).log1p_().mul_(theta).neg_()  # log-probability of no count
+        if out.value is not None and layer.dropout_weight is None:
             torch.sum(zero, dim=1, out=out.value)
         torch.add(mean, shifted, out=other).reciprocal_()
         stored_inverse = _stored(other, counts)
-        value += torch.log(stored_inverse)
         slope.addcmul_(stored_mean, stored_inverse, value=-1.0)
-        other.mul_(mean).mul_(theta).neg_()
+        other.mul_(mean).mul_(-theta)
         if layer.dropout_weight is not None:
             inflation = _inflate(h, counts, layer, work, out)
-    value *= counts.value
-    if inflation is not None:
-        value += inflation
-    out.value.add_(counts.sum(value)).add_(counts.constant)
+    if out.value is not None:
+        log_ratio = torch.log(stored_mean + eps)
+        if stored_inverse is not None:
+            log_ratio += torch.log(stored_inverse)
+        per_count = log_ratio * counts.value
+        if inflation is not None:
+            per_count += inflation
+        out.value.add_(counts.sum(per_count)).add_(counts.constant)
     if out.by_h is None or out.by_library is None:
         return
     other.view(-1).scatter_add_(0, counts.position, slope.mul_(counts.value))
@@ -144,17 +154,18 @@ def _block(
         out.by_h.addmm_(work.zero, layer.dropout_weight)
 
 
-def _inflate(h: Tensor, counts: StoredCounts, layer: OutputLayer, work: Work, out: Result) -> Tensor:
-    """Zero inflation of a block: its value, `other` weighted, `zero` the gradient by pi; what stored counts add."""
+def _inflate(h: Tensor, counts: StoredCounts, layer: OutputLayer, work: Work, out: Result) -> Tensor | None:
+    """Zero inflation of a block: its value, `other` weighted, `zero` the gradient by pi; what stored counts add to the value."""
     assert work.zero is not None and work.pi is not None
     assert layer.dropout_weight is not None and layer.dropout_bias is not None
-    pi, log_odds = work.pi, work.zero
+    pi, log_odds, stored = work.pi, work.zero, None
     torch.addmm(layer.dropout_bias, h, layer.dropout_weight.T, out=pi)
     log_odds.sub_(pi)  # of a zero being a count rather than inflation
-    nothing = torch.zeros((), dtype=pi.dtype, device=pi.device)
-    torch.sum(torch.logaddexp(log_odds, nothing), dim=1, out=out.value)
-    out.value.sub_(torch.logaddexp(-pi, nothing).sum(dim=1))
-    stored = logsigmoid(_stored(log_odds, counts))
+    if out.value is not None:
+        nothing = torch.zeros((), dtype=pi.dtype, device=pi.device)
+        torch.sum(torch.logaddexp(log_odds, nothing), dim=1, out=out.value)
+        out.value.sub_(torch.logaddexp(-pi, nothing).sum(dim=1))
+        stored = logsigmoid(_stored(log_odds, counts))
     log_odds.sigmoid_().view(-1).index_fill_(0, counts.position, 1.0)
     work.other.mul_(log_odds)
     torch.sub(pi.neg_().sigmoid_(), log_odds, out=log_odds)

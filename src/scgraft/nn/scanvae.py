@@ -70,13 +70,18 @@ class Scanvae:
         h = z if self.classifier_stack is None else self.classifier_stack(z, z.new_zeros(len(z), 0).long(), {})
         return self.classifier(h)
 
-    def terms(self, cells: Cells, rows: Rows, noise: Tensor) -> Terms:
+    @property
+    def autoencoder(self) -> Vae:
+        """The model without its classifier and its second latent."""
+        return self.vae
+
+    def terms(self, cells: Cells, rows: Rows, noise: Tensor, *, value: bool = True) -> Terms:
         """Terms of the negative ELBO of unlabelled cells, with one draw from each posterior.
 
         The encoder's columns move every term; the decoder's columns only the likelihood of the counts. The
         classifier and the second latent are frozen, but the gradient of the first latent goes through them.
         """
-        first = self.vae.terms(cells, rows, noise[:, : self.vae.noise_width])
+        first = self.vae.terms(cells, rows, noise[:, : self.vae.noise_width], value=value)
         z1, n, n_labels, width = first.sample, len(first.sample), self.n_labels, self.hyper.n_latent
         probability = torch.softmax(self.classify(z1), dim=-1)
         labels = torch.arange(n_labels, device=z1.device).repeat_interleave(n)

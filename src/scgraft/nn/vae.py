@@ -33,6 +33,7 @@ class Cells:
 
     `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
     `labels` codes or -1 (n,). `counts`, where a likelihood is needed, are the stored raw counts, or dense ones (n, G).
+    `posterior`, where nothing that is trained moves it, is mean and variance of the latent, each (n, d), computed once.
     """
 
     product: Tensor
@@ -42,6 +43,7 @@ class Cells:
     size_factor: Tensor | None = None
     labels: Tensor | None = None
     counts: Tensor | StoredCounts | None = None
+    posterior: tuple[Tensor, Tensor] | None = None
 
     def take(self, index: Tensor, counts: Tensor | StoredCounts | None = None) -> Cells:
         """A subset of the cells, with their counts."""
@@ -53,6 +55,7 @@ class Cells:
             None if self.size_factor is None else self.size_factor[index],
             None if self.labels is None else self.labels[index],
             counts,
+            None if self.posterior is None else (self.posterior[0][index], self.posterior[1][index]),
         )
 
 
@@ -188,7 +191,7 @@ class Vae:
             per_count = likelihoods.log_counts_constant(value, theta)
         return store_counts(counts, per_count, like)
 
-    def _counts_term(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Tensor:
+    def _counts_term(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows, *, value: bool) -> Tensor:
         """Minus the log-likelihood of the counts, (n,)."""
         counts = cells.counts
         assert counts is not None
@@ -204,7 +207,7 @@ class Vae:
             None if dropout is None else dropout.weight,
             None if dropout is None else dropout.bias,
         )
-        return -counts_log_likelihood(h, library, counts, layer)
+        return -counts_log_likelihood(h, library, counts, layer, value=value)
 
     def _theta(self, h: Tensor, cells: Cells, rows: Rows) -> Tensor | None:
         if self.dispersion_decoder is not None:
@@ -246,10 +249,18 @@ class Vae:
         """Standard normal numbers that `terms` needs for each cell."""
         return self.hyper.n_latent + int(self.hyper.models_library)
 
-    def terms(self, cells: Cells, rows: Rows, noise: Tensor) -> Terms:
-        """Terms of the negative ELBO with one draw from the posterior, given by standard normal `noise` (n, width)."""
+    @property
+    def autoencoder(self) -> Vae:
+        """The model without what other families add to it."""
+        return self
+
+    def terms(self, cells: Cells, rows: Rows, noise: Tensor, *, value: bool = True) -> Terms:
+        """Terms of the negative ELBO with one draw from the posterior, given by standard normal `noise` (n, width).
+
+        Without `value` only their gradient is to be relied on, see :func:`scgraft.nn.output.counts_log_likelihood`.
+        """
         assert cells.counts is not None
-        mean, variance = self.encode(cells, rows)
+        mean, variance = cells.posterior or self.encode(cells, rows)
         sample = mean + variance.sqrt() * noise[:, : self.hyper.n_latent]
         library, kl_library = cells.library, torch.zeros_like(mean[:, 0])
         if self.hyper.models_library:
@@ -257,7 +268,7 @@ class Vae:
             library = library_mean + library_variance.sqrt() * noise[:, -1:]
             kl_library = self.kl_library(library_mean, library_variance, cells, rows)
         kl = likelihoods.kl_normal(mean, variance, 0.0, 1.0).sum(-1)
-        counts = self._counts_term(self.latent(sample), library, cells, rows)
+        counts = self._counts_term(self.latent(sample), library, cells, rows, value=value)
         return Terms(counts, torch.zeros_like(kl), kl, kl_library, sample, mean, variance)
 
 
