@@ -24,6 +24,7 @@ from scgraft.errors import NoLabels
 from scgraft.levels import check_base
 from scgraft.metrics import ClassMetrics, ModelMetrics
 from scgraft.model import build, graft_rows, pick_device
+from scgraft.products import fast_products
 from scgraft.values import Graft, Reference, level_name
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _pair_statistics(
     model, rows = build(reference, where), graft_rows(graft, where)
     block, n_genes = 256, len(reference.schema.genes)
     sums = {name: np.zeros(n_genes) for name in ("up", "down", "change", "square", "query", "reference")}
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(where, exact=True):
         for start in range(0, n_pairs, block):
             n = min(block, n_pairs - start)
             chosen = random.integers(len(codes), size=n)

@@ -16,6 +16,7 @@ from scgraft.errors import GenesNotFound, UnknownBatch, UnsupportedModel
 from scgraft.levels import check_base
 from scgraft.model import build, graft_rows, pick_device
 from scgraft.nn.vae import Cells, Expression
+from scgraft.products import fast_products
 from scgraft.values import BATCH, Graft, Reference
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def normalized_expression(
     check_base(reference, graft)
     generator = torch.Generator().manual_seed(seed)
     columns = torch.as_tensor(keep, device=where)
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(where, exact=True):
         for block, inputs in _blocks(cells, where):
             total = torch.zeros(1, device=where)
             draws = list(_draws(cells.take(block), n_samples, generator, where))

@@ -25,6 +25,7 @@ from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
 from scgraft.objective import Atlas, atlas_of, mixture_tensors, objective_named
+from scgraft.products import fast_products
 from scgraft.slots import column_prior, library_prior_rows, start_rows
 from scgraft.transfer import reference_classes
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
@@ -311,8 +312,9 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     steps = progress_bar(total, config.progress)
     for step in steps(range(1, total + 1)):
         batch = problem.batch(order[step - 1], order_there[step - 1])
-        loss = problem.loss(batch, rows, problem.noise(size, generator), value=False)
-        gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+        with fast_products(device, exact=False):
+            loss = problem.loss(batch, rows, problem.noise(size, generator), value=False)
+            gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
         adam.step(gradients, cosine(config.learning_rate, step, total))
         if step % EVALUATE_EVERY and step != total:
             continue

@@ -16,6 +16,7 @@ from scgraft.align import align
 from scgraft.errors import QueryError
 from scgraft.model import build, pick_device
 from scgraft.nn.vae import Cells
+from scgraft.products import fast_products
 from scgraft.values import BATCH, Alignment, Query, Reference, level_name
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def decode_block(model: Vae | Scanvae, base: Query, z: np.ndarray, library: np.n
     """The decoder's output for a block of cells with latent `z` (n, d) and library size (n,), reference batches only."""
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(exact=True):
         cells = as_cells(base, library, rows)
         return model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
 

@@ -27,6 +27,7 @@ from scgraft.objective import (
     pairs_within,
     stratified_energy,
 )
+from scgraft.products import fast_products
 from scgraft.transfer import neighbour_vote
 from scgraft.values import FitConfig
 
@@ -260,9 +261,10 @@ def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool)
             break
         draws = draw(scene, latents, min(UPDATE_EVERY, steps - first), rng, far=far)
         for step, drawn in enumerate(draws, first + 1):
-            moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
-            energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
-            loss = energy / scale + column_penalty(rows, scene.prior) / strength
-            gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+            with fast_products(there.device, exact=False):
+                moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
+                energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
+                loss = energy / scale + column_penalty(rows, scene.prior) / strength
+                gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
             adam.step(gradients, cosine(config.learning_rate, step, steps))
     return {name: row.detach() for name, row in rows.items()}

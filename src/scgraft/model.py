@@ -11,6 +11,7 @@ import torch
 
 from scgraft.families import family_of
 from scgraft.nn.vae import Cells
+from scgraft.products import fast_products
 from scgraft.values import Graft, Query, Reference
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def take_cells(query: Query, index: np.ndarray | slice) -> Query:
 
 def embed_cells(model: Vae | Scanvae, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and variance (n, d) float32 of cells whose first product is at hand."""
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(cells.product.device, exact=True):
         mean, variance = model.encode(cells, rows)
         return mean.float().cpu().numpy(), variance.float().cpu().numpy()
 

@@ -51,6 +51,8 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     """
     import torch
 
+    from scgraft.products import fast_products
+
     n, d = points.shape
     k = min(k, n)
     wanted = min(k + SPARE, n)
@@ -65,7 +67,8 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries), BLOCK):
         block = slice(start, start + BLOCK)
-        candidates = _candidates(q[block], grouped, tiles, wanted)
+        with fast_products(exact=True):
+            candidates = _candidates(q[block], grouped, tiles, wanted)
         difference = exact[candidates] - queries[block, None, :]
         square = np.einsum("mkd,mkd->mk", difference, difference)
         order = np.lexsort((candidates, square), axis=1)[:, :k]
