@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from scgraft.products import fast_products
+
 GENES, HIDDEN, LATENT, LAYERS, BATCH, CELLS, DENSITY = 3000, 128, 20, 3, 64, 20_000, 0.1
 
 
@@ -36,9 +38,12 @@ def machine() -> dict[str, float]:
     large, copy = torch.rand(2**26), torch.empty(2**26)
     x = torch.rand(BATCH, GENES) + 0.1
     n = BATCH * GENES
+    with fast_products(exact=True):
+        gemm, small_gemm = best(lambda: torch.mm(h, weight.T, out=out)), best(lambda: torch.mm(small, square))
     return {
-        "gemm": 2 * n * HIDDEN / best(lambda: torch.mm(h, weight.T, out=out)),
-        "small gemm": 2 * BATCH * HIDDEN**2 / best(lambda: torch.mm(small, square)),
+        "gemm": 2 * n * HIDDEN / gemm,
+        "small gemm": 2 * BATCH * HIDDEN**2 / small_gemm,
+        "MKL": 2 * n * HIDDEN / best(lambda: torch.mm(h, weight.T, out=out)),
         "memory": 2 * 4 * 2**26 / best(lambda: copy.copy_(large)),
         "cache": 2 * 4 * n / best(lambda: out.copy_(x)),
         "softmax": best(lambda: torch.softmax(x, 1, out=out)) / n,
@@ -50,12 +55,12 @@ def machine() -> dict[str, float]:
 def step_floor(rates: dict[str, float]) -> dict[str, float]:
     """Seconds of one step (BATCH cells), by kind of work, at the machine's rates."""
     n, stored = BATCH * GENES, int(BATCH * GENES * DENSITY)
-    passes = 8  # dense arrays read and written once each, in the cache: mean, 1/(mean + theta), its products, gradient
+    passes = 6  # dense arrays read and written once each, in the cache: mean, mean + theta, its products, gradient
     layers = 2 * LAYERS - 1  # the first layer of the encoder is cached
     return {
         "output layer, forward and gradient of its input": 2 * 2 * n * HIDDEN / rates["gemm"],
         "hidden layers, forward and back": layers * 2 * 2 * BATCH * HIDDEN**2 / rates["small gemm"],
-        "softmax, log1p, reciprocal": n * (rates["softmax"] + rates["log1p"] + rates["reciprocal"]),
+        "softmax, reciprocal": n * (rates["softmax"] + rates["reciprocal"]),
         "elementwise passes in the cache": passes * 2 * 4 * n / rates["cache"],
         "stored counts from memory": stored * 12 / rates["memory"],
     }
@@ -115,7 +120,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rates = machine()
     print(
-        f"GEMM {rates['gemm'] / 1e9:.0f} GFLOP/s (output layer), {rates['small gemm'] / 1e9:.0f} (hidden layers); ",
+        f"GEMM {rates['gemm'] / 1e9:.0f} GFLOP/s (output layer), {rates['small gemm'] / 1e9:.0f} (hidden layers), "
+        f"{rates['MKL'] / 1e9:.0f} by MKL; ",
         end="",
     )
     print(f"copy {rates['memory'] / 1e9:.1f} GB/s (memory), {rates['cache'] / 1e9:.0f} GB/s (cache); ", end="")
@@ -127,8 +133,9 @@ def main() -> None:
     parameters = {name: row.clone().requires_grad_() for name, row in made.start.items()}
 
     def step() -> None:
-        loss = made.loss(made.batch(index, where), parameters, made.noise(BATCH, generator), value=False)
-        torch.autograd.grad(loss, list(parameters.values()))
+        with fast_products(exact=False):
+            loss = made.loss(made.batch(index, where), parameters, made.noise(BATCH, generator), value=False)
+            torch.autograd.grad(loss, list(parameters.values()))
 
     graft = scgraft.fit(reference, query, scgraft.FitConfig(epochs=0))
     measured = {
