@@ -246,7 +246,7 @@ def test_the_less_is_explained_the_more_novel(seed, size):
     graph = QueryGraph(np.arange(80), np.stack([rng.choice(part, 15) for part in parts]), group.astype(int))
     typical = []
     for strength in (1.0, 2.0, 4.0, 8.0):
-        score = novelty_score(
+        score, _ = novelty_score(
             residual + strength * group[:, None] * shared, graph, np.zeros(80, int), np.ones(40, bool)
         )
         typical.append(score[group].mean())
@@ -258,8 +258,9 @@ def test_novelty_is_about_one_where_the_model_is_right():
     cells = generate(reference, np.arange(300))
     latent = scgraft.embed(reference, cells)
     graph = query_graph(cells.counts)
-    score = novelty_score(residuals(reference, cells, None, latent), graph, cells.codes[:, 0], np.ones(40, bool))
-    assert 0.3 < np.median(score) < 3
+    residual = residuals(reference, cells, None, latent)
+    score, misfit = novelty_score(residual, graph, cells.codes[:, 0], np.ones(40, bool))
+    assert 0.3 < np.median(score) < 3 and 0.3 < misfit < 3
 
 
 def test_graph_of_duplicates_and_of_two_kinds():

@@ -20,7 +20,7 @@ from scgraft.fit import fit
 from scgraft.generate import reference_cells, reference_codes
 from scgraft.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.neighbors import nearest
-from scgraft.novelty import distance_to, misfit, novelty_score, residuals
+from scgraft.novelty import distance_to, novelty_score, residuals
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.transfer import K, blend, neighbour_vote, reference_classes
 from scgraft.values import BATCH, FitConfig, Graft, Latent, Query, Reference
@@ -107,9 +107,9 @@ def hold_out(
     graph = query_graph(query.counts, seed=seed)
     residual = residuals(rest, query, graft, latent)[graph.anchors]
     every = np.ones(residual.shape[1], bool)
-    score = novelty_score(residual, graph, query.codes[:, 0], every)
+    score, misfit = novelty_score(residual, graph, query.codes[:, 0], every)
     kept = np.flatnonzero(~members)
-    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit(residual, graph, every))
+    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit)
 
 
 def as_new_batches(query: Query, reference: Reference) -> Query:

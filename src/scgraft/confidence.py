@@ -99,7 +99,10 @@ class Novelty:
     Parameters
     ----------
     score
-        (n,) float32: squared mean residual of the cell and its nearest query cells, 1 where the model is right.
+        (n,) float32: squared mean residual of the cell and its nearest query cells, 1 where the model is right, and
+        what the best explained half of a batch shares taken out.
+    misfit
+        Median over the cells before anything is taken out.
     threshold, distance_threshold
         Scores above the first are novel, and so are relative distances to the reference above the second.
     novel
@@ -115,6 +118,7 @@ class Novelty:
     """
 
     score: np.ndarray
+    misfit: float
     threshold: float
     distance_threshold: float
     novel: np.ndarray

@@ -79,8 +79,12 @@ def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
     return kept * rate, kept * variance + kept * (1 - kept) * rate**2
 
 
-def novelty_score(residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Novelty of each cell, (n,) float32: squared mean residual of its neighbours over what noise leaves.
+def novelty_score(
+    residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, present: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Novelty of each cell, (n,) float32: squared mean residual of its neighbours over what noise leaves; and the misfit.
+
+    The misfit is the median over the cells before anything is taken out: 1 where the model is right.
 
     Parameters
     ----------
@@ -102,18 +106,7 @@ def novelty_score(residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, pr
             best = own[np.argsort(first[own], kind="stable")[: len(own) // 2]]
             weight = np.bincount(graph.neighbours[best].ravel(), minlength=len(kept)).astype(np.float32)
             centres[int(code)] = weight @ kept / weight.sum()
-    return _shared(kept, graph, batch, centres)
-
-
-def misfit(residual: np.ndarray, graph: QueryGraph, present: np.ndarray) -> float:
-    """Median over cells of the squared mean residual before anything is taken out: 1 where the model is right."""
-    return float(np.median(_shared(_columns(residual, present), graph, np.zeros(0), {})))
-
-
-def misfit_of(reference: Reference, query: Query, graft: Graft | None, latent: Latent, graph: QueryGraph) -> float:
-    """The same, from a mapping."""
-    residual = residuals(reference, take_cells(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
-    return misfit(residual, graph, present_genes(reference, query))
+    return _shared(kept, graph, batch, centres), float(np.median(first))
 
 
 def present_genes(reference: Reference, query: Query) -> np.ndarray:
@@ -198,7 +191,7 @@ def find_novelty(
     residual = residuals(reference, take_cells(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
     present = present_genes(reference, query)
     batch = query.codes[:, 0]
-    score = novelty_score(residual, graph, batch, present)
+    score, misfit = novelty_score(residual, graph, batch, present)
     threshold, far = threshold_at(scaled_null(null, score), false_alarms / 2), float("inf")
     strength = score / threshold
     if null_distance is not None and len(null_distance):
@@ -211,7 +204,7 @@ def find_novelty(
     dossiers = tuple(
         _dossier(found, int(cluster)) for cluster in np.unique(graph.cluster) if _is_group(found, cluster, false_alarms)
     )
-    return Novelty(score, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
+    return Novelty(score, misfit, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from scgraft.embed import embed
 from scgraft.fit import fit
 from scgraft.measures import cluster_distance, cluster_preservation, numbers_of, vote_numbers
 from scgraft.neighbors import nearest
-from scgraft.novelty import misfit_of
 from scgraft.query_graph import QueryGraph
 from scgraft.transfer import K, neighbour_vote, reference_classes
 from scgraft.values import FitConfig, Graft, Labels, Latent, Query, Reference
@@ -55,7 +54,7 @@ def measure_quality(
     key = calibration.key
     assert reference.latent is not None
     distance, preservation = cluster_distance(reference.latent, latent), cluster_preservation(latent, graph)
-    value = numbers_of(distance, preservation, misfit_of(reference, query, graft, latent, graph))
+    value = numbers_of(distance, preservation, novelty.misfit)
     if key:
         value |= _vote_numbers(reference, key, latent, labels[key].votes["latent"], labels[key].votes["genes"])
     null = calibration.quality
