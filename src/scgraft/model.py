@@ -15,6 +15,8 @@ from scgraft.products import fast_products
 from scgraft.values import Graft, Query, Reference
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from scgraft.nn.scanvae import Scanvae
     from scgraft.nn.vae import Vae
 
@@ -60,13 +62,25 @@ def take_cells(query: Query, index: np.ndarray | slice) -> Query:
     """Some of a query's cells."""
     return replace(
         query,
-        counts=query.counts[index],
+        counts=_rows(query.counts, index),
         codes=query.codes[index],
         continuous=query.continuous[index],
         cells=query.cells[index],
         size_factor=None if query.size_factor is None else query.size_factor[index],
         label_codes=None if query.label_codes is None else query.label_codes[index],
     )
+
+
+def _rows(counts: csr_matrix, index: np.ndarray | slice) -> csr_matrix:
+    """Rows of a matrix; those from one to another are a view, as scipy would copy them."""
+    from scipy.sparse import csr_matrix
+
+    if not isinstance(index, slice) or index.step not in (None, 1):
+        return counts[index]
+    start, stop, _ = index.indices(counts.shape[0])
+    begin, end = counts.indptr[start], counts.indptr[stop]
+    parts = (counts.data[begin:end], counts.indices[begin:end], counts.indptr[start : stop + 1] - begin)
+    return csr_matrix(parts, shape=(stop - start, counts.shape[1]), copy=False)
 
 
 def embed_cells(model: Vae | Scanvae, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:

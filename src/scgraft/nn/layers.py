@@ -60,11 +60,10 @@ class Layer:
     layer_norm: bool
 
     def __call__(self, x: Tensor, codes: Tensor, rows: Rows) -> Tensor:
-        return self.finish(torch.nn.functional.linear(x, self.weight), codes, rows)
+        return self.finish(torch.nn.functional.linear(x, self.weight, self.bias), codes, rows)
 
-    def finish(self, product: Tensor, codes: Tensor, rows: Rows) -> Tensor:
-        """Everything after the product with the weight, so that a cached product can be passed in."""
-        h = product if self.bias is None else product + self.bias
+    def finish(self, h: Tensor, codes: Tensor, rows: Rows) -> Tensor:
+        """Everything after the product with the weight and the bias."""
         for table in self.tables:
             h = h + table(codes, rows)
         if self.scale is not None and self.shift is not None:
@@ -87,7 +86,8 @@ class Stack:
 
     def from_product(self, product: Tensor, codes: Tensor, rows: Rows) -> Tensor:
         """As ``self(x)`` where `product` is the first layer's ``x @ W.T``."""
-        h = self.layers[0].finish(product, codes, rows)
+        first = self.layers[0]
+        h = first.finish(product if first.bias is None else product + first.bias, codes, rows)
         for layer in self.layers[1:]:
             h = layer(h, codes, rows)
         return h

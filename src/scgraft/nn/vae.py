@@ -114,9 +114,9 @@ class Vae:
         device, dtype = self.gene_weight.device, self.gene_weight.dtype
         values = torch.as_tensor(np.log1p(counts.data) if self.hyper.log_variational else counts.data)
         return torch.nn.functional.embedding_bag(
-            torch.as_tensor(counts.indices.astype(np.int64)).to(device),
+            torch.as_tensor(counts.indices).to(device),
             self.gene_weight,
-            torch.as_tensor(counts.indptr.astype(np.int64)).to(device),
+            torch.as_tensor(counts.indptr.astype(counts.indices.dtype, copy=False)).to(device),
             mode="sum",
             per_sample_weights=values.to(device, dtype),
             include_last_offset=True,
