@@ -17,6 +17,7 @@ from trust_scores import auroc, scores
 import scgraft
 from scgraft.neighbors import nearest
 from scgraft.transfer import neighbour_vote, relative_distance
+from scgraft.trust import calibration_of
 
 SPLITS = {
     "technology": (
@@ -117,7 +118,7 @@ def measure_split(folder: Path) -> dict[str, dict[str, float]]:
     if (folder.parent / "cells.h5ad").exists():
         # The same model in a repository that kept its counts, as the peers had them.
         kept = replace(reference, adata_path=folder.parent / "cells.h5ad", minified=None)
-        made = scgraft.calibrate(kept, ["cell_type"])
+        made = calibration_of(kept, ["cell_type"])
         given = {"labels": ["cell_type"], "calibration": made, "graft": mapped.graft}
         whole = scgraft.map_query(kept, query, batch_key="batch", **given)
         other = whole.labels["cell_type"]

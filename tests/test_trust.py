@@ -13,12 +13,22 @@ from scipy.sparse import csr_matrix
 
 import scgraft
 from scgraft.calibrate import choose_folds, hold_out, subset
-from scgraft.classifier import log_normalised, logistic_regression, predict, train_classifier, training_cells
+from scgraft.calibration_store import cache_folder
+from scgraft.classifier import (
+    GENERATED,
+    STORED,
+    log_normalised,
+    logistic_regression,
+    predict,
+    train_classifier,
+    training_cells,
+)
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
 from scgraft.generate import generate, reference_cells
 from scgraft.novelty import distance_to, find_novelty, novelty_score, residuals
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.testing import TinyConfig, configs, tiny_query
+from scgraft.transfer import blend
 from scgraft.values import FitConfig, Latent
 from tiny import pair, reference_of
 
@@ -72,7 +82,7 @@ def test_logistic_regression_equals_scikit_learn():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 6)).astype(np.float32)
     true = (x @ rng.standard_normal((6, 3)) + rng.standard_normal((200, 3))).argmax(axis=1)
-    own = logistic_regression(x, true, np.zeros((3, 7), np.float32), iterations=500)
+    own = logistic_regression(x, true, np.zeros((3, 7), np.float32), penalty=0.003, iterations=500)
     theirs = LogisticRegression(C=0.003, max_iter=5000, tol=1e-8).fit(x, true)
     assert np.allclose(own[:, :-1], theirs.coef_, atol=2e-4)
 
@@ -82,6 +92,40 @@ def test_every_class_is_drawn(sizes, seed):
     codes = np.repeat(np.arange(len(sizes)), sizes)
     drawn = np.bincount(codes[training_cells(codes, seed)], minlength=len(sizes))
     assert (drawn >= 300).all() and drawn.sum() <= 5000 + 300 * len(sizes)
+
+
+def test_stored_cells_are_taken_once_but_a_hundred_of_every_class():
+    codes = np.repeat([0, 1], [7, 450])
+    drawn = codes[training_cells(codes, 0, STORED)]
+    assert np.bincount(drawn).tolist() == [100, 450]
+
+
+def test_what_one_draw_teaches_is_averaged():
+    reference, query = pair(CONFIG)
+    codes, genes = np.arange(120) % 3, np.ones(len(reference.schema.genes), bool)
+    made, classifiers = train_classifier(reference, codes, ("a", "b", "c"), seed=5), []
+    for seed in range(5, 5 + GENERATED.trainings):
+        index = training_cells(codes, seed)
+        x = log_normalised(reference_cells(reference, index, seed=seed).counts, genes)
+        classifiers.append(logistic_regression(x, codes[index], np.zeros((3, x.shape[1] + 1), np.float32)))
+    assert np.allclose(made.coefficient, np.mean(classifiers, axis=0)[:, :-1], atol=1e-6)
+
+
+@given(st.integers(0, 1000), st.integers(2, 6))
+def test_the_surer_vote_decides(seed, n_classes):
+    """Neighbours alone exclude no class; genes do; a vote without an opinion leaves the other's order."""
+    genes = np.random.default_rng(seed).dirichlet(np.ones(n_classes), 8).astype(np.float32)
+    flat, one = np.full_like(genes, 1 / n_classes), np.eye(n_classes, dtype=np.float32)[[0] * 8]
+    assert np.allclose(blend(flat, genes), genes, atol=1e-6)
+    assert (blend(genes, flat).argmax(axis=1) == genes.argmax(axis=1)).all()
+    assert (blend(one, genes) > 0).all() and np.array_equal(blend(genes, one), one)
+    assert np.allclose(blend(one, genes).sum(axis=1), 1, atol=1e-6)
+
+
+def test_counts_have_a_calibration_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCGRAFT_CACHE", str(tmp_path))
+    reference = reference_of(CONFIG)
+    assert cache_folder(reference, ["a"]) != cache_folder(replace(reference, minified=None), ["a"])
 
 
 def test_a_class_without_cells_is_never_predicted():

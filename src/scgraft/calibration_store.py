@@ -20,7 +20,7 @@ from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
 
-FORMAT = 2
+FORMAT = 3
 ARRAYS = ("scores", "score_class", "novelty", "distance", "reliability")
 TEXT = (
     "base_sha256",
@@ -132,13 +132,16 @@ def _read(path: Path) -> Calibration:
 
 
 def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
-    """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells and labels."""
+    """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells and labels.
+
+    A repository that kept its counts has a calibration of its own: its classifier was trained on them.
+    """
     import pandas as pd
 
     root = os.environ.get("SCGRAFT_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "scgraft"
     )
-    digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{list(keys)}".encode())
+    digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{reference.minified}{list(keys)}".encode())
     if reference.latent is not None:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
     for key in (reference.schema.batch_key, *keys):

@@ -6,25 +6,38 @@ reference generates its own training cells (`generate`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.confidence import GeneClassifier
-from scgraft.generate import reference_cells
+from scgraft.generate import STORED_COUNTS, reference_cells
 from scgraft.values import Reference
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# Chosen by benchmarks/trust.py (docs/trust.md): generated cells are cleaner than real ones, so the ridge is strong and the
-# optimiser stops early.
-DRAWS = 3
-LEAST_DRAWS, FEWEST_DRAWS, MOST_LEAST = 300, 50, 10_000
-MOST_DRAWS = 5000
-PENALTY = 0.003  # scikit-learn's C
-ITERATIONS = 25
+FEWEST, MOST_LEAST = 50, 10_000
+MOST = 5000
+ITERATIONS = 25  # the optimiser stops early, a second ridge
 SCALE = 1e4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained: draws of each cell, least of each class, ridge (scikit-learn's C), trainings averaged."""
+
+    draws: int
+    least: int
+    penalty: float
+    trainings: int
+
+
+# Chosen by benchmarks/quality.py (docs/trust.md). Generated cells are cleaner than real ones, so their ridge is strong; what
+# is drawn is chance, so three classifiers are averaged.
+GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
+STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
 
 
 def log_normalised(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
@@ -34,15 +47,15 @@ def log_normalised(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
     return np.log1p(kept * (SCALE / np.maximum(total, 1.0)), dtype=np.float32)
 
 
-def training_cells(codes: np.ndarray, seed: int) -> np.ndarray:
-    """Which reference cells to draw: three draws of each, 5000 in all at most, but 300 of every class (seeded).
+def training_cells(codes: np.ndarray, seed: int, recipe: Recipe = GENERATED) -> np.ndarray:
+    """Which reference cells to draw: the recipe's draws of each, 5000 in all at most, but its least of every class (seeded).
 
-    With more than 33 classes the 300 shrink, down to 50. In the order of the cells, so that what the classes are called
+    With many classes the least shrinks, down to 50. In the order of the cells, so that what the classes are called
     and how they are ordered changes nothing.
     """
     classes, number = np.unique(codes[codes >= 0], return_counts=True)
-    least = int(np.clip(MOST_LEAST // max(len(classes), 1), FEWEST_DRAWS, LEAST_DRAWS))
-    share = min(DRAWS, MOST_DRAWS / max(number.sum(), 1))
+    least = int(np.clip(MOST_LEAST // max(len(classes), 1), FEWEST, recipe.least))
+    share = min(recipe.draws, MOST / max(number.sum(), 1))
     parts = []
     for code, n in zip(classes, number, strict=True):
         wanted = max(int(round(share * n)), least)
@@ -59,7 +72,6 @@ def train_classifier(
     classes: tuple[str, ...],
     *,
     genes: np.ndarray | None = None,
-    start: GeneClassifier | None = None,
     seed: int = 0,
 ) -> GeneClassifier:
     """Train the gene classifier of a reference.
@@ -74,33 +86,36 @@ def train_classifier(
         Names of the classes; those without cells are never predicted.
     genes
         Genes that the query has, (G,) bool; None takes all of them.
-    start
-        A classifier of the same classes to start from.
     seed
         Random are the cells that are drawn, and what is generated.
     """
     genes = np.ones(len(reference.schema.genes), bool) if genes is None else genes
-    index = training_cells(codes, seed)
-    cells = reference_cells(reference, index, seed=seed)
-    x, true = log_normalised(cells.counts, genes), codes[index]
-    used = np.unique(true)
-    first = np.zeros((len(used), x.shape[1] + 1), np.float32)
-    if start is not None:
-        first = np.concatenate([start.coefficient[used][:, genes], start.intercept[used, None]], axis=1)
-    fitted = logistic_regression(x, np.searchsorted(used, true), first)
+    source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
+    recipe, used = STORED if source == STORED_COUNTS else GENERATED, np.unique(codes[codes >= 0])
+    fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
+    for turn in range(recipe.trainings):
+        index = training_cells(codes, seed + turn, recipe)
+        x = log_normalised(reference_cells(reference, index, seed=seed + turn).counts, genes)
+        true = np.searchsorted(used, codes[index])
+        fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / recipe.trainings
     coefficient = np.zeros((len(classes), len(genes)), np.float32)
     coefficient[np.ix_(used, np.flatnonzero(genes))] = fitted[:, :-1]
     intercept = np.full(len(classes), -np.inf, np.float32)
     intercept[used] = fitted[:, -1]
-    return GeneClassifier(classes, coefficient, intercept, genes, cells.alignment.counts_from)
+    return GeneClassifier(classes, coefficient, intercept, genes, source)
 
 
 def logistic_regression(
-    x: np.ndarray, true: np.ndarray, start: np.ndarray, *, iterations: int = ITERATIONS
+    x: np.ndarray,
+    true: np.ndarray,
+    start: np.ndarray,
+    *,
+    penalty: float = GENERATED.penalty,
+    iterations: int = ITERATIONS,
 ) -> np.ndarray:
     """Weights (C, G + 1) of a multinomial logistic regression with a ridge penalty, the intercepts last and free.
 
-    Minimises the summed cross-entropy plus the squared weights over twice `PENALTY`, by L-BFGS.
+    Minimises the summed cross-entropy plus the squared weights over twice `penalty` (scikit-learn's C), by L-BFGS.
     """
     from scipy.optimize import minimize
 
@@ -118,8 +133,8 @@ def logistic_regression(
         entropy = float((np.log(total[:, 0]) - logits[rows, true]).sum(dtype=np.float64))
         share /= total
         share[rows, true] -= 1
-        gradient = np.concatenate([share.T @ x + w[:, :-1] / PENALTY, share.sum(axis=0)[:, None]], axis=1)
-        value = entropy + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * PENALTY)
+        gradient = np.concatenate([share.T @ x + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
+        value = entropy + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
         return value / n, gradient.ravel().astype(np.float64) / n
 
     found = minimize(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 NOMINAL_LIBRARY = 3000.0
+STORED_COUNTS = "stored counts"
 
 
 def reference_codes(reference: Reference) -> np.ndarray:
@@ -87,7 +88,7 @@ def reference_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -
     if stored is None:
         return generate(reference, index, seed=seed)
     base = _skeleton(reference, index, _size_factors(reference, library_sizes(reference)))
-    return replace(base, counts=stored, alignment=replace(base.alignment, counts_from="stored counts"))
+    return replace(base, counts=stored, alignment=replace(base.alignment, counts_from=STORED_COUNTS))
 
 
 def _stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:

@@ -259,7 +259,7 @@ def methods(summary: dict[str, Any]) -> str:
         said += f"No training took place: {record['reason']} "
     if summary.get("calibration"):
         said += (
-            "Labels are the weighted mean of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
+            "Labels are the product of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
             "trained on cells of the reference, with a temperature (Guo et al., ICML 2017) and class-conditional split-conformal "
             "prediction sets (Sadinle et al., JASA 2019, doi:10.1080/01621459.2017.1395341) from held-out reference batches; "
             + "; ".join(value["guarantee"] for value in summary["calibration"].values())

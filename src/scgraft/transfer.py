@@ -25,9 +25,9 @@ SPACING_CELLS = 20_000
 LEAST_PROBABILITY = 0.5
 LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
-BOTH = "mean of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
+BOTH = "product of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
 ALPHA = 0.1
-GENES = 0.6  # weight of the genes' vote
+FLOOR = 0.05  # added to every share of the latent's vote: neighbours alone exclude no class
 CLASSIFIER = "the SCANVI model's own classifier"
 
 
@@ -157,8 +157,9 @@ def neighbour_vote(codes: np.ndarray, n_classes: int, found: Neighbours) -> np.n
 
 
 def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
-    """The weighted mean of both votes, (n, C): no other rule was better on the whole (docs/trust.md)."""
-    return ((1 - GENES) * latent_vote + GENES * gene_vote).astype(np.float32)
+    """The product of both votes, normalised, (n, C): the vote that is surer decides (docs/trust.md)."""
+    product = (latent_vote + FLOOR) * gene_vote
+    return (product / product.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.ndarray) -> Labels:
