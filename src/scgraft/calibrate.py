@@ -27,7 +27,6 @@ from scgraft.values import BATCH, FitConfig, Graft, Latent, Query, Reference
 
 MOST_FOLDS = 5
 CELLS = 500
-STEPS = 150
 LEAST_CELLS = 8
 
 
@@ -175,7 +174,7 @@ def calibrate(
     if missing:
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
     plan = choose_folds(reference, seed)
-    config = FitConfig(labels=next(iter(keys), None), max_steps=STEPS, seed=seed, device="cpu")
+    config = FitConfig(labels=next(iter(keys), None), seed=seed, device="cpu")
     folds = [hold_out(reference, batches, members, seed=seed, config=config) for batches, members in plan]
     nulls = tuple(
         np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))

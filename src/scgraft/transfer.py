@@ -27,7 +27,7 @@ LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
 BOTH = "product of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
 ALPHA = 0.1
-FLOOR = 0.05  # added to every share of the latent's vote: neighbours alone exclude no class
+FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
 CLASSIFIER = "the SCANVI model's own classifier"
 
 
