@@ -25,7 +25,7 @@ from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
 from scgraft.objective import Atlas, atlas_of, mixture_tensors, objective_named
-from scgraft.products import fast_products
+from scgraft.products import fast_products, one_thread
 from scgraft.slots import column_prior, library_prior_rows, start_rows
 from scgraft.transfer import reference_classes
 from scgraft.values import BATCH, FitConfig, FitRecord, Graft, Query, Reference, Slot
@@ -98,14 +98,15 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     problem = make_problem(reference, take_cells(query, chosen), levels, rows, names, settings, device, atlas)
     start, matched = problem.start, None
     encoder = [s for s in trainable if s.role == "encoder"]
-    if objective == "match" and atlas is not None and encoder:
-        prior = {s.name: column_prior(reference.weights, s) for s in encoder}
-        matched = match(problem, atlas, prior, labels_of(reference, atlas, config))
-        left = {name: row for name, row in start.items() if name not in matched.rows}
-        problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
-    if objective == "match":
-        problem = with_posteriors(problem)
-    outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
+    with one_thread():
+        if objective == "match" and atlas is not None and encoder:
+            prior = {s.name: column_prior(reference.weights, s) for s in encoder}
+            matched = match(problem, atlas, prior, labels_of(reference, atlas, config))
+            left = {name: row for name, row in start.items() if name not in matched.rows}
+            problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
+        if objective == "match":
+            problem = with_posteriors(problem)
+        outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
     new = outcome.rows if matched is None else {**matched.rows, **outcome.rows}
     fitted = rows | {name: row.cpu().numpy() for name, row in new.items()}
     if matched is not None:

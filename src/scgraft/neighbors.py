@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's
 GROUP = 4
 TILE_GROUPS = 256
 COARSER = 8  # groups of one level in a group of the next
+MOST_THREADS = 4  # each holds the minima of its block's groups: 256 bytes for a point
 SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
 
 
@@ -26,7 +28,7 @@ class Neighbours:
 
 
 def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
-    """Exact Euclidean nearest neighbours, in blocks of queries; never a whole m x n matrix in memory.
+    """Exact Euclidean nearest neighbours, in blocks of queries on torch's threads; never a whole m x n matrix in memory.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     """
     import torch
 
-    from scgraft.products import fast_products
+    from scgraft.products import fast_products, one_thread
 
     n, d = points.shape
     k = min(k, n)
@@ -65,15 +67,19 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     tiles = tiles.contiguous()
     exact = points.astype(np.float64)
     indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-    for start in range(0, len(queries), BLOCK):
+
+    def search(start: int) -> None:
         block = slice(start, start + BLOCK)
-        with fast_products(exact=True):
-            candidates = _candidates(q[block], grouped, tiles, wanted)
+        candidates = _candidates(q[block], grouped, tiles, wanted)
         difference = exact[candidates] - queries[block, None, :]
         square = np.einsum("mkd,mkd->mk", difference, difference)
         order = np.lexsort((candidates, square), axis=1)[:, :k]
         indices[block] = np.take_along_axis(candidates, order, axis=1)
         distances[block] = np.sqrt(np.take_along_axis(square, order, axis=1))
+
+    starts = range(0, len(queries), BLOCK)
+    with fast_products(exact=True), one_thread() as threads, ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        list(pool.map(search, starts))
     return Neighbours(indices, distances)
 
 

@@ -1,4 +1,4 @@
-"""Products of matrices by the faster of torch's two libraries on a CPU.
+"""How torch computes on a CPU: by which of its two libraries, and on how many threads.
 
 torch multiplies single-precision matrices by MKL, which leaves half of some processors' width unused, unless it is told that
 a lower precision of the inputs will do: then by oneDNN, which rounds them only where the hardware multiplies the rounded type
@@ -47,3 +47,18 @@ def rounds_nothing() -> bool:
     finally:
         torch.set_float32_matmul_precision(before)
     return bool(error.abs().max() < 1e-4)  # rounded to eight bits, these products are off by a tenth
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """One thread for torch's operations; the value is how many there were.
+
+    Thousands of operations of a few microseconds are no faster on many threads, and on a busy machine every one of them waits
+    for the thread that is not running. With one thread the result does not depend on the number of cores either.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
