@@ -25,9 +25,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from quality_ranks import ranks
 from quality_scores import Result, own_structure, score, weighted_vote
 from quality_splits import QUICK, SPLITS, Split, query_cells, read_cells, reference_cells
-from quality_tables import tables
+from quality_tables import collect, tables
 
 HERE = Path(__file__).resolve().parent
 OURS = {
@@ -232,6 +233,9 @@ def main() -> None:
             score_split(options.cache, split, seed, options.again)
             print(f"seed {seed}: {split.name}", flush=True)
     print(tables(options.cache, splits, seeds, query_folder))
+    if len(seeds) > 1:
+        records = collect(options.cache, splits, seeds, query_folder)
+        print("\n## Ranks\n\n" + "\n\n".join(ranks(records, metric) for metric in ("accuracy", "balanced")))
 
 
 if __name__ == "__main__":
