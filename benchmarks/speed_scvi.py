@@ -23,6 +23,7 @@ KINDS = {
 TRAINER = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "logger": False,
            "enable_checkpointing": False}  # fmt: skip
 KEPT_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100)
+SCORED = 3000  # cells of the reference that accuracy and mixing are read against
 
 
 def load(path):
@@ -86,10 +87,14 @@ def changed(model, start):
     return {k: v.clone() for k, v in model.module.state_dict().items() if not v.equal(start[k])}
 
 
-def judge(model, cells, repeats=4):
-    """scvi-tools' own -ELBO and reconstruction error of the held-out cells, in nats per cell."""
+def judge(model, reference, repeats=4):
+    """Held-out cells: scvi-tools' own -ELBO and reconstruction error in nats per cell; accuracy and mixing of its latent."""
+    import anndata
+    import real_pairs
     import torch
 
+    cells = model.adata
+    model.is_trained = True  # it asks before it embeds
     elbo, reconstruction = [], []
     for seed in range(repeats):
         torch.manual_seed(seed)
@@ -98,7 +103,13 @@ def judge(model, cells, repeats=4):
         value = model.get_reconstruction_error(cells, batch_size=1000)
         value = value["reconstruction_loss"] if isinstance(value, dict) else value
         reconstruction.append(abs(float(value)))
-    return {"elbo": abs(float(np.mean(elbo))), "reconstruction": float(np.mean(reconstruction))}
+    latent, truth = model.get_latent_representation(), cells.obs["cell_type"].to_numpy().astype(str)
+    stored = anndata.read_h5ad(Path(reference) / "adata.h5ad", backed="r")
+    points = next(np.asarray(stored.obsm[k]) for k in stored.obsm if k.endswith("latent_qzm"))[:SCORED]
+    labels = stored.obs["cell_type"].to_numpy().astype(str)[:SCORED]
+    accuracy, _, mixing = real_pairs.scores(points, labels, latent, truth)
+    return {"elbo": abs(float(np.mean(elbo))), "reconstruction": float(np.mean(reconstruction)),
+            "accuracy": accuracy, "mixing": mixing}  # fmt: skip
 
 
 def practice(reference, cells, held_out, epochs=100, seed=0):
@@ -125,13 +136,13 @@ def practice(reference, cells, held_out, epochs=100, seed=0):
     curve = []
     for epoch, (seconds, state) in states.items():
         judged.module.load_state_dict({**start, **state})
-        curve.append({"epoch": epoch, "cpu": seconds} | judge(judged, judged.adata, 2))
+        curve.append({"epoch": epoch, "cpu": seconds} | judge(judged, reference, 2))
     frozen = [k for k in states[max(states)][1] if "px_decoder" in k and (".1.weight" in k or ".1.bias" in k)]
     result = {"cpu": total, "wall": wall, "memory_mb": memory(), "curve": curve}
     if frozen:  # how much of the gain came from training the reference's own decoder batch norm
         kept = {k: v for k, v in states[max(states)][1].items() if k not in frozen}
         judged.module.load_state_dict({**start, **kept})
-        result["without_batch_norm"] = judge(judged, judged.adata)
+        result["without_batch_norm"] = judge(judged, reference)
     return result
 
 
@@ -155,7 +166,7 @@ def judge_columns(reference, held_out, columns):
                     tensor[:, first + mapping.index(level)] = new[:, i]
                 state[key] = tensor
         model.module.load_state_dict(state)
-        result[name] = judge(model, model.adata)
+        result[name] = judge(model, reference)
     return result
 
 
