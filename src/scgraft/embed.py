@@ -9,7 +9,7 @@ from scgraft.levels import check_base, level_codes
 from scgraft.model import build, embed_cells, graft_rows, make_cells, pick_device, take_cells
 from scgraft.values import Graft, Latent, Query, Reference
 
-BLOCK = 1024  # cells: what is kept per cell is its latent only, and the block's activations stay in the cache
+BLOCK = 2048  # cells: what is kept per cell is its latent only, and the block's activations stay in the cache
 
 
 def embed(reference: Reference, query: Query, graft: Graft | None = None, *, device: str = "auto") -> Latent:
