@@ -149,8 +149,8 @@ def embedding(ours: Side, theirs: Side, work: Path, repeats: int) -> dict:
             mine = ours("embed", reference=reference, cells=cells, columns=columns, latent=columns.with_suffix(".npy"))
             pairs.append({"peer": peer, "ours": mine})
         results[name] = pairs
-        rate = median(p["ours"]["first"] for p in pairs)
-        for key in ("default", "batch_size=1024"):
+        for key, ours_key in (("default", "first"), ("batch_size=1024", "warm")):  # scvi-tools' second run is warm
+            rate = median(p["ours"][ours_key] for p in pairs)
             peer_rate = median(p["peer"][key] for p in pairs)
             difference = max(p["ours"]["difference"] for p in pairs)
             rows.append([name, key, peer_rate, rate, f"{rate / peer_rate:.1f}x", f"{difference:.1e}"])

@@ -79,8 +79,12 @@ def _rows(counts: csr_matrix, index: np.ndarray | slice) -> csr_matrix:
         return counts[index]
     start, stop, _ = index.indices(counts.shape[0])
     begin, end = counts.indptr[start], counts.indptr[stop]
-    parts = (counts.data[begin:end], counts.indices[begin:end], counts.indptr[start : stop + 1] - begin)
-    return csr_matrix(parts, shape=(stop - start, counts.shape[1]), copy=False)
+    rows = csr_matrix(
+        (stop - start, counts.shape[1]), dtype=counts.dtype
+    )  # given parts of an array, it would copy them
+    rows.data, rows.indices = counts.data[begin:end], counts.indices[begin:end]
+    rows.indptr = counts.indptr[start : stop + 1] - begin
+    return rows
 
 
 def embed_cells(model: Vae | Scanvae, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
