@@ -31,15 +31,22 @@ def draw(rng, n, classes, noise=1.0):
 
 @given(seeds, st.integers(2, 6), st.sampled_from([0.05, 0.1, 0.2]))
 def test_sets_cover_exchangeable_cells(seed, classes, alpha):
+    """Over twenty draws, and within each class too: that is what class-conditional means.
+
+    Coverage varies with the cells that calibrate and with those that are covered: five standard errors of both are allowed.
+    """
     rng = np.random.default_rng(seed)
-    matrix, true = draw(rng, 3000, classes)
-    calibration, cells = slice(0, 1500), slice(1500, None)
-    scores = 1 - matrix[calibration][np.arange(1500), true[calibration]]
-    inside = conformal_pvalues(matrix[cells], scores, true[calibration]) > alpha
-    covered = inside[np.arange(1500), true[cells]]
-    assert covered.mean() > 1 - alpha - 0.05
-    for c in range(classes):  # within each class too: that is what class-conditional means
-        assert covered[true[cells] == c].mean() > 1 - alpha - 0.15
+    covered, kind = [], []
+    for _ in range(20):
+        matrix, true = draw(rng, 1000, classes)
+        scores = 1 - matrix[:500][np.arange(500), true[:500]]
+        inside = conformal_pvalues(matrix[500:], scores, true[:500]) > alpha
+        covered.append(inside[np.arange(500), true[500:]])
+        kind.append(true[500:])
+    covered, kind = np.concatenate(covered), np.concatenate(kind)
+    for own in (kind >= 0, *(kind == c for c in range(classes))):
+        error = np.sqrt(2 * alpha * (1 - alpha) / own.sum())
+        assert covered[own].mean() > 1 - alpha - 5 * error
 
 
 @given(seeds, st.integers(2, 5))
