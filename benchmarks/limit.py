@@ -133,9 +133,7 @@ def main() -> None:
     parameters = {name: row.clone().requires_grad_() for name, row in made.start.items()}
 
     def step() -> None:
-        with fast_products(exact=False):
-            loss = made.loss(made.batch(index, where), parameters, made.noise(BATCH, generator), value=False)
-            torch.autograd.grad(loss, list(parameters.values()))
+        made.gradients(made.batch(index, where), parameters, made.noise(BATCH, generator))
 
     graft = scgraft.fit(reference, query, scgraft.FitConfig(epochs=0))
     measured = {

@@ -61,7 +61,6 @@ def prepare(options: dict):
     import scgraft
     from scgraft.families import family_of
     from scgraft.fit import make_problem
-    from scgraft.products import fast_products
     from scgraft.slots import start_rows
     from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
 
@@ -82,9 +81,7 @@ def prepare(options: dict):
     parameters = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
 
     def step() -> None:
-        with fast_products(exact=False):
-            loss = problem.loss(problem.batch(index, where), parameters, problem.noise(BATCH, generator), value=False)
-            torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        problem.gradients(problem.batch(index, where), parameters, problem.noise(BATCH, generator))
 
     step()
     return step, problem.model.by_hand

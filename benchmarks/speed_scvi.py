@@ -105,7 +105,7 @@ def judge(model, reference, repeats=4):
         reconstruction.append(abs(float(value)))
     latent, truth = model.get_latent_representation(), cells.obs["cell_type"].to_numpy().astype(str)
     stored = anndata.read_h5ad(Path(reference) / "adata.h5ad", backed="r")
-    points = next(np.asarray(stored.obsm[k]) for k in stored.obsm if k.endswith("latent_qzm"))[:SCORED]
+    points = np.asarray(stored.obsm["X_latent_qzm"])[:SCORED]
     labels = stored.obs["cell_type"].to_numpy().astype(str)[:SCORED]
     accuracy, _, mixing = real_pairs.scores(points, labels, latent, truth)
     return {"elbo": abs(float(np.mean(elbo))), "reconstruction": float(np.mean(reconstruction)),

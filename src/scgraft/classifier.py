@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.confidence import GeneClassifier
-from scgraft.generate import STORED_COUNTS, reference_cells
+from scgraft.generate import STORED_COUNTS, generate, stored_counts
 from scgraft.values import Reference
 
 if TYPE_CHECKING:
@@ -90,12 +90,16 @@ def train_classifier(
         Random are the cells that are drawn, and what is generated.
     """
     genes = np.ones(len(reference.schema.genes), bool) if genes is None else genes
-    source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
-    recipe, used = STORED if source == STORED_COUNTS else GENERATED, np.unique(codes[codes >= 0])
+    used, index, source = np.unique(codes[codes >= 0]), training_cells(codes, seed, STORED), STORED_COUNTS
+    counts = stored_counts(reference, index)
+    recipe = GENERATED if counts is None else STORED
     fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
     for turn in range(recipe.trainings):
-        index = training_cells(codes, seed + turn, recipe)
-        x = log_normalised(reference_cells(reference, index, seed=seed + turn).counts, genes)
+        if recipe is GENERATED:
+            index = training_cells(codes, seed + turn)
+            made = generate(reference, index, seed=seed + turn)
+            counts, source = made.counts, made.alignment.counts_from
+        x = log_normalised(counts, genes)
         true = np.searchsorted(used, codes[index])
         fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / recipe.trainings
     coefficient = np.zeros((len(classes), len(genes)), np.float32)

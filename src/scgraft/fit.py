@@ -242,6 +242,12 @@ class Problem:
         terms = self.model.terms(batch, {**self.fixed, **rows}, noise, value=value)
         return objective_named(self.config.objective)(terms, self.config.kl_weight, self.prior).mean()
 
+    def gradients(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the loss by the rows, in their order; None for those that do not matter to these cells."""
+        with fast_products(self.cells.product.device, exact=False):
+            loss = self.loss(batch, rows, noise, value=False)
+            return torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+
 
 def make_problem(
     reference: Reference,
@@ -313,9 +319,7 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     steps = progress_bar(total, config.progress)
     for step in steps(range(1, total + 1)):
         batch = problem.batch(order[step - 1], order_there[step - 1])
-        with fast_products(device, exact=False):
-            loss = problem.loss(batch, rows, problem.noise(size, generator), value=False)
-            gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+        gradients = problem.gradients(batch, rows, problem.noise(size, generator))
         adam.step(gradients, cosine(config.learning_rate, step, total))
         if step % EVALUATE_EVERY and step != total:
             continue

@@ -84,14 +84,14 @@ def reference_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -
     reference, index, seed
         As for :func:`generate`. Nothing is random where counts are stored.
     """
-    stored = _stored_counts(reference, index)
+    stored = stored_counts(reference, index)
     if stored is None:
         return generate(reference, index, seed=seed)
     base = _skeleton(reference, index, _size_factors(reference, library_sizes(reference)))
     return replace(base, counts=stored, alignment=replace(base.alignment, counts_from=STORED_COUNTS))
 
 
-def _stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
+def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     """Raw counts (m, G) of reference cells as the repository stores them; None where it holds none."""
     import anndata
 
