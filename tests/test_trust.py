@@ -25,8 +25,9 @@ from scgraft.classifier import (
 )
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
 from scgraft.generate import generate, reference_cells
-from scgraft.novelty import distance_to, find_novelty, novelty_score, residuals
+from scgraft.novelty import distance_to, find_novelty, novelty_score
 from scgraft.query_graph import QueryGraph, query_graph
+from scgraft.reconstruction import residuals
 from scgraft.testing import TinyConfig, configs, tiny_query
 from scgraft.transfer import blend
 from scgraft.values import FitConfig, Latent

@@ -20,8 +20,9 @@ from scgraft.fit import fit
 from scgraft.generate import reference_cells, reference_codes
 from scgraft.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.neighbors import nearest
-from scgraft.novelty import distance_to, novelty_score, residuals
+from scgraft.novelty import distance_to, novelty_score
 from scgraft.query_graph import QueryGraph, query_graph
+from scgraft.reconstruction import residuals
 from scgraft.transfer import K, blend, neighbour_vote, reference_classes
 from scgraft.values import BATCH, FitConfig, Graft, Latent, Query, Reference
 

@@ -243,14 +243,12 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> list[Finding]
         return []
     plan = choose_folds(reference, seed)
     zero = FitConfig(epochs=0, device="cpu")
-    null = np.concatenate(
-        [np.zeros(0), *(hold_out(reference, b, m, seed=seed, config=zero).novelty for b, m in plan[:2])]
-    )
+    folds = [hold_out(reference, b, m, seed=seed, config=zero) for b, m in plan[:2]]
+    null = np.concatenate([np.zeros(0), *(fold.novelty for fold in folds)])
     graft = fit(reference, query, zero)
     latent = embed(reference, query, graft)
-    key = reference.schema.labels_key
-    labels = None if reference.obs is None or key not in reference.obs else reference.obs[key].astype(str).to_numpy()
-    found = find_novelty(reference, query, graft, latent, null, labels=labels)
+    misfits = [fold.misfit for fold in folds]
+    found = find_novelty(reference, query, graft, latent, null, null_misfit=misfits, key=reference.schema.labels_key)
     if not found.dossiers:
         return [Finding("unknown cells", "ok", "No group of sampled cells looks unknown to the reference.")]
     said = " ".join(d.sentence for d in found.dossiers[:3])

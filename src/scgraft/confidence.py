@@ -104,7 +104,7 @@ class Novelty:
     misfit
         Median over the cells before anything is taken out.
     threshold, distance_threshold
-        Scores above the first are novel, and so are relative distances to the reference above the second.
+        Scores above the first, (n,), are novel, and so are relative distances to the reference above the second.
     novel
         Either of them, (n,).
     strength
@@ -119,7 +119,7 @@ class Novelty:
 
     score: np.ndarray
     misfit: float
-    threshold: float
+    threshold: np.ndarray
     distance_threshold: float
     novel: np.ndarray
     strength: np.ndarray

@@ -3,80 +3,37 @@
 A single cell's counts are too noisy to tell a missing type from an unlucky cell. Cells of a missing type are wrong in
 the *same genes*: the mean of their Pearson residuals over neighbours stays, where noise cancels. The score is the squared
 mean residual over its expectation under the model, so it is about 1 for cells that the model describes. It knows nothing of
-labels, so a cell between two known types is doubtful, but not novel.
+labels, so a cell between two known types is doubtful, but not novel. How large a score must be for a cell to be novel does
+depend on them: what is unexplained is held against what the batch's misfit could be, and against how far types are apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.confidence import Dossier, Novelty
 from scgraft.conformal import threshold_at
-from scgraft.levels import level_codes
-from scgraft.model import build, graft_rows, make_cells, pick_device, take_cells
+from scgraft.errors import NoLabels
+from scgraft.model import take_cells
 from scgraft.neighbors import nearest
 from scgraft.query_graph import QueryGraph, query_graph
-from scgraft.transfer import relative_distance
+from scgraft.reconstruction import residuals, type_distances
+from scgraft.transfer import reference_classes, relative_distance
 from scgraft.values import BATCH, Graft, Latent, Query, Reference
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from scgraft.nn.vae import Expression
-
-BLOCK = 512
 GATHERED = 128
-LARGEST = 10.0
 FALSE_ALARMS = 0.05
+TYPE_MISFIT = 2.5
+HALFWAY = 0.25  # of a squared distance: half of the way
 LEAST_BATCH = 20
 LEAST_GROUP = 5
 CHANCE = 1e-3
 GENES = 12
 COMMON = 0.25
 NEAR = 15
-
-
-def residuals(reference: Reference, query: Query, graft: Graft | None, latent: Latent) -> np.ndarray:
-    """Pearson residuals (n, G), float32, of the counts under the model at each cell's posterior mean, cut at 10.
-
-    The columns of the graft are used, so what is a shift of the whole batch is explained.
-    """
-    import torch
-
-    device = pick_device("auto")
-    model = build(reference, device)
-    codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
-    cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
-    out = np.empty((len(latent.mean), query.counts.shape[1]), np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(latent.mean), BLOCK):
-            stop = min(start + BLOCK, len(latent.mean))
-            own = cells.take(torch.arange(start, stop, device=device))
-            z = torch.as_tensor(latent.mean[start:stop]).to(device)
-            expression = model.decode(model.latent(z), own.library, own, rows)
-            x = torch.from_numpy(query.counts[start:stop].toarray()).to(device)
-            mean, variance = _moments(expression, reference.hyper.gene_likelihood)
-            r = (x - mean) / torch.sqrt(variance + 1e-9)
-            out[start:stop] = r.clamp(-LARGEST, LARGEST).float().cpu().numpy()
-    return out
-
-
-def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
-    """Mean and variance (n, G) of the counts."""
-    import torch
-
-    rate, theta = expression.rate, expression.theta
-    if likelihood == "normal":
-        assert theta is not None
-        return rate, theta**2 * torch.ones_like(rate)
-    variance = rate if likelihood == "poisson" or theta is None else rate + rate**2 / theta
-    if likelihood != "zinb" or expression.zi_logits is None:
-        return rate, variance
-    kept = torch.sigmoid(-expression.zi_logits)
-    return kept * rate, kept * variance + kept * (1 - kept) * rate**2
 
 
 def novelty_score(
@@ -145,6 +102,38 @@ def scaled_null(null: np.ndarray, score: np.ndarray) -> np.ndarray:
     return null * max(float(ratio), 1.0)
 
 
+def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np.ndarray, rate: float) -> np.ndarray:
+    """Score above which each cell is novel, (n,): the smaller of two limits.
+
+    *What a misfit may explain.* The null on the query's scale, and at least 1 + 2.5 times the excess of the misfit: types
+    differ in what the model gets wrong about them, and what it gets wrong of one type is of the order of what it gets wrong
+    of all. *What no misfit explains.* The null as it is, and a residual that leads half of the way to other types: such a cell
+    is none of its own type, even where so many cells are novel that their median is no yardstick.
+
+    Parameters
+    ----------
+    score
+        Of the query's cells, (n,).
+    null
+        Of held-out cells, (m,).
+    excess
+        Misfit of the query less that of held-out batches, which counts as 1 at least; what is below 0 counts as 0.
+    apart
+        Expected score of a cell that was as far from its type as other types are, less 1, (n,): distances between types
+        in squared residuals, times the number of neighbours.
+    rate
+        Declared share of reference-like cells above the threshold.
+    """
+    misfitted = max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
+    foreign = np.maximum(threshold_at(null, rate), 1 + HALFWAY * apart)
+    return np.minimum(misfitted, foreign).astype(np.float32)
+
+
+def misfit_excess(misfit: float, held_out: Sequence[float]) -> float:
+    """How much larger a query's misfit is than that of the median held-out batch, or than 1, which a right model has."""
+    return misfit - max([1.0, float(np.median(held_out))] if len(held_out) else [1.0])
+
+
 def distance_to(reference: Reference, latent: Latent) -> np.ndarray:
     """Relative distance (n,) of cells to the reference in the latent; about 1 inside it."""
     assert reference.latent is not None
@@ -160,7 +149,8 @@ def find_novelty(
     null: np.ndarray,
     *,
     null_distance: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
+    null_misfit: Sequence[float] = (),
+    key: str | None = None,
     graph: QueryGraph | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> Novelty:
@@ -174,8 +164,11 @@ def find_novelty(
         Scores of held-out reference cells, from a calibration; without any, nothing is novel.
     null_distance
         Relative distances of held-out reference cells; without any, distance makes no cell novel.
-    labels
-        Labels of the reference cells, for the dossiers.
+    null_misfit
+        Misfits of held-out batches of the reference, from a calibration.
+    key
+        Label column of the reference: how far its types are apart, and for the dossiers. Without labels nothing but the
+        misfit sets the threshold.
     graph
         The query's neighbours, where they are known already.
     false_alarms
@@ -188,12 +181,15 @@ def find_novelty(
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
     graph = query_graph(query.counts) if graph is None else graph
-    residual = residuals(reference, take_cells(query, graph.anchors), graft, _latent_rows(latent, graph.anchors))
-    present = present_genes(reference, query)
+    seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
+    residual, present = residuals(reference, seen, graft, at), present_genes(reference, query)
     batch = query.codes[:, 0]
     score, misfit = novelty_score(residual, graph, batch, present)
-    threshold, far = threshold_at(scaled_null(null, score), false_alarms / 2), float("inf")
-    strength = score / threshold
+    labels, codes = _types(reference, key)
+    between = type_distances(reference, seen, graft, at, codes, present=present)
+    apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
+    threshold = novelty_limits(score, null, misfit_excess(misfit, null_misfit), apart, false_alarms / 2)
+    far, strength = float("inf"), score / threshold
     if null_distance is not None and len(null_distance):
         distance = distance_to(reference, latent)
         far = threshold_at(scaled_null(null_distance, distance), false_alarms / 2)
@@ -205,6 +201,19 @@ def find_novelty(
         _dossier(found, int(cluster)) for cluster in np.unique(graph.cluster) if _is_group(found, cluster, false_alarms)
     )
     return Novelty(score, misfit, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
+
+
+def _types(reference: Reference, key: str | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """Labels of the reference cells, as text, and their classes; no labels, and -1 for every cell, where there are none."""
+    assert reference.latent is not None
+    none = np.full(len(reference.latent.mean), -1)
+    if key is None or reference.obs is None or key not in reference.obs:
+        return None, none
+    labels = reference.obs[key].astype(str).to_numpy()
+    try:
+        return labels, reference_classes(reference, key)[1]
+    except NoLabels:  # a column without a value: nothing is known of types
+        return labels, none
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,17 @@ def trust(
         vote = predict(classifier_for(reference, calibration[key], query), query.counts)
         out[key] = calibrated_labels(labels[key], calibration[key], vote)
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
-    own = None if not keys or reference.obs is None else reference.obs[keys[0]].astype(str).to_numpy()
     graph = query_graph(query.counts)
     novelty = find_novelty(
-        reference, query, graft, latent, first.novelty, null_distance=first.distance, labels=own, graph=graph
+        reference,
+        query,
+        graft,
+        latent,
+        first.novelty,
+        null_distance=first.distance,
+        null_misfit=first.quality.get("misfit", ()),
+        key=first.key or None,
+        graph=graph,
     )
     for key in keys:
         out[key] = replace(out[key], unknown=out[key].unknown | novelty.novel)
