@@ -259,8 +259,8 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) 
     made = f"{n_cells} cells of the reference ({source})"
     if folds == ((),) * len(folds):
         return (
-            f"error rates hold for cells like {made}; it has a single batch, so nothing is known of shifts between batches, "
-            "and a query from another laboratory may exceed them"
+            f"error rates hold for cells like {made}; it has a single batch, so nothing is known of shifts between batches: "
+            "sets are made at half of the declared rate, and a query from another laboratory may still exceed it"
         )
     return (
         f"error rates hold on average for batches that differ from the reference as its own batches differ from each other, "

@@ -11,6 +11,7 @@ import numpy as np
 
 CLASS_CELLS = 30
 BINS = 10
+CERTAIN = 0.01  # a nonconformity below this is none
 
 
 def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
@@ -52,7 +53,7 @@ def expected_error(table: np.ndarray) -> float:
 
 
 def conformal_pvalues(
-    matrix: np.ndarray, scores: np.ndarray, score_class: np.ndarray, *, least: int = CLASS_CELLS
+    matrix: np.ndarray, scores: np.ndarray, score_class: np.ndarray, *, least: int = CLASS_CELLS, shifts: float = 1.0
 ) -> np.ndarray:
     """Conformal p-value of every class for every cell, (n, C): the class is in the set where it exceeds alpha.
 
@@ -64,14 +65,23 @@ def conformal_pvalues(
         Nonconformity of the calibration cells (m,), and codes of their classes.
     least
         A class with fewer calibration cells is compared with those of all classes.
+    shifts
+        What every p-value is multiplied by: 2 where the calibration cells know of no shift between batches.
+
+    Notes
+    -----
+    Nonconformities below 0.01 are ties: where held-out cells are all but certain, a probability of 0.99 is no reason against
+    a class. A function of the score is a score, so that the sets keep their rate; they are never smaller.
     """
+    scores = np.maximum(scores.astype(np.float64), CERTAIN)
+    score = np.maximum(1.0 - matrix.astype(np.float64), CERTAIN)
     pooled = np.sort(scores)
     out = np.ones(matrix.shape, np.float32)
     for c in range(matrix.shape[1]):
         own = np.sort(scores[score_class == c])
         reference = own if len(own) >= least else pooled
-        worse = len(reference) - np.searchsorted(reference, 1.0 - matrix[:, c].astype(np.float64) - 1e-9, side="left")
-        out[:, c] = (1 + worse) / (len(reference) + 1)
+        worse = len(reference) - np.searchsorted(reference, score[:, c] - 1e-9, side="left")
+        out[:, c] = np.minimum(shifts * (1 + worse) / (len(reference) + 1), 1.0)
     return out
 
 

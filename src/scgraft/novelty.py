@@ -27,7 +27,7 @@ from scgraft.values import BATCH, Graft, Latent, Query, Reference
 GATHERED = 128
 FALSE_ALARMS = 0.05
 TYPE_MISFIT = 2.5
-HALFWAY = 0.25  # of a squared distance: half of the way
+TOWARDS = 1 / 3  # of a squared distance: more than half of the way
 LEAST_BATCH = 20
 LEAST_GROUP = 5
 CHANCE = 1e-3
@@ -107,8 +107,8 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
 
     *What a misfit may explain.* The null on the query's scale, and at least 1 + 2.5 times the excess of the misfit: types
     differ in what the model gets wrong about them, and what it gets wrong of one type is of the order of what it gets wrong
-    of all. *What no misfit explains.* The null as it is, and a residual that leads half of the way to other types: such a cell
-    is none of its own type, even where so many cells are novel that their median is no yardstick.
+    of all. *What no misfit explains.* The null as it is, and a residual that leads more than half of the way to other types: such a
+    cell is none of its own type, even where so many cells are novel that their median is no yardstick.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
         Declared share of reference-like cells above the threshold.
     """
     misfitted = max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
-    foreign = np.maximum(threshold_at(null, rate), 1 + HALFWAY * apart)
+    foreign = np.maximum(threshold_at(null, rate), 1 + TOWARDS * apart)
     return np.minimum(misfitted, foreign).astype(np.float32)
 
 

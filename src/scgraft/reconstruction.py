@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 LARGEST = 10.0
-NEAR_TYPES = 1 / 3
+NEAR_TYPES = 3
 
 Decode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -112,7 +112,7 @@ def nearest_third(
     """
     kept = np.ones(profile.shape[1], bool) if present is None else present
     profile, weight = profile[:, kept], weight[:, kept]
-    place = int(np.ceil(NEAR_TYPES * (len(profile) - 1))) - 1
+    place = -(-(len(profile) - 1) // NEAR_TYPES) - 1  # a third of them, and one at least
     out = np.empty(len(own), np.float32)
     for c in np.unique(own):
         others = np.delete(profile, c, axis=0) - profile[c]

@@ -27,6 +27,7 @@ LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
 BOTH = "product of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
 ALPHA = 0.1
+UNKNOWN_SHIFTS = 2.0  # p-values where the reference has one batch: its held-out cells know of no other
 FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
 CLASSIFIER = "the SCANVI model's own classifier"
 
@@ -175,7 +176,8 @@ def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.nd
         Class probabilities (n, C) of the gene classifier.
     """
     matrix = sharpen(blend(labels.matrix, gene_vote), calibration.temperature)
-    pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class)
+    shifts = 1.0 if any(calibration.folds) else UNKNOWN_SHIFTS
+    pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, shifts=shifts)
     classes = np.array(labels.classes)
     made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
     votes = {"latent": labels.matrix, "genes": gene_vote}

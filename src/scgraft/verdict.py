@@ -160,7 +160,7 @@ def _misfit(value: float, null: tuple[float, ...]) -> Measure:
     light: Light = "green" if value < 2 else "amber" if value < 5 else "red"
     said = f"Shared residuals of the reconstruction are {value:.2f} times what noise leaves" + _range(null)
     action = (
-        "Counts may be reads instead of UMIs, or of another chemistry. Expect up to eight times the declared false alarms of "
+        "Counts may be reads instead of UMIs, or of another chemistry. Expect up to three times the declared false alarms of "
         "novelty: believe an unknown group where its genes are markers."
     )
     return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
