@@ -127,6 +127,18 @@ def test_any_number_of_cells_has_types_and_limits(n_cells, likelihood):
     assert (without.threshold >= found.threshold).all()
 
 
+@pytest.mark.parametrize(("n_cells", "same"), [(19, True), (120, False)])
+def test_in_a_small_batch_types_set_no_limit(n_cells, same):
+    """What all cells of a batch share is not taken out of a small one, and must not count as the way to another type."""
+    reference = reference_of(CONFIG)
+    key = reference.schema.labels_key
+    query = generate(reference, np.zeros(n_cells, int), seed=1)
+    latent = scgraft.embed(reference, query)
+    null = np.full(100, 1e-6)
+    found = [find_novelty(reference, query, None, latent, null, key=k).threshold for k in (key, None)]
+    assert np.array_equal(*found) == same
+
+
 @settings(max_examples=10)
 @given(seeds)
 def test_names_of_classes_change_no_distance_between_types(seed):

@@ -188,6 +188,8 @@ def find_novelty(
     labels, codes = _types(reference, key)
     between = type_distances(reference, seen, graft, at, codes, present=present)
     apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
+    # From a small batch nothing was taken out: what all of its cells share leads towards other types, and says nothing.
+    apart = np.where(np.bincount(batch)[batch] >= LEAST_BATCH, apart, np.inf)
     threshold = novelty_limits(score, null, misfit_excess(misfit, null_misfit), apart, false_alarms / 2)
     far, strength = float("inf"), score / threshold
     if null_distance is not None and len(null_distance):
