@@ -107,7 +107,7 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
 
     *What a misfit may explain.* The null on the query's scale, and at least 1 + 2.5 times the excess of the misfit: types
     differ in what the model gets wrong about them, and what it gets wrong of one type is of the order of what it gets wrong
-    of all. *What no misfit explains.* The null as it is, and a residual that leads more than half of the way to other types: such a
+    of all. *What no misfit explains.* The null as it is, and a residual longer than half of the way to other types: such a
     cell is none of its own type, even where so many cells are novel that their median is no yardstick.
 
     Parameters
@@ -188,7 +188,7 @@ def find_novelty(
     labels, codes = _types(reference, key)
     between = type_distances(reference, seen, graft, at, codes, present=present)
     apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
-    # From a small batch nothing was taken out: what all of its cells share leads towards other types, and says nothing.
+    # From a small batch nothing was taken out: what all of its cells share is in every residual, and says nothing.
     apart = np.where(np.bincount(batch)[batch] >= LEAST_BATCH, apart, np.inf)
     threshold = novelty_limits(score, null, misfit_excess(misfit, null_misfit), apart, false_alarms / 2)
     far, strength = float("inf"), score / threshold

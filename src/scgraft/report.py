@@ -265,7 +265,7 @@ def methods(summary: dict[str, Any]) -> str:
             + "; ".join(value["guarantee"] for value in summary["calibration"].values())
             + ". Cells were called novel whose shared residuals under the model, or whose distance to the reference in the "
             "latent, exceed those of held-out cells on an empirical null (Efron, JASA 2004, doi:10.1198/016214504000000089) and what "
-            "the misfit of the whole query may explain, or whose residuals lead towards other types of the reference; "
+            "the misfit of the whole query may explain, or are as large as the way towards other types of the reference; "
             "clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
         )
     cited = "; ".join(MODELS[name] for name in MODELS if name == "SCVI" or name == base["family"])
