@@ -37,7 +37,7 @@ RANKS = {
     "cli": 5,
     # How far results can be trusted.
     "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,
-    "generate": 3.1, "reconstruction": 3.1, "classifier": 3.2, "novelty": 3.2, "measures": 3.3, "calibrate": 3.5, "calibration_store": 3.5,
+    "generate": 3.1, "reconstruction": 3.1, "classifier": 3.2, "adaptation": 3.3, "novelty": 3.2, "measures": 3.3, "calibrate": 3.5, "calibration_store": 3.5,
     "placement": 1.1, "figures": 1, "verdict": 3.6, "trust": 3.7, "explain": 4, "pl": 4.65,
 }  # fmt: skip
 # `import scgraft` reaches every public name, the pipeline's too.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scgraft.adaptation import adapted, best_explained
 from scgraft.classifier import predict, train_classifier
 from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.conformal import expected_error, fit_temperature, reliability, sharpen
@@ -193,12 +194,23 @@ def _calibration(
     genes: np.ndarray | None,
     seed: int,
 ) -> Calibration:
+    from scipy.sparse import csr_matrix
+
     n_genes = len(reference.schema.genes)
     source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
     everything = np.ones(n_genes, bool) if genes is None else genes
-    classifier = GeneClassifier((), np.zeros((0, n_genes), np.float32), np.zeros(0, np.float32), everything, source)
-    blended, true = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+    nothing = np.zeros(0, np.int64)
+    classifier = GeneClassifier(
+        (),
+        np.zeros((0, n_genes), np.float32),
+        np.zeros(0, np.float32),
+        everything,
+        source,
+        csr_matrix((0, n_genes), dtype=np.float32),
+        nothing,
+    )
+    blended, true = np.zeros((0, 0), np.float32), nothing
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
         names, codes = reference_classes(reference, key)
@@ -206,7 +218,7 @@ def _calibration(
         classifier = train_classifier(reference, codes, classes, genes=genes, seed=seed)
         parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
         blended = np.concatenate([np.zeros((0, len(classes)), np.float32), *(p[0] for p in parts)])
-        true = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in parts)])
+        true = np.concatenate([nothing, *(p[1] for p in parts)])
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
     temperature = fit_temperature(blended, true)
     matrix = sharpen(blended, temperature)
@@ -247,7 +259,8 @@ def _held_out_votes(
     found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
     latent_vote = neighbour_vote(rest_codes, len(classes), found)
     classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, seed=seed)
-    gene_vote = predict(classifier, fold.query.counts)
+    explained = best_explained(fold.novelty, fold.query.codes[:, 0])
+    gene_vote = predict(adapted(classifier, fold.query.counts, latent_vote, explained), fold.query.counts)
     numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, latent_vote, gene_vote)
     return blend(latent_vote, gene_vote)[known], true[known], numbers
 

@@ -20,7 +20,8 @@ from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
 
-FORMAT = 3
+FORMAT = 4
+SPARSE = ("data", "indices", "indptr")
 ARRAYS = ("scores", "score_class", "novelty", "distance", "reliability")
 TEXT = (
     "base_sha256",
@@ -62,6 +63,8 @@ def _write(path: Path, value: Calibration) -> None:
             coefficient=made.coefficient,
             intercept=made.intercept,
             genes=made.genes,
+            anchor_codes=made.anchor_codes,
+            **{f"anchor_{part}": getattr(made.anchors, part) for part in SPARSE},
             **arrays,
         )
 
@@ -97,6 +100,8 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
 def _read(path: Path) -> Calibration:
     import zipfile
 
+    from scipy.sparse import csr_matrix
+
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             document = json.loads(str(file["document"]))
@@ -112,6 +117,11 @@ def _read(path: Path) -> Calibration:
                 file["intercept"],
                 file["genes"],
                 document["classifier_source"],
+                csr_matrix(
+                    tuple(file[f"anchor_{part}"] for part in SPARSE),
+                    shape=(len(file["anchor_codes"]), len(file["genes"])),
+                ),
+                file["anchor_codes"],
             )
             return Calibration(
                 base_sha256=document["base_sha256"],

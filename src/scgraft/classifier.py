@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FEWEST, MOST_LEAST = 50, 10_000
 MOST = 5000
+ANCHORS, LEAST_ANCHORS, MOST_ANCHORS = 2000, 20, 60
 ITERATIONS = 25  # the optimiser stops early, a second ridge
 SCALE = 1e4
 
@@ -106,7 +107,21 @@ def train_classifier(
     coefficient[np.ix_(used, np.flatnonzero(genes))] = fitted[:, :-1]
     intercept = np.full(len(classes), -np.inf, np.float32)
     intercept[used] = fitted[:, -1]
-    return GeneClassifier(classes, coefficient, intercept, genes, source)
+    assert counts is not None
+    anchors = anchor_cells(codes[index], seed)
+    return GeneClassifier(classes, coefficient, intercept, genes, source, counts[anchors], codes[index][anchors])
+
+
+def anchor_cells(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Which training cells a classifier keeps, sorted: 60 of each class at most, and about 2000 in all (seeded)."""
+    classes = np.unique(codes)
+    most = int(np.clip(ANCHORS // max(len(classes), 1), LEAST_ANCHORS, MOST_ANCHORS))
+    parts = [np.zeros(0, np.int64)]
+    for code in classes:
+        own = np.flatnonzero(codes == code)
+        rng = np.random.default_rng([seed, int(own[0])])
+        parts.append(own if len(own) <= most else rng.choice(own, most, replace=False))
+    return np.sort(np.concatenate(parts))
 
 
 def logistic_regression(
@@ -116,12 +131,16 @@ def logistic_regression(
     *,
     penalty: float = GENERATED.penalty,
     iterations: int = ITERATIONS,
+    offset: np.ndarray | None = None,
 ) -> np.ndarray:
     """Weights (C, G + 1) of a multinomial logistic regression with a ridge penalty, the intercepts last and free.
 
-    Minimises the summed cross-entropy plus the squared weights over twice `penalty` (scikit-learn's C), by L-BFGS.
+    Minimises the summed cross-entropy plus the squared weights over twice `penalty` (scikit-learn's C), by L-BFGS. An `offset`
+    (n, C) is added to the logits: weights are then what is to be added to those that it comes from.
     """
     from scipy.optimize import minimize
+
+    from scgraft.products import one_thread
 
     n, (n_classes, width) = len(x), start.shape
     if n_classes == 1:
@@ -130,29 +149,35 @@ def logistic_regression(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         w = flat.reshape(n_classes, width).astype(np.float32)
-        logits = x @ w[:, :-1].T + w[:, -1]
-        logits -= logits.max(axis=1, keepdims=True)
-        share = np.exp(logits)
+        score = x @ w[:, :-1].T + w[:, -1]
+        if offset is not None:
+            score += offset
+        score -= score.max(axis=1, keepdims=True)
+        share = np.exp(score)
         total = share.sum(axis=1, keepdims=True)
-        entropy = float((np.log(total[:, 0]) - logits[rows, true]).sum(dtype=np.float64))
+        entropy = float((np.log(total[:, 0]) - score[rows, true]).sum(dtype=np.float64))
         share /= total
         share[rows, true] -= 1
         gradient = np.concatenate([share.T @ x + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
         value = entropy + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
         return value / n, gradient.ravel().astype(np.float64) / n
 
-    found = minimize(
-        loss, start.ravel().astype(np.float64), jac=True, method="L-BFGS-B", options={"maxiter": iterations}
-    )
+    begin, options = start.ravel().astype(np.float64), {"maxiter": iterations}
+    with one_thread():
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(n_classes, width).astype(np.float32)
+
+
+def logits(classifier: GeneClassifier, x: np.ndarray) -> np.ndarray:
+    """Logits (n, C) of log-normalised cells (n, G') over the genes used; minus infinity for a class without cells."""
+    return x @ classifier.coefficient[:, classifier.genes].T + classifier.intercept
 
 
 def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 1024) -> np.ndarray:
     """Class probabilities (n, C), float32, from raw counts over the reference's genes."""
-    weight = classifier.coefficient[:, classifier.genes].T
     parts = [np.zeros((0, len(classifier.classes)), np.float32)]
     for start in range(0, counts.shape[0], block):
-        logits = log_normalised(counts[start : start + block], classifier.genes) @ weight + classifier.intercept
-        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        score = logits(classifier, log_normalised(counts[start : start + block], classifier.genes))
+        share = np.exp(score - score.max(axis=1, keepdims=True))
         parts.append((share / share.sum(axis=1, keepdims=True)).astype(np.float32))
     return np.concatenate(parts)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Grade = Literal["ok", "repaired", "warning", "stop"]
 Light = Literal["green", "amber", "red"]
@@ -26,6 +29,9 @@ class GeneClassifier:
         Genes that were used, shape (G,), bool.
     source
         Where its cells came from.
+    anchors, anchor_codes
+        Raw counts (a, G) of some training cells of every class, and their class codes (a,): what a query's own cells are
+        learnt along with.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +39,8 @@ class GeneClassifier:
     intercept: np.ndarray
     genes: np.ndarray
     source: str
+    anchors: csr_matrix
+    anchor_codes: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How torch computes on a CPU: by which of its two libraries, and on how many threads.
+"""How torch and numpy compute on a CPU: by which library, and on how many threads.
 
 torch multiplies single-precision matrices by MKL, which leaves half of some processors' width unused, unless it is told that
 a lower precision of the inputs will do: then by oneDNN, which rounds them only where the hardware multiplies the rounded type
@@ -46,14 +46,17 @@ def rounds_nothing() -> bool:
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """One thread for torch's operations; the value is how many there were.
+    """One thread for torch's operations and numpy's products; the value is how many torch had.
 
     Thousands of operations of a few microseconds are no faster on many threads, and on a busy machine every one of them waits
     for the thread that is not running. With one thread the result does not depend on the number of cores either.
     """
+    from threadpoolctl import threadpool_limits
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield threads
+        with threadpool_limits(1, user_api="blas"):
+            yield threads
     finally:
         torch.set_num_threads(threads)

@@ -25,7 +25,10 @@ SPACING_CELLS = 20_000
 LEAST_PROBABILITY = 0.5
 LARGEST_DISTANCE = 2.0
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
-BOTH = "product of the latent's vote and of a classifier on genes, calibrated on held-out reference batches"
+BOTH = (
+    "product of the latent's vote and of a classifier on genes that also learnt from the query's sure cells, calibrated on "
+    "held-out reference batches"
+)
 ALPHA = 0.1
 UNKNOWN_SHIFTS = 2.0  # p-values where the reference has one batch: its held-out cells know of no other
 FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scgraft.adaptation import adapted, best_explained
 from scgraft.calibrate import calibrate
 from scgraft.calibration_store import cache_folder, load_calibration, save_calibration
 from scgraft.classifier import predict, train_classifier
@@ -73,15 +74,12 @@ def trust(
     keys = [key for key in keys if reference.obs is not None and key in reference.obs]
     if calibration is None:
         calibration = calibration_of(reference, keys)
-    out = dict(labels)
     for key in keys:
         if key not in calibration or calibration[key].classes != labels[key].classes:
             raise GraftError(
                 f"The calibration has no column {key!r} with the classes of this reference (it has "
                 f"{', '.join(calibration) or 'none'}). Leave it out, and one is made."
             )
-        vote = predict(classifier_for(reference, calibration[key], query), query.counts)
-        out[key] = calibrated_labels(labels[key], calibration[key], vote)
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     graph = query_graph(query.counts)
     novelty = find_novelty(
@@ -95,8 +93,12 @@ def trust(
         key=first.key or None,
         graph=graph,
     )
+    out, explained = dict(labels), best_explained(novelty.score, query.codes[:, 0])
     for key in keys:
-        out[key] = replace(out[key], unknown=out[key].unknown | novelty.novel)
+        classifier = classifier_for(reference, calibration[key], query)
+        vote = predict(adapted(classifier, query.counts, labels[key].matrix, explained), query.counts)
+        made = calibrated_labels(labels[key], calibration[key], vote)
+        out[key] = replace(made, unknown=made.unknown | novelty.novel)
     verdict = measure_quality(reference, query, graft, latent, out, novelty, graph, first)
     return Trusted(out, novelty, dict(calibration), verdict)
 
