@@ -13,7 +13,7 @@ import numpy as np
 
 from scgraft.adaptation import adapted, best_explained
 from scgraft.classifier import predict, train_classifier
-from scgraft.confidence import Calibration, GeneClassifier
+from scgraft.confidence import Calibration, GeneClassifier, held_out_batches
 from scgraft.conformal import expected_error, fit_temperature, reliability, sharpen
 from scgraft.embed import embed
 from scgraft.errors import NoLabels
@@ -269,7 +269,7 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) 
     """What may be claimed of sets and thresholds, in a sentence for the user."""
     if not folds:
         return "none: the reference has too few cells to hold any out"
-    made = f"{n_cells} cells of the reference ({source})"
+    made, n_batches = f"{n_cells} cells of the reference ({source})", held_out_batches(folds)
     if folds == ((),) * len(folds):
         return (
             f"error rates hold for cells like {made}; it has a single batch, so nothing is known of shifts between batches: "
@@ -277,5 +277,6 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) 
         )
     return (
         f"error rates hold on average for batches that differ from the reference as its own batches differ from each other, "
-        f"estimated on {made} of {sum(map(len, folds))} batches held out in {len(folds)} folds"
+        f"estimated on {made} of {n_batches} batches held out in {len(folds)} folds; for so many, sets are made at "
+        f"{n_batches / (n_batches + 1):.0%} of the declared rate"
     )

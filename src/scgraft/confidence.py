@@ -97,6 +97,11 @@ class Calibration:
     guarantee: str
 
 
+def held_out_batches(folds: tuple[tuple[str, ...], ...]) -> int:
+    """How many batches a calibration held out; 1 where random cells of a single batch stood in."""
+    return max(sum(map(len, folds)), 1)
+
+
 @dataclass(frozen=True)
 class Novelty:
     """What the reference lacks, beside (not inside) the doubt about labels.

@@ -53,7 +53,12 @@ def expected_error(table: np.ndarray) -> float:
 
 
 def conformal_pvalues(
-    matrix: np.ndarray, scores: np.ndarray, score_class: np.ndarray, *, least: int = CLASS_CELLS, shifts: float = 1.0
+    matrix: np.ndarray,
+    scores: np.ndarray,
+    score_class: np.ndarray,
+    *,
+    least: int = CLASS_CELLS,
+    batches: float = np.inf,
 ) -> np.ndarray:
     """Conformal p-value of every class for every cell, (n, C): the class is in the set where it exceeds alpha.
 
@@ -65,8 +70,9 @@ def conformal_pvalues(
         Nonconformity of the calibration cells (m,), and codes of their classes.
     least
         A class with fewer calibration cells is compared with those of all classes.
-    shifts
-        What every p-value is multiplied by: 2 where the calibration cells know of no shift between batches.
+    batches
+        How many batches the calibration cells come from, each held out as a query is a new one: every p-value is multiplied by
+        1 + 1 / batches, as few batches say little of how batches differ. Infinite where the cells themselves are exchangeable.
 
     Notes
     -----
@@ -75,13 +81,13 @@ def conformal_pvalues(
     """
     scores = np.maximum(scores.astype(np.float64), CERTAIN)
     score = np.maximum(1.0 - matrix.astype(np.float64), CERTAIN)
-    pooled = np.sort(scores)
+    pooled, widened = np.sort(scores), 1 + 1 / batches
     out = np.ones(matrix.shape, np.float32)
     for c in range(matrix.shape[1]):
         own = np.sort(scores[score_class == c])
         reference = own if len(own) >= least else pooled
         worse = len(reference) - np.searchsorted(reference, score[:, c] - 1e-9, side="left")
-        out[:, c] = np.minimum(shifts * (1 + worse) / (len(reference) + 1), 1.0)
+        out[:, c] = np.minimum(widened * (1 + worse) / (len(reference) + 1), 1.0)
     return out
 
 

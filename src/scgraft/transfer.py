@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scgraft.confidence import Calibration
+from scgraft.confidence import Calibration, held_out_batches
 from scgraft.conformal import conformal_pvalues, sharpen
 from scgraft.errors import NoLabels
 from scgraft.neighbors import Neighbours, local_spacing, nearest
@@ -30,7 +30,6 @@ BOTH = (
     "held-out reference batches"
 )
 ALPHA = 0.1
-UNKNOWN_SHIFTS = 2.0  # p-values where the reference has one batch: its held-out cells know of no other
 FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
 CLASSIFIER = "the SCANVI model's own classifier"
 
@@ -179,8 +178,8 @@ def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.nd
         Class probabilities (n, C) of the gene classifier.
     """
     matrix = sharpen(blend(labels.matrix, gene_vote), calibration.temperature)
-    shifts = 1.0 if any(calibration.folds) else UNKNOWN_SHIFTS
-    pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, shifts=shifts)
+    batches = held_out_batches(calibration.folds)
+    pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, batches=batches)
     classes = np.array(labels.classes)
     made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
     votes = {"latent": labels.matrix, "genes": gene_vote}
