@@ -94,6 +94,16 @@ def test_where_the_model_is_right_the_held_out_threshold_counts():
     assert np.allclose(limit, threshold_at(null, 0.05))
 
 
+@given(st.integers(0, 1000), st.floats(0, 1.4))
+def test_types_within_the_noise_of_each_other_call_no_cell_novel(seed, apart):
+    rng = np.random.default_rng(seed)
+    score, null = rng.gamma(3, size=30), rng.uniform(0.5, 1.2, size=100)
+    alone = novelty_limits(score, null, 0.0, np.full(30, np.inf), 0.05)
+    assert np.array_equal(
+        novelty_limits(score, null, 0.0, np.full(30, apart), 0.05), np.minimum(alone, np.float32(1.5))
+    )
+
+
 def test_a_group_of_more_than_half_is_found_where_it_is_far_from_its_type():
     """The median of the query is that of novel cells, so the null on its scale would hide them."""
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ GATHERED = 128
 FALSE_ALARMS = 0.05
 TYPE_MISFIT = 2.5
 TOWARDS = 1 / 3  # of a squared distance: more than half of the way
+LEAST_TOWARDS = 0.5  # of what noise leaves: types that are nearer to each other say nothing
 LEAST_BATCH = 20
 LEAST_GROUP = 5
 CHANCE = 1e-3
@@ -108,7 +109,8 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
     *What a misfit may explain.* The null on the query's scale, and at least 1 + 2.5 times the excess of the misfit: types
     differ in what the model gets wrong about them, and what it gets wrong of one type is of the order of what it gets wrong
     of all. *What no misfit explains.* The null as it is, and a residual longer than half of the way to other types: such a
-    cell is none of its own type, even where so many cells are novel that their median is no yardstick.
+    cell is none of its own type, even where so many cells are novel that their median is no yardstick. It counts from 1.5 on:
+    subtypes that lie within the noise of one another are no yardstick either.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
         Declared share of reference-like cells above the threshold.
     """
     misfitted = max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
-    foreign = np.maximum(threshold_at(null, rate), 1 + TOWARDS * apart)
+    foreign = np.maximum(threshold_at(null, rate), 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS))
     return np.minimum(misfitted, foreign).astype(np.float32)
 
 
