@@ -67,8 +67,7 @@ def score(
     if known.any():
         truth, said = query_labels[known], predicted[known]
         scores["accuracy"] = accuracy_score(truth, said)
-        # Types that are only among the predictions have no recall: they count as errors, not as classes.
-        scores["balanced"] = float(np.mean([(said[truth == t] == t).mean() for t in np.unique(truth)]))
+        scores["balanced"] = balanced(truth, said)
         if len(np.unique(truth)) > 1 and set(said) <= set(truth):
             assert abs(scores["balanced"] - balanced_accuracy_score(truth, said)) < 1e-9
         scores["macro_f1"] = f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0)
@@ -83,6 +82,11 @@ def score(
             found = nearest(result.reference, result.query, k=15)
             scores["auroc_distance"] = auroc(~known, relative_distance(result.reference, found))
     return scores
+
+
+def balanced(truth: np.ndarray, said: np.ndarray) -> float:
+    """Mean recall of the true types: one that is only among the predictions has none, and counts as errors, not as a class."""
+    return float(np.mean([(said[truth == t] == t).mean() for t in np.unique(truth)]))
 
 
 def auroc(novel: np.ndarray, doubt: np.ndarray) -> float:
