@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 import scgraft
 from scgraft.adaptation import PENALTY, adapted, best_explained
-from scgraft.classifier import anchor_cells, log_normalised, logistic_regression, logits, predict
+from scgraft.classifier import few_of_each, log_normalised, logistic_regression, logits, predict
 from scgraft.confidence import GeneClassifier
 
 N_GENES, CLASSES = 30, ("a", "b", "c")
@@ -189,7 +189,7 @@ def test_genes_that_the_query_lacks_stay_zero():
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=50), st.integers(0, 100))
 def test_anchors_are_few_of_every_class(sizes, seed):
     codes = np.repeat(np.arange(len(sizes)), sizes)
-    chosen = anchor_cells(codes, seed)
+    chosen = few_of_each(codes, seed, most=60)
     drawn = np.bincount(codes[chosen], minlength=len(sizes))
     most = np.clip(2000 // len(sizes), 20, 60)
     assert np.array_equal(drawn, np.minimum(sizes, most)) and len(np.unique(chosen)) == len(chosen)

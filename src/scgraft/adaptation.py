@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.classifier import log_normalised, logistic_regression, logits, predict
+from scgraft.classifier import few_of_each, log_normalised, logistic_regression, logits, predict
 from scgraft.confidence import GeneClassifier
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 # Chosen by benchmarks/quality.py (docs/trust.md).
 PENALTY, ITERATIONS = 0.001, 15
-LEAST_SURE = 20
-MOST, LEAST_EACH, MOST_EACH = 2000, 20, 250
+LEAST_SURE, MOST_EACH = 20, 250
 
 
 def best_explained(novelty: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -61,9 +60,9 @@ def adapted(
     GeneClassifier
         As it was, where fewer than 20 cells are sure.
     """
-    label = latent_vote.argmax(axis=1) if len(latent_vote) else np.zeros(0, np.int64)
-    sure = np.flatnonzero(explained & (label == predict(classifier, counts).argmax(axis=1)))
-    chosen = _spread(sure, label[sure], seed)
+    label, asked = latent_vote.argmax(axis=1), np.flatnonzero(explained)
+    sure = asked[label[asked] == predict(classifier, counts[asked]).argmax(axis=1)]
+    chosen = sure[few_of_each(label[sure], seed, most=MOST_EACH)]
     if len(chosen) < LEAST_SURE:
         return classifier
     used = np.flatnonzero(np.isfinite(classifier.intercept))
@@ -82,14 +81,3 @@ def adapted(
     coefficient[np.ix_(used, np.flatnonzero(classifier.genes))] += change[:, :-1]
     intercept[used] += change[:, -1]
     return replace(classifier, coefficient=coefficient, intercept=intercept)
-
-
-def _spread(sure: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
-    """Some of the sure cells, of every label at most its share of 2,000 (20 to 250)."""
-    names = np.unique(label)
-    most = int(np.clip(MOST // max(len(names), 1), LEAST_EACH, MOST_EACH))
-    rng = np.random.default_rng(seed)
-    parts = [
-        own if len(own) <= most else rng.choice(own, most, replace=False) for own in (sure[label == c] for c in names)
-    ]
-    return np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))

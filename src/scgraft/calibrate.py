@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scgraft.adaptation import adapted, best_explained
-from scgraft.classifier import predict, train_classifier
+from scgraft.classifier import predict, train_classifier, without_classes
 from scgraft.confidence import Calibration, GeneClassifier, held_out_batches
 from scgraft.conformal import expected_error, fit_temperature, reliability, sharpen
 from scgraft.embed import embed
@@ -194,23 +194,11 @@ def _calibration(
     genes: np.ndarray | None,
     seed: int,
 ) -> Calibration:
-    from scipy.sparse import csr_matrix
-
-    n_genes = len(reference.schema.genes)
     source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
-    everything = np.ones(n_genes, bool) if genes is None else genes
-    nothing = np.zeros(0, np.int64)
-    classifier = GeneClassifier(
-        (),
-        np.zeros((0, n_genes), np.float32),
-        np.zeros(0, np.float32),
-        everything,
-        source,
-        csr_matrix((0, n_genes), dtype=np.float32),
-        nothing,
-    )
-    blended, true = np.zeros((0, 0), np.float32), nothing
+    everything = np.ones(len(reference.schema.genes), bool) if genes is None else genes
+    classifier = without_classes(everything, source)
+    blended, true = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
         names, codes = reference_classes(reference, key)
@@ -218,7 +206,7 @@ def _calibration(
         classifier = train_classifier(reference, codes, classes, genes=genes, seed=seed)
         parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
         blended = np.concatenate([np.zeros((0, len(classes)), np.float32), *(p[0] for p in parts)])
-        true = np.concatenate([nothing, *(p[1] for p in parts)])
+        true = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in parts)])
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
     temperature = fit_temperature(blended, true)
     matrix = sharpen(blended, temperature)

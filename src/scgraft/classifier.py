@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FEWEST, MOST_LEAST = 50, 10_000
 MOST = 5000
-ANCHORS, LEAST_ANCHORS, MOST_ANCHORS = 2000, 20, 60
+SPREAD, LEAST_EACH, ANCHORS_EACH = 2000, 20, 60
 ITERATIONS = 25  # the optimiser stops early, a second ridge
 SCALE = 1e4
 
@@ -108,14 +108,26 @@ def train_classifier(
     intercept = np.full(len(classes), -np.inf, np.float32)
     intercept[used] = fitted[:, -1]
     assert counts is not None
-    anchors = anchor_cells(codes[index], seed)
+    anchors = few_of_each(codes[index], seed, most=ANCHORS_EACH)
     return GeneClassifier(classes, coefficient, intercept, genes, source, counts[anchors], codes[index][anchors])
 
 
-def anchor_cells(codes: np.ndarray, seed: int) -> np.ndarray:
-    """Which training cells a classifier keeps, sorted: 60 of each class at most, and about 2000 in all (seeded)."""
+def without_classes(genes: np.ndarray, source: str) -> GeneClassifier:
+    """The classifier of a calibration without labels, over genes (G,) bool."""
+    from scipy.sparse import csr_matrix
+
+    n = len(genes)
+    none, no_cells = np.zeros(0, np.float32), csr_matrix((0, n), dtype=np.float32)
+    return GeneClassifier((), np.zeros((0, n), np.float32), none, genes, source, no_cells, np.zeros(0, np.int64))
+
+
+def few_of_each(codes: np.ndarray, seed: int, *, most: int) -> np.ndarray:
+    """Positions of some cells of every class, sorted: of each its share of 2,000, but 20 to `most` (seeded).
+
+    In the order of the cells, as :func:`training_cells`.
+    """
     classes = np.unique(codes)
-    most = int(np.clip(ANCHORS // max(len(classes), 1), LEAST_ANCHORS, MOST_ANCHORS))
+    most = int(np.clip(SPREAD // max(len(classes), 1), LEAST_EACH, most))
     parts = [np.zeros(0, np.int64)]
     for code in classes:
         own = np.flatnonzero(codes == code)

@@ -79,9 +79,8 @@ def _rows(counts: csr_matrix, index: np.ndarray | slice) -> csr_matrix:
         return counts[index]
     start, stop, _ = index.indices(counts.shape[0])
     begin, end = counts.indptr[start], counts.indptr[stop]
-    rows = csr_matrix(
-        (stop - start, counts.shape[1]), dtype=counts.dtype
-    )  # given parts of an array, it would copy them
+    # Given parts of an array, the constructor would copy them.
+    rows = csr_matrix((stop - start, counts.shape[1]), dtype=counts.dtype)
     rows.data, rows.indices = counts.data[begin:end], counts.indices[begin:end]
     rows.indptr = counts.indptr[start : stop + 1] - begin
     return rows
