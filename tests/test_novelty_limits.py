@@ -11,6 +11,7 @@ import scgraft
 from scgraft.calibrate import guarantee_of
 from scgraft.conformal import conformal_pvalues, threshold_at
 from scgraft.generate import generate
+from scgraft.neighbors import nearest
 from scgraft.novelty import find_novelty, misfit_excess, novelty_limits, scaled_null
 from scgraft.reconstruction import nearest_third, residuals, type_distances
 from scgraft.testing import TinyConfig, tiny_query
@@ -156,12 +157,14 @@ def test_names_of_classes_change_no_distance_between_types(seed):
     cells = generate(reference, rng.integers(120, size=20))
     latent = scgraft.embed(reference, cells)
     codes = rng.integers(-1, 4, size=120)
-    found = type_distances(reference, cells, None, latent, codes)
+    near = nearest(reference.latent.mean, latent.mean, k=30)
+    found = type_distances(reference, cells, None, latent, codes, near)
     renamed = np.where(codes < 0, -1, rng.permutation(9)[codes])
-    assert np.allclose(type_distances(reference, cells, None, latent, renamed), found, rtol=1e-4)
+    assert np.allclose(type_distances(reference, cells, None, latent, renamed, near), found, rtol=1e-4)
     order = rng.permutation(20)
     mixed = scgraft.values.Latent(latent.mean[order], latent.variance[order], latent.cells[order])
-    again = type_distances(reference, scgraft.model.take_cells(cells, order), None, mixed, codes)
+    moved = nearest(reference.latent.mean, mixed.mean, k=30)
+    again = type_distances(reference, scgraft.model.take_cells(cells, order), None, mixed, codes, moved)
     assert np.allclose(again, found[order], rtol=1e-3)
 
 
@@ -169,7 +172,9 @@ def test_names_of_classes_change_no_distance_between_types(seed):
 def test_one_type_or_none_is_infinitely_far_from_others(codes):
     reference = reference_of(CONFIG)
     cells = generate(reference, np.arange(5))
-    assert np.isinf(type_distances(reference, cells, None, scgraft.embed(reference, cells), codes)).all()
+    latent = scgraft.embed(reference, cells)
+    near = nearest(reference.latent.mean, latent.mean, k=30)
+    assert np.isinf(type_distances(reference, cells, None, latent, codes, near)).all()
 
 
 def test_residuals_are_those_of_the_models_own_moments():

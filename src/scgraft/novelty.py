@@ -18,10 +18,10 @@ from scgraft.confidence import Dossier, Novelty
 from scgraft.conformal import threshold_at
 from scgraft.errors import NoLabels
 from scgraft.model import take_cells
-from scgraft.neighbors import nearest
+from scgraft.neighbors import Neighbours, nearest
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.reconstruction import residuals, type_distances
-from scgraft.transfer import reference_classes, relative_distance
+from scgraft.transfer import K, reference_classes, relative_distance
 from scgraft.values import BATCH, Graft, Latent, Query, Reference
 
 GATHERED = 128
@@ -188,21 +188,27 @@ def find_novelty(
     batch = query.codes[:, 0]
     score, misfit = novelty_score(residual, graph, batch, present)
     labels, codes = _types(reference, key)
-    between = type_distances(reference, seen, graft, at, codes, present=present)
+    assert reference.latent is not None
+    points = reference.latent.mean
+    found = nearest(points, latent.mean, k=min(K, len(points)))
+    near = Neighbours(found.indices[graph.anchors], found.distances[graph.anchors])
+    between = type_distances(reference, seen, graft, at, codes, near, present=present)
     apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
     # From a small batch nothing was taken out: what all of its cells share is in every residual, and says nothing.
     apart = np.where(np.bincount(batch)[batch] >= LEAST_BATCH, apart, np.inf)
     threshold = novelty_limits(score, null, misfit_excess(misfit, null_misfit), apart, false_alarms / 2)
     far, strength = float("inf"), score / threshold
     if null_distance is not None and len(null_distance):
-        distance = distance_to(reference, latent)
+        distance = relative_distance(points, found)
         far = threshold_at(scaled_null(null_distance, distance), false_alarms / 2)
         strength = np.maximum(strength, (distance / far) ** 2)  # the score is a square too
     strength = strength.astype(np.float32)
     novel = strength > 1
-    found = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
+    groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
     dossiers = tuple(
-        _dossier(found, int(cluster)) for cluster in np.unique(graph.cluster) if _is_group(found, cluster, false_alarms)
+        _dossier(groups, int(cluster))
+        for cluster in np.unique(graph.cluster)
+        if _is_group(groups, cluster, false_alarms)
     )
     return Novelty(score, misfit, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from scgraft.levels import level_codes
 from scgraft.model import build, graft_rows, make_cells, pick_device
-from scgraft.neighbors import nearest
-from scgraft.transfer import K, neighbour_vote
+from scgraft.neighbors import Neighbours
+from scgraft.transfer import neighbour_vote
 from scgraft.values import Graft, Latent, Query, Reference
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def type_distances(
     graft: Graft | None,
     latent: Latent,
     codes: np.ndarray,
+    found: Neighbours,
     *,
     present: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -62,13 +63,15 @@ def type_distances(
         The mapping.
     codes
         Class of every reference cell; -1 for none.
+    found
+        Nearest reference cells of each query cell in the latent: they say which type it has.
     present
         Genes that the query has, (G,) bool; None takes all of them.
 
     Returns
     -------
     ndarray
-        Infinite where there are no two types. The neighbours in the latent say which type a cell has.
+        Infinite where there are no two types.
     """
     assert reference.latent is not None
     points, names = reference.latent.mean, np.unique(codes[codes >= 0])
@@ -76,7 +79,6 @@ def type_distances(
     if len(names) < 2:
         return out
     compact = np.where(codes >= 0, np.searchsorted(names, codes), -1)
-    found = nearest(points, latent.mean, k=min(K, len(points)))
     own = neighbour_vote(compact, len(names), found).argmax(axis=1)
     centres = np.stack([points[compact == c].mean(axis=0) for c in range(len(names))])
     decode = _decoder(reference, query, graft)
