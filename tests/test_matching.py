@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scgraft import matching
+from scgraft import matching, objective
 from scgraft.align import align
 from scgraft.embed import embed
 from scgraft.errors import NoLabels
 from scgraft.fit import fit
+from scgraft.measures import cluster_distance
 from scgraft.objective import atlas_of, pairs_within, stratified_energy
 from scgraft.testing import TinyConfig, tiny_query
 from scgraft.values import FitConfig, Latent
@@ -98,6 +99,16 @@ def test_atlas_has_the_moments_of_its_cells(seed, n, d):
     assert np.allclose(second, (latent.mean**2 + latent.variance).mean(axis=0), atol=1e-3)
     assert np.array_equal(np.unique(atlas.cluster), np.arange(len(atlas.mixture.weight)))
     assert np.array_equal(latent.mean[atlas.index], atlas.points)
+
+
+def test_the_atlas_is_made_once_for_a_reference(monkeypatch):
+    made = []
+    monkeypatch.setattr(objective, "atlas_of", lambda latent: made.append(latent) or atlas_of(latent))
+    reference, query = pair(CONFIG, n_cells=60)
+    for _ in range(2):
+        graft = fit(reference, query, QUICK)
+        cluster_distance(reference.latent, embed(reference, query, graft))
+    assert len(made) == 1 and made[0] is reference.latent
 
 
 def columns(graft, reference):

@@ -24,7 +24,7 @@ from scgraft.families import family_of
 from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
-from scgraft.objective import Atlas, atlas_of, mixture_tensors, objective_named
+from scgraft.objective import Atlas, mixture_tensors, objective_named
 from scgraft.products import fast_products, one_thread
 from scgraft.slots import column_prior, library_prior_rows, start_rows
 from scgraft.transfer import reference_classes
@@ -93,7 +93,7 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     used, held = choose_cells(query, config)
     chosen = np.sort(np.concatenate([used, held]))
     names = tuple(s.name for s in trainable)
-    atlas = None if objective == "elbo" or reference.latent is None else atlas_of(reference.latent)
+    atlas = None if objective == "elbo" or reference.latent is None else reference.latent.atlas
     settings = replace(config, objective=objective)
     problem = make_problem(reference, take_cells(query, chosen), levels, rows, names, settings, device, atlas)
     start, matched = problem.start, None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from scgraft.neighbors import nearest
-from scgraft.objective import atlas_of
 from scgraft.query_graph import QueryGraph
 from scgraft.values import Latent
 
@@ -38,7 +37,7 @@ def numbers_of(distance: np.ndarray, preservation: np.ndarray, misfit: float) ->
 
 def cluster_distance(reference: Latent, query: Latent) -> np.ndarray:
     """Distance (n,) of each cell to the nearest of the reference's clusters, in standard deviations a dimension."""
-    mixture = atlas_of(reference).mixture
+    mixture = reference.atlas.mixture
     precision = 1 / mixture.variance
     square = (
         (query.mean**2) @ precision.T

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,8 @@ from scgraft.confidence import Calibration, Novelty, Quality
 if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
+
+    from scgraft.objective import Atlas
 
 BATCH = "batch"
 GRAFT_FORMAT = 1
@@ -176,6 +179,13 @@ class Latent:
     mean: np.ndarray
     variance: np.ndarray
     cells: np.ndarray
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """These cells in clusters, from :func:`scgraft.objective.atlas_of`: made once, and kept with them."""
+        from scgraft.objective import atlas_of
+
+        return atlas_of(self)
 
 
 @dataclass(frozen=True)
