@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgraft.conformal import (
+    WEIGHT_RIDGE,
     conformal_pvalues,
     expected_error,
+    fit_class_weights,
     fit_temperature,
     reliability,
     sharpen,
@@ -110,6 +112,61 @@ def test_temperature_repairs_probabilities_that_are_too_modest():
         return expected_error(reliability(m.max(axis=1), best == true[2000:]))
 
     assert error(sharpen(modest[2000:], temperature)) < 0.5 * error(modest[2000:])
+
+
+def slow_loss(matrix, true, weights):
+    """Class by class: the mean of a class's cells counts as the square root of their number."""
+    own = [matrix[true == c].astype(float) * weights for c in np.unique(true)]
+    entropy = [
+        -np.log(part[:, c] / part.sum(axis=1)).mean() * np.sqrt(len(part))
+        for c, part in zip(np.unique(true), own, strict=True)
+    ]
+    scale = len(true) / sum(np.sqrt(len(part)) for part in own)
+    return scale * sum(entropy) + WEIGHT_RIDGE / 2 * (np.log(weights) ** 2).sum()
+
+
+@given(seeds, st.integers(2, 5), st.integers(1, 60))
+def test_class_weights_are_the_best_there_are(seed, classes, n):
+    rng = np.random.default_rng(seed)
+    matrix, true = draw(rng, n, classes)
+    weights = fit_class_weights(matrix, true)
+    found = slow_loss(matrix, true, weights)
+    for _ in range(10):
+        other = weights * np.exp(rng.normal(0, rng.choice([0.03, 0.3, 1]), classes))
+        assert slow_loss(matrix, true, other) >= found - 1e-4 * (1 + abs(found))
+
+
+@given(seeds, st.integers(2, 5))
+def test_class_weights_do_not_depend_on_the_order_of_classes_or_cells(seed, classes):
+    rng = np.random.default_rng(seed)
+    matrix, true = draw(rng, 80, classes)
+    order, cells = rng.permutation(classes), rng.permutation(80)
+    mixed = fit_class_weights(matrix[cells][:, order], np.argsort(order)[true[cells]])
+    assert np.allclose(mixed, fit_class_weights(matrix, true)[order], rtol=1e-3)
+
+
+@given(seeds, st.floats(0.1, 10))
+def test_class_weights_undo_a_bias(seed, bias):
+    matrix, true = draw(np.random.default_rng(seed), 3000, 3)
+    weights = fit_class_weights(matrix * np.array([bias, 1, 1]), true)
+    straight = fit_class_weights(matrix, true)
+    assert weights[0] / weights[1] * bias == pytest.approx(straight[0] / straight[1], rel=0.15)
+
+
+def test_a_label_that_other_batches_do_not_confirm_is_called_less():
+    """Dendritic cells are annotated in one batch only; held out, the others show such cells as monocytes."""
+    monocyte, like_dendritic, b_cell = [0.98, 0.01, 0.01, 0], [0.1, 0.9, 0, 0], [0, 0.01, 0.99, 0]
+    matrix = np.array([monocyte] * 90 + [like_dendritic] * 20 + [b_cell] * 40, np.float32)
+    true = np.repeat([0, 0, 2], [90, 20, 40])
+
+    def called(n):
+        weights = fit_class_weights(matrix[90 - n : 90 + n], true[90 - n : 90 + n])
+        return int((np.array(like_dendritic) * weights).argmax())
+
+    assert called(20) == 0 and called(2) == 1  # two cells are no proof
+    weights = fit_class_weights(matrix, true)
+    assert weights[1] / weights[0] < 1 / 9 and weights[3] == pytest.approx(1, abs=0.01)
+    assert (fit_class_weights(matrix[:0], true[:0]) == 1).all()
 
 
 def test_reliability_counts_every_cell():

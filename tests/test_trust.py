@@ -390,6 +390,31 @@ def test_explain(demo):
     assert why.genes and {g for g, _ in why.genes} <= set(reference.schema.genes)
     with pytest.raises(QueryError, match="no cell 'nobody'"):
         scgraft.explain(reference, mapped, "nobody")
+
+
+def test_explain_says_when_held_out_batches_overrule_the_votes(demo):
+    reference, query, mapped = demo
+    key, made = next(iter(mapped.calibration.items()))
+    label = mapped.labels[key]
+    first = blend(label.votes["latent"], label.votes["genes"]).argmax(axis=1)
+    sure = int(np.flatnonzero(first == label.matrix.argmax(axis=1))[0])
+    assert "votes alone" not in scgraft.explain(reference, mapped, query.obs_names[sure]).sentence
+    weights = np.where(np.arange(len(label.classes)) == first[sure], np.float32(1e-9), np.float32(1))
+    less = scgraft.map_query(
+        reference,
+        query,
+        batch_key="well",
+        graft=mapped.graft,
+        calibration={key: replace(made, class_weights=weights)},
+    )
+    why = scgraft.explain(reference, less, query.obs_names[sure])
+    assert why.label != label.label[sure]
+    assert f"The votes alone name {label.label[sure]}" in why.sentence and "counts 1e-09 times" in why.sentence
+
+
+def test_explain_names_what_it_lacks(demo):
+    reference, query, mapped = demo
+    name = query.obs_names[0]
     with pytest.raises(NoLabels, match="has no labels 'x'"):
         scgraft.explain(reference, mapped, name, key="x")
 

@@ -14,7 +14,7 @@ import numpy as np
 from scgraft.adaptation import adapted, best_explained
 from scgraft.classifier import predict, train_classifier, without_classes
 from scgraft.confidence import Calibration, GeneClassifier, held_out_batches
-from scgraft.conformal import expected_error, fit_temperature, reliability, sharpen
+from scgraft.conformal import expected_error, fit_class_weights, fit_temperature, reliability, sharpen
 from scgraft.embed import embed
 from scgraft.errors import NoLabels
 from scgraft.fit import fit
@@ -208,8 +208,10 @@ def _calibration(
         blended = np.concatenate([np.zeros((0, len(classes)), np.float32), *(p[0] for p in parts)])
         true = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in parts)])
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
-    temperature = fit_temperature(blended, true)
-    matrix = sharpen(blended, temperature)
+    class_weights = fit_class_weights(blended, true)
+    weighted = sharpen(blended * class_weights, 1.0)
+    temperature = fit_temperature(weighted, true)
+    matrix = sharpen(weighted, temperature)
     best, own = matrix.max(axis=1, initial=0.0), matrix[np.arange(len(true)), true]
     right = own >= best
     table = reliability(best, right)
@@ -220,6 +222,7 @@ def _calibration(
         key=key,
         classes=classes,
         classifier=classifier,
+        class_weights=class_weights,
         temperature=temperature,
         scores=(1 - own).astype(np.float32),
         score_class=true.astype(np.int64),

@@ -20,9 +20,9 @@ from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.values import Reference
 
-FORMAT = 4
+FORMAT = 5
 SPARSE = ("data", "indices", "indptr")
-ARRAYS = ("scores", "score_class", "novelty", "distance", "reliability")
+ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
 TEXT = (
     "base_sha256",
     "key",

@@ -55,8 +55,10 @@ class Calibration:
         Class names in the order of the votes.
     classifier
         The gene classifier trained on all of the reference.
+    class_weights
+        What the blended vote for each class is multiplied by, (C,) float32: below 1 where other batches do not confirm it.
     temperature
-        The blended vote is raised to 1 / temperature and normalised.
+        The weighted vote is then raised to 1 / temperature and normalised.
     scores, score_class
         Nonconformity (one minus the probability of the true class) of each held-out cell, (m,), and its class code.
     novelty
@@ -83,6 +85,7 @@ class Calibration:
     key: str
     classes: tuple[str, ...]
     classifier: GeneClassifier
+    class_weights: np.ndarray
     temperature: float
     scores: np.ndarray
     score_class: np.ndarray

@@ -2,7 +2,8 @@
 
 Sets: split conformal prediction (Vovk, Gammerman and Shafer 2005) with one minus the probability of a class as its
 nonconformity (Sadinle, Lei and Wasserman 2019, doi:10.1080/01621459.2017.1395341), within each class where it has
-enough calibration cells (Mondrian; Vovk 2012, arXiv:1209.2673). Temperature: Guo et al. 2017 (arXiv:1706.04599).
+enough calibration cells (Mondrian; Vovk 2012, arXiv:1209.2673). Temperature: Guo et al. 2017 (arXiv:1706.04599), and
+with a bias for each class, here written as a weight: Alexandari, Kundaje and Shrikumar 2020 (arXiv:1901.06852).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 CLASS_CELLS = 30
 BINS = 10
 CERTAIN = 0.01  # a nonconformity below this is none
+WEIGHT_RIDGE = 5.0  # chosen by benchmarks/quality.py (docs/trust.md)
 
 
 def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
@@ -23,6 +25,46 @@ def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
     total = powered.sum(axis=1, keepdims=True)
     uniform = np.full_like(powered, 1.0 / max(matrix.shape[1], 1))
     return np.divide(powered, total, out=uniform, where=total > 0).astype(np.float32)
+
+
+def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """What the probability of every class is to be multiplied by, (C,) float32, before it is normalised; 1 without cells.
+
+    Parameters
+    ----------
+    matrix
+        Probabilities of held-out cells, (m, C).
+    true
+        Codes of their classes, (m,).
+
+    Notes
+    -----
+    A class that other batches do not confirm is called less: one that two of them annotate apart and the rest with its
+    parent, or one that draws its neighbours' cells. A class that is missed is called more. Minimises the cross-entropy,
+    in which a class counts as the square root of its cells (between accuracy, where it counts as all of them, and balanced
+    accuracy, where all classes count alike), plus a ridge on the logarithms, so that few cells change little.
+    """
+    from scipy.optimize import minimize
+
+    n_classes, rows = matrix.shape[1], np.arange(len(true))
+    if not len(true):
+        return np.ones(n_classes, np.float32)
+    logged = np.log(np.maximum(matrix.astype(np.float64), 1e-12))
+    counts = 1 / np.sqrt(np.bincount(true, minlength=n_classes)[true])
+    counts *= len(true) / counts.sum()
+
+    def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
+        score = logged + bias
+        score -= score.max(axis=1, keepdims=True)
+        share = np.exp(score)
+        total = share.sum(axis=1, keepdims=True)
+        entropy = counts @ (np.log(total[:, 0]) - score[rows, true])
+        share /= total
+        share[rows, true] -= 1
+        return float(entropy + WEIGHT_RIDGE * (bias @ bias) / 2), counts @ share + WEIGHT_RIDGE * bias
+
+    found = minimize(loss, np.zeros(n_classes), jac=True, method="L-BFGS-B")
+    return np.exp(found.x).astype(np.float32)
 
 
 def fit_temperature(matrix: np.ndarray, true: np.ndarray) -> float:

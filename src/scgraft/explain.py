@@ -10,9 +10,10 @@ import numpy as np
 
 from scgraft.align import align
 from scgraft.classifier import log_normalised
-from scgraft.confidence import Explanation
+from scgraft.confidence import Calibration, Explanation
 from scgraft.errors import NoLabels, QueryError
 from scgraft.neighbors import nearest
+from scgraft.transfer import blend
 from scgraft.values import Labels, MappedQuery, Reference
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def explain(
         genes=genes,
         sentence="",
     )
-    return replace(made, sentence=_sentence(made, calibrated=labels.pvalues is not None))
+    said = _sentence(made, calibrated=labels.pvalues is not None)
+    return replace(made, sentence=said + _overruled(labels, mapped.calibration.get(labels.key), i))
 
 
 def _neighbours(
@@ -136,6 +138,22 @@ def _deciding_genes(
     order = np.argsort(-part, kind="stable")[:GENES]
     names = reference.schema.genes[made.genes]
     return tuple((str(names[g]), round(float(part[g]), 3)) for g in order if part[g] > 0)
+
+
+def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
+    """What is to be said where the votes name another class than the label, as held-out batches weigh classes."""
+    if calibration is None or labels.pvalues is None:
+        return ""
+    first, label = (
+        int(row[i].argmax()) for row in (blend(labels.votes["latent"], labels.votes["genes"]), labels.matrix)
+    )
+    if first == label:
+        return ""
+    weight = calibration.class_weights[first] / calibration.class_weights[label]
+    return (
+        f" The votes alone name {labels.classes[first]}, but for the reference's own batches, held out, it is the label too "
+        f"often or {labels.classes[label]} too rarely: it counts {weight:.2g} times."
+    )
 
 
 def _sentence(made: Explanation, *, calibrated: bool) -> str:

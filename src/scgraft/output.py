@@ -175,6 +175,10 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
                 "guarantee": value.guarantee,
                 "expected_error": round(value.expected_error, 4),
                 "temperature": round(value.temperature, 3),
+                "class_weights": {
+                    name: round(float(weight), 3)
+                    for name, weight in zip(value.classes, value.class_weights, strict=True)
+                },
             }
             for key, value in mapped.calibration.items()
         },

@@ -177,7 +177,7 @@ def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.nd
     gene_vote
         Class probabilities (n, C) of the gene classifier.
     """
-    matrix = sharpen(blend(labels.matrix, gene_vote), calibration.temperature)
+    matrix = sharpen(blend(labels.matrix, gene_vote) * calibration.class_weights, calibration.temperature)
     batches = held_out_batches(calibration.folds)
     pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, batches=batches)
     classes = np.array(labels.classes)
