@@ -56,7 +56,7 @@ class Calibration:
     classifier
         The gene classifier trained on all of the reference.
     class_weights
-        What the blended vote for each class is multiplied by, (C,) float32: below 1 where other batches do not confirm it.
+        What the blended vote for each class is multiplied by, (C,) float32: below 1 where it draws the cells of others.
     temperature
         The weighted vote is then raised to 1 / temperature and normalised.
     scores, score_class

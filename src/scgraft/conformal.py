@@ -13,7 +13,7 @@ import numpy as np
 CLASS_CELLS = 30
 BINS = 10
 CERTAIN = 0.01  # a nonconformity below this is none
-WEIGHT_RIDGE = 5.0  # chosen by benchmarks/quality.py (docs/trust.md)
+WEIGHT_RIDGE = 10.0  # chosen by benchmarks/quality.py (docs/trust.md)
 
 
 def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
@@ -39,18 +39,19 @@ def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    A class that other batches do not confirm is called less: one that two of them annotate apart and the rest with its
-    parent, or one that draws its neighbours' cells. A class that is missed is called more. Minimises the cross-entropy,
-    in which a class counts as the square root of its cells (between accuracy, where it counts as all of them, and balanced
-    accuracy, where all classes count alike), plus a ridge on the logarithms, so that few cells change little.
+    A class that draws the cells of others is called less, one that is missed more. Minimises the cross-entropy, in which a
+    class counts as the square root of its cells (between accuracy, where it counts as all of them, and balanced accuracy,
+    where all classes count alike), plus a ridge on the logarithms, so that few cells change little. Of a class that no
+    held-out cell has, nothing is known but that cells of others may be called so: it is left out, and keeps the weight 1.
     """
     from scipy.optimize import minimize
 
-    n_classes, rows = matrix.shape[1], np.arange(len(true))
+    weights, rows = np.ones(matrix.shape[1], np.float32), np.arange(len(true))
     if not len(true):
-        return np.ones(n_classes, np.float32)
-    logged = np.log(np.maximum(matrix.astype(np.float64), 1e-12))
-    counts = 1 / np.sqrt(np.bincount(true, minlength=n_classes)[true])
+        return weights
+    seen, place, number = np.unique(true, return_inverse=True, return_counts=True)
+    logged = np.log(np.maximum(matrix[:, seen].astype(np.float64), 1e-12))
+    counts = 1 / np.sqrt(number[place])
     counts *= len(true) / counts.sum()
 
     def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
@@ -58,13 +59,13 @@ def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
         score -= score.max(axis=1, keepdims=True)
         share = np.exp(score)
         total = share.sum(axis=1, keepdims=True)
-        entropy = counts @ (np.log(total[:, 0]) - score[rows, true])
+        entropy = counts @ (np.log(total[:, 0]) - score[rows, place])
         share /= total
-        share[rows, true] -= 1
+        share[rows, place] -= 1
         return float(entropy + WEIGHT_RIDGE * (bias @ bias) / 2), counts @ share + WEIGHT_RIDGE * bias
 
-    found = minimize(loss, np.zeros(n_classes), jac=True, method="L-BFGS-B")
-    return np.exp(found.x).astype(np.float32)
+    weights[seen] = np.exp(minimize(loss, np.zeros(len(seen)), jac=True, method="L-BFGS-B").x)
+    return weights
 
 
 def fit_temperature(matrix: np.ndarray, true: np.ndarray) -> float:

@@ -151,8 +151,8 @@ def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
         return ""
     weight = calibration.class_weights[first] / calibration.class_weights[label]
     return (
-        f" The votes alone name {labels.classes[first]}, but for the reference's own batches, held out, it is the label too "
-        f"often or {labels.classes[label]} too rarely: it counts {weight:.2g} times."
+        f" The votes alone name {labels.classes[first]}, but in held-out batches of the reference that is said too often, or "
+        f"{labels.classes[label]} too rarely: it counts {weight:.2g} times."
     )
 
 
