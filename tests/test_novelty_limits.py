@@ -13,7 +13,7 @@ from scgraft.conformal import conformal_pvalues, threshold_at
 from scgraft.generate import generate
 from scgraft.neighbors import nearest
 from scgraft.novelty import find_novelty, misfit_excess, novelty_limits, scaled_null
-from scgraft.reconstruction import nearest_third, residuals, type_distances
+from scgraft.reconstruction import decoder, nearest_third, residuals, type_distances
 from scgraft.testing import TinyConfig, tiny_query
 from scgraft.transfer import calibrated_labels
 from scgraft.values import FitConfig
@@ -158,13 +158,15 @@ def test_names_of_classes_change_no_distance_between_types(seed):
     latent = scgraft.embed(reference, cells)
     codes = rng.integers(-1, 4, size=120)
     near = nearest(reference.latent.mean, latent.mean, k=30)
-    found = type_distances(reference, cells, None, latent, codes, near)
+    decode, batch = decoder(reference, cells, None), cells.codes[:, 0]
+    found = type_distances(decode, reference, latent, batch, codes, near)
     renamed = np.where(codes < 0, -1, rng.permutation(9)[codes])
-    assert np.allclose(type_distances(reference, cells, None, latent, renamed, near), found, rtol=1e-4)
+    assert np.allclose(type_distances(decode, reference, latent, batch, renamed, near), found, rtol=1e-4)
     order = rng.permutation(20)
     mixed = scgraft.values.Latent(latent.mean[order], latent.variance[order], latent.cells[order])
     moved = nearest(reference.latent.mean, mixed.mean, k=30)
-    again = type_distances(reference, scgraft.model.take_cells(cells, order), None, mixed, codes, moved)
+    decode = decoder(reference, scgraft.model.take_cells(cells, order), None)
+    again = type_distances(decode, reference, mixed, batch[order], codes, moved)
     assert np.allclose(again, found[order], rtol=1e-3)
 
 
@@ -174,14 +176,15 @@ def test_one_type_or_none_is_infinitely_far_from_others(codes):
     cells = generate(reference, np.arange(5))
     latent = scgraft.embed(reference, cells)
     near = nearest(reference.latent.mean, latent.mean, k=30)
-    assert np.isinf(type_distances(reference, cells, None, latent, codes, near)).all()
+    decode = decoder(reference, cells, None)
+    assert np.isinf(type_distances(decode, reference, latent, cells.codes[:, 0], codes, near)).all()
 
 
 def test_residuals_are_those_of_the_models_own_moments():
     """Generated cells have residuals of variance one where the model is right; a count far above it is cut at ten."""
     reference = reference_of(replace(CONFIG, n_cells=300, gene_likelihood="nb"))
     cells = generate(reference, np.arange(300))
-    found = residuals(reference, cells, None, scgraft.embed(reference, cells))
+    found = residuals(decoder(reference, cells, None), cells.counts, scgraft.embed(reference, cells).mean)
     assert found.shape == (300, 40) and found.dtype == np.float32 and np.abs(found).max() <= 10
     assert 0.3 < np.median(found.std(axis=0)) < 2
 

@@ -27,7 +27,7 @@ from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, 
 from scgraft.generate import generate, reference_cells
 from scgraft.novelty import distance_to, find_novelty, novelty_score
 from scgraft.query_graph import QueryGraph, query_graph
-from scgraft.reconstruction import residuals
+from scgraft.reconstruction import decoder, residuals
 from scgraft.testing import TinyConfig, configs, tiny_query
 from scgraft.transfer import blend
 from scgraft.values import FitConfig, Latent
@@ -303,7 +303,7 @@ def test_novelty_is_about_one_where_the_model_is_right():
     cells = generate(reference, np.arange(300))
     latent = scgraft.embed(reference, cells)
     graph = query_graph(cells.counts)
-    residual = residuals(reference, cells, None, latent)
+    residual = residuals(decoder(reference, cells, None), cells.counts, latent.mean)
     score, misfit = novelty_score(residual, graph, cells.codes[:, 0], np.ones(40, bool))
     assert 0.3 < np.median(score) < 3 and 0.3 < misfit < 3
 

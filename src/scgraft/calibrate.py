@@ -23,7 +23,7 @@ from scgraft.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.neighbors import nearest
 from scgraft.novelty import distance_to, novelty_score
 from scgraft.query_graph import QueryGraph, query_graph
-from scgraft.reconstruction import residuals
+from scgraft.reconstruction import decoder, residuals
 from scgraft.transfer import K, blend, neighbour_vote, reference_classes
 from scgraft.values import BATCH, FitConfig, Graft, Latent, Query, Reference
 
@@ -106,7 +106,7 @@ def hold_out(
     graft = fit(rest, query, config)
     latent = embed(rest, query, graft)
     graph = query_graph(query.counts, seed=seed)
-    residual = residuals(rest, query, graft, latent)[graph.anchors]
+    residual = residuals(decoder(rest, query, graft), query.counts, latent.mean)[graph.anchors]
     every = np.ones(residual.shape[1], bool)
     score, misfit = novelty_score(residual, graph, query.codes[:, 0], every)
     kept = np.flatnonzero(~members)

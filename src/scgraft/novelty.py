@@ -20,7 +20,7 @@ from scgraft.errors import NoLabels
 from scgraft.model import take_cells
 from scgraft.neighbors import Neighbours, nearest
 from scgraft.query_graph import QueryGraph, query_graph
-from scgraft.reconstruction import residuals, type_distances
+from scgraft.reconstruction import decoder, residuals, type_distances
 from scgraft.transfer import K, reference_classes, relative_distance
 from scgraft.values import BATCH, Graft, Latent, Query, Reference
 
@@ -184,7 +184,8 @@ def find_novelty(
     """
     graph = query_graph(query.counts) if graph is None else graph
     seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
-    residual, present = residuals(reference, seen, graft, at), present_genes(reference, query)
+    decode, present = decoder(reference, seen, graft), present_genes(reference, query)
+    residual = residuals(decode, seen.counts, at.mean)
     batch = query.codes[:, 0]
     score, misfit = novelty_score(residual, graph, batch, present)
     labels, codes = _types(reference, key)
@@ -192,7 +193,7 @@ def find_novelty(
     points = reference.latent.mean
     found = nearest(points, latent.mean, k=min(K, len(points)))
     near = Neighbours(found.indices[graph.anchors], found.distances[graph.anchors])
-    between = type_distances(reference, seen, graft, at, codes, near, present=present)
+    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, near, present=present)
     apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
     # From a small batch nothing was taken out: what all of its cells share is in every residual, and says nothing.
     apart = np.where(np.bincount(batch)[batch] >= LEAST_BATCH, apart, np.inf)

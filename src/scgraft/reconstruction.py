@@ -14,6 +14,7 @@ from scgraft.transfer import neighbour_vote
 from scgraft.values import Graft, Latent, Query, Reference
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
     from torch import Tensor
 
     from scgraft.nn.vae import Expression
@@ -25,26 +26,45 @@ NEAR_TYPES = 3
 Decode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def residuals(reference: Reference, query: Query, graft: Graft | None, latent: Latent) -> np.ndarray:
-    """Pearson residuals (n, G), float32, of the counts under the model at each cell's posterior mean, cut at 10.
+def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
+    """Mean and variance (m, G) of the counts at latents (m, d), in the batch and at the depth of given query cells (m,)."""
+    import torch
+
+    device = pick_device("auto")
+    model = build(reference, device)
+    codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
+    cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
+
+    def decode(points: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            own = cells.take(torch.as_tensor(like, device=device))
+            z = torch.as_tensor(np.asarray(points, np.float32)).to(device)
+            expression = model.decode(model.latent(z), own.library, own, rows)
+            mean, variance = _moments(expression, reference.hyper.gene_likelihood)
+            return mean.cpu().numpy(), variance.cpu().numpy()
+
+    return decode
+
+
+def residuals(decode: Decode, counts: csr_matrix, points: np.ndarray) -> np.ndarray:
+    """Pearson residuals (n, G), float32, of counts (n, G) under the model at latents (n, d), cut at 10.
 
     The columns of the graft are used, so what is a shift of the whole batch is explained.
     """
-    decode = _decoder(reference, query, graft)
-    out = np.empty((len(latent.mean), query.counts.shape[1]), np.float32)
+    out = np.empty(counts.shape, np.float32)
     for start in range(0, len(out), BLOCK):
         part = np.arange(start, min(start + BLOCK, len(out)))
-        mean, variance = decode(latent.mean[part], part)
-        own = (query.counts[part].toarray() - mean) / np.sqrt(variance + 1e-9)
+        mean, variance = decode(points[part], part)
+        own = (counts[part].toarray() - mean) / np.sqrt(variance + 1e-9)
         out[part] = np.clip(own, -LARGEST, LARGEST)
     return out
 
 
 def type_distances(
+    decode: Decode,
     reference: Reference,
-    query: Query,
-    graft: Graft | None,
     latent: Latent,
+    batch: np.ndarray,
     codes: np.ndarray,
     found: Neighbours,
     *,
@@ -59,8 +79,12 @@ def type_distances(
 
     Parameters
     ----------
-    reference, query, graft, latent
-        The mapping.
+    decode
+        Of the reference and the query's cells, from :func:`decoder`.
+    reference, latent
+        The reference, and the query's cells in its latent.
+    batch
+        Code of each query cell's batch, (n,).
     codes
         Class of every reference cell; -1 for none.
     found
@@ -81,11 +105,10 @@ def type_distances(
     compact = np.where(codes >= 0, np.searchsorted(names, codes), -1)
     own = neighbour_vote(compact, len(names), found).argmax(axis=1)
     centres = np.stack([points[compact == c].mean(axis=0) for c in range(len(names))])
-    decode = _decoder(reference, query, graft)
     # Without a depth (values of a normal likelihood) the decoder's output is a profile as it is.
     has_depth = reference.hyper.gene_likelihood != "normal"
-    for batch in np.unique(query.codes[:, 0]):
-        rows = np.flatnonzero(query.codes[:, 0] == batch)
+    for code in np.unique(batch):
+        rows = np.flatnonzero(batch == code)
         profile, _ = decode(centres, np.full(len(names), rows[0]))
         profile = profile / profile.sum(axis=1, keepdims=True) if has_depth else profile
         for start in range(0, len(rows), BLOCK):
@@ -121,26 +144,6 @@ def nearest_third(
         squares = weight[own == c] @ (others**2).T / max(int(kept.sum()), 1)
         out[own == c] = np.partition(squares, place, axis=1)[:, place]
     return out
-
-
-def _decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
-    """Mean and variance (m, G) of the counts at latents (m, d), in the batch and at the depth of given query cells (m,)."""
-    import torch
-
-    device = pick_device("auto")
-    model = build(reference, device)
-    codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
-    cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
-
-    def decode(points: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            own = cells.take(torch.as_tensor(like, device=device))
-            z = torch.as_tensor(np.asarray(points, np.float32)).to(device)
-            expression = model.decode(model.latent(z), own.library, own, rows)
-            mean, variance = _moments(expression, reference.hyper.gene_likelihood)
-            return mean.cpu().numpy(), variance.cpu().numpy()
-
-    return decode
 
 
 def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
