@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.stats import multivariate_normal
 
+from scgraft.atlas import atlas_of
 from scgraft.embed import embed
 from scgraft.errors import FitDiverged, ScgraftError, UnknownBatch
 from scgraft.fit import choose_cells, fit
@@ -19,7 +20,7 @@ from scgraft.model import build, make_cells
 from scgraft.nn import likelihoods, output
 from scgraft.nn.output import OutputLayer, counts_log_likelihood
 from scgraft.nn.stored import StoredCounts, store_counts
-from scgraft.objective import atlas_of, elbo, mixture_log_density, mixture_tensors, objective_named
+from scgraft.objective import elbo, mixture_log_density, mixture_tensors, objective_named
 from scgraft.testing import TinyConfig
 from scgraft.values import FitConfig, Latent
 from tiny import pair
@@ -216,7 +217,7 @@ def test_mixture_density_equals_scipy(seed, components, d):
         rng.uniform(0.1, 1, (components * 6, d)).astype(np.float32),
         np.arange(components * 6).astype(str),
     )
-    mixture = atlas_of(latent, components=components).mixture
+    mixture = atlas_of(latent.mean, latent.variance, components=components).mixture
     points = rng.standard_normal((7, d))
     expected = sum(
         w * multivariate_normal(m, np.diag(v)).pdf(points).reshape(-1)
@@ -231,7 +232,7 @@ def test_mixture_keeps_the_first_two_moments(seed, components):
     rng = np.random.default_rng(seed)
     mean = rng.standard_normal((90, 3)).astype(np.float32) * 3
     variance = rng.uniform(0.1, 1, (90, 3)).astype(np.float32)
-    mixture = atlas_of(Latent(mean, variance, np.arange(90).astype(str)), components=components).mixture
+    mixture = atlas_of(mean, variance, components=components).mixture
     centre = mixture.weight @ mixture.mean
     spread = mixture.weight @ (mixture.variance + mixture.mean**2) - centre**2
     assert np.allclose(centre, mean.mean(0), atol=1e-4)

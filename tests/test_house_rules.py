@@ -36,7 +36,7 @@ RANKS = {
     "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "resolve": 4.1, "card_commands": 4.7, "share_commands": 4.8,
     "cli": 5,
     # How far results can be trusted.
-    "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,
+    "atlas": -1, "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,
     "generate": 3.1, "reconstruction": 3.1, "classifier": 3.2, "adaptation": 3.3, "novelty": 3.2, "measures": 3.3, "calibrate": 3.5, "calibration_store": 3.5,
     "placement": 1.1, "figures": 1, "verdict": 3.6, "trust": 3.7, "explain": 4, "pl": 4.65,
 }  # fmt: skip

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from scgraft import __version__
 from scgraft.adam import Adam, cosine
+from scgraft.atlas import Atlas
 from scgraft.errors import FitDiverged, NoLabels
 from scgraft.families import family_of
 from scgraft.levels import level_codes
 from scgraft.matching import Matched, match_columns
 from scgraft.model import build, embed_cells, make_cells, pick_device, take_cells
-from scgraft.objective import Atlas, mixture_tensors, objective_named
+from scgraft.objective import mixture_tensors, objective_named
 from scgraft.products import fast_products, one_thread
 from scgraft.slots import column_prior, library_prior_rows, start_rows
 from scgraft.transfer import reference_classes

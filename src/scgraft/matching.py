@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from scgraft.adam import Adam, cosine
+from scgraft.atlas import Atlas
 from scgraft.model import embed_cells
 from scgraft.neighbors import nearest
 from scgraft.objective import (
-    Atlas,
     Pairs,
     column_penalty,
     mixture_log_density,

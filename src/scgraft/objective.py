@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.atlas import Mixture
 from scgraft.errors import ScgraftError
-from scgraft.values import Latent
 
 if TYPE_CHECKING:
     import torch
@@ -30,70 +30,7 @@ if TYPE_CHECKING:
 
     from scgraft.nn.vae import Terms
 
-COMPONENTS = 100
-CELLS_PER_COMPONENT = 15
-ROUNDS = 20
-CLUSTERED_CELLS = 5000
 PARTNERS = 32  # cells of its stratum that a cell is compared with in a step; the next step draws others
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Mixture of diagonal normals: `weight` (k,), `mean` and `variance` (k, d), float32."""
-
-    weight: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """What the fit knows of the reference's cells: some of them (m,) by index, their posterior means (m, d), and a mixture.
-
-    `cluster` (m,) are the components of the mixture that the cells belong to.
-    """
-
-    index: np.ndarray
-    points: np.ndarray
-    cluster: np.ndarray
-    mixture: Mixture
-
-
-def atlas_of(latent: Latent, *, components: int = COMPONENTS, seed: int = 0) -> Atlas:
-    """The reference's aggregate posterior, clustered: at most 5,000 of its cells in at most 100 clusters.
-
-    k-means (seeded), with 15 cells or more for each cluster on average. Each component's variance is the variance of its
-    means plus the mean of their stored variances, so that the first two moments are those of the cells.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(latent.mean))[:CLUSTERED_CELLS]
-    mean, variance = latent.mean[chosen].astype(np.float64), latent.variance[chosen].astype(np.float64)
-    k = min(components, max(1, len(chosen) // CELLS_PER_COMPONENT))
-    label = _k_means(mean, mean[rng.choice(len(mean), k, replace=False)])
-    label = np.unique(label, return_inverse=True)[1]
-    size = np.bincount(label).astype(np.float64)
-
-    def average(values: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(size), values.shape[1]))
-        np.add.at(total, label, values)
-        return total / size[:, None]
-
-    centre = average(mean)
-    spread = np.maximum(average(mean**2) - centre**2, 0) + average(variance)
-    weight, centre, spread = (a.astype(np.float32) for a in (size / size.sum(), centre, spread))
-    return Atlas(chosen, latent.mean[chosen], label, Mixture(weight, centre, spread))
-
-
-def _k_means(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Cluster (n,) of each point by Lloyd's algorithm from given centres; scipy's takes as long to import as this to run."""
-    label = np.zeros(len(points), np.int64)
-    for _ in range(ROUNDS):
-        label = np.argmin((centres**2).sum(axis=1) - 2 * points @ centres.T, axis=1)
-        members = np.zeros((len(centres), len(points)))
-        members[label, np.arange(len(points))] = 1
-        size = members.sum(axis=1, keepdims=True)
-        centres = np.where(size > 0, members @ points / np.maximum(size, 1), centres)
-    return label
 
 
 @dataclass(frozen=True)

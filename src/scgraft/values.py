@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scgraft.atlas import Atlas, atlas_of
 from scgraft.confidence import Calibration, Novelty, Quality
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
-
-    from scgraft.objective import Atlas
 
 BATCH = "batch"
 GRAFT_FORMAT = 1
@@ -182,10 +181,8 @@ class Latent:
 
     @cached_property
     def atlas(self) -> Atlas:
-        """These cells in clusters, from :func:`scgraft.objective.atlas_of`: made once, and kept with them."""
-        from scgraft.objective import atlas_of
-
-        return atlas_of(self)
+        """These cells in clusters, from :func:`scgraft.atlas.atlas_of`: made once, and kept with them."""
+        return atlas_of(self.mean, self.variance)
 
 
 @dataclass(frozen=True)
