@@ -12,6 +12,7 @@ from scgraft.conformal import (
     expected_error,
     fit_class_weights,
     fit_temperature,
+    proven_class_weights,
     reliability,
     sharpen,
     threshold_at,
@@ -172,6 +173,29 @@ def test_a_class_that_no_held_out_cell_has_is_left_alone(seed, share):
     weights = fit_class_weights(more, true)
     assert weights[3] == 1 and np.allclose(weights[:3], fit_class_weights(matrix, true), rtol=1e-3)
     assert (fit_class_weights(matrix[:0], true[:0]) == 1).all()
+
+
+def biased_fold(rng, n, bias):
+    matrix, true = draw(rng, n, 3)
+    return matrix * np.array([bias, 1, 1], np.float32), true
+
+
+@given(seeds, st.floats(3, 10), st.integers(2, 4))
+def test_weights_that_hold_for_every_fold_are_kept(seed, bias, n_folds):
+    rng = np.random.default_rng(seed)
+    folds = [biased_fold(rng, 400, bias) for _ in range(n_folds)]
+    matrix, true = (np.concatenate(part) for part in zip(*folds, strict=True))
+    assert np.array_equal(proven_class_weights(folds), fit_class_weights(matrix, true))
+    assert proven_class_weights(folds)[0] < 0.8
+
+
+@given(seeds, st.floats(3, 10))
+def test_weights_that_the_other_fold_contradicts_are_not(seed, bias):
+    rng = np.random.default_rng(seed)
+    assert (proven_class_weights([biased_fold(rng, 400, bias), biased_fold(rng, 400, 1 / bias)]) == 1).all()
+    one = biased_fold(rng, 400, bias)
+    assert (proven_class_weights([one]) == 1).all() and (fit_class_weights(*one) != 1).all()
+    assert (proven_class_weights([one, (one[0][:0], one[1][:0])]) == 1).all()
 
 
 def test_reliability_counts_every_cell():

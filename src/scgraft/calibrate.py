@@ -14,7 +14,7 @@ import numpy as np
 from scgraft.adaptation import adapted, best_explained
 from scgraft.classifier import predict, train_classifier, without_classes
 from scgraft.confidence import Calibration, GeneClassifier, held_out_batches
-from scgraft.conformal import expected_error, fit_class_weights, fit_temperature, reliability, sharpen
+from scgraft.conformal import expected_error, fit_temperature, proven_class_weights, reliability, sharpen
 from scgraft.embed import embed
 from scgraft.errors import NoLabels
 from scgraft.fit import fit
@@ -198,17 +198,18 @@ def _calibration(
     classes: tuple[str, ...] = ()
     everything = np.ones(len(reference.schema.genes), bool) if genes is None else genes
     classifier = without_classes(everything, source)
-    blended, true = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+    votes: list[tuple[np.ndarray, np.ndarray]] = []
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
         names, codes = reference_classes(reference, key)
         classes = tuple(names.tolist())
         classifier = train_classifier(reference, codes, classes, genes=genes, seed=seed)
         parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
-        blended = np.concatenate([np.zeros((0, len(classes)), np.float32), *(p[0] for p in parts)])
-        true = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in parts)])
+        votes = [(matrix, true) for matrix, true, _ in parts]
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
-    class_weights = fit_class_weights(blended, true)
+    votes.append((np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64)))  # there may be none
+    blended, true = (np.concatenate(part) for part in zip(*votes, strict=True))
+    class_weights = proven_class_weights(votes)
     weighted = sharpen(blended * class_weights, 1.0)
     temperature = fit_temperature(weighted, true)
     matrix = sharpen(weighted, temperature)
