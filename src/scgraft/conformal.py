@@ -54,18 +54,18 @@ def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
         return weights
     seen, place, number = np.unique(true, return_inverse=True, return_counts=True)
     logged = np.log(np.maximum(matrix[:, seen].astype(np.float64), 1e-12))
-    counts = 1 / np.sqrt(number[place])
-    counts *= len(true) / counts.sum()
+    importance = 1 / np.sqrt(number[place])
+    importance *= len(true) / importance.sum()
 
     def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
         score = logged + bias
         score -= score.max(axis=1, keepdims=True)
         share = np.exp(score)
         total = share.sum(axis=1, keepdims=True)
-        entropy = counts @ (np.log(total[:, 0]) - score[rows, place])
+        entropy = importance @ (np.log(total[:, 0]) - score[rows, place])
         share /= total
         share[rows, place] -= 1
-        return float(entropy + WEIGHT_RIDGE * (bias @ bias) / 2), counts @ share + WEIGHT_RIDGE * bias
+        return float(entropy + WEIGHT_RIDGE * (bias @ bias) / 2), importance @ share + WEIGHT_RIDGE * bias
 
     weights[seen] = np.exp(minimize(loss, np.zeros(len(seen)), jac=True, method="L-BFGS-B").x)
     return weights
