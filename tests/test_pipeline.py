@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import scgraft
 from scgraft.cli import main
-from scgraft.describe import describe
+from scgraft.describe import describe, describe_text
 from scgraft.errors import CorruptFile, IncompleteRepository, QueryError, UnsupportedModel
 from scgraft.pipeline import load_reference
 from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
@@ -114,6 +114,21 @@ def test_exit_codes(files, tmp_path):
     status, text = code("map", query, "--reference", reference, *out, "--labels", "absent")
     assert status == 8 and "cells have" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_one_batch_are_named(files):
+    reference = load_reference(files / "reference")
+    key, batch = reference.schema.labels_key, reference.schema.batch_key
+    first = (reference.obs[batch] == reference.obs[batch].iloc[0]).to_numpy()
+    label = np.where(np.arange(len(first)) % 2 == 0, "everywhere", np.where(first, "rare", "everywhere"))
+    changed = replace(reference, obs=reference.obs.assign(**{key: label}))
+    assert describe(changed)["labels"]["in_one_batch"] == ["rare"] and "in one batch only: rare" in describe_text(
+        changed
+    )
+    alone = replace(changed, obs=changed.obs.assign(**{batch: "one"}))
+    assert describe(alone)["labels"]["in_one_batch"] == []
+    silent = replace(changed, schema=replace(changed.schema, unlabeled="rare"))
+    assert describe(silent)["labels"]["in_one_batch"] == []
 
 
 def test_describe_says_what_surgery_can_do(files):

@@ -234,6 +234,8 @@ def _types(reference: Reference) -> list[Finding]:
         said += f" Declared but without cells, never predicted: {', '.join(facts['without_cells'])}."
     if rare:
         said += f" Fewer than {TINY} cells: {', '.join(rare)}."
+    if facts["in_one_batch"]:
+        said += f" Only one batch has {', '.join(facts['in_one_batch'])}: the others may be annotated less finely."
     return [Finding("labels", "ok", said, "", {"cells": facts["cells"]})]
 
 

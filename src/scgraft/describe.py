@@ -37,6 +37,7 @@ def describe(reference: Reference) -> dict[str, Any]:
             "classes": list(schema.labels),
             "cells": labels,
             "without_cells": sorted(set(schema.labels) - set(labels)) if labels else [],
+            "in_one_batch": labels_in_one_batch(reference),
         },
         "covariates": {
             "categorical": {c.key: list(c.levels) for c in schema.categorical},
@@ -54,6 +55,15 @@ def describe(reference: Reference) -> dict[str, Any]:
             "query_needs": query_needs(reference),
         },
     }
+
+
+def labels_in_one_batch(reference: Reference) -> list[str]:
+    """Labels that only one of several batches has: no held-out batch can tell how they are found in a new one."""
+    obs, label, batch = reference.obs, reference.schema.labels_key, reference.schema.batch_key
+    if obs is None or label is None or batch is None or not {label, batch} <= set(obs) or obs[batch].nunique() < 2:
+        return []
+    batches = obs.groupby(label, observed=True)[batch].nunique()
+    return [str(name) for name, n in batches.items() if n == 1 and name != reference.schema.unlabeled]
 
 
 def query_needs(reference: Reference) -> list[str]:
@@ -86,6 +96,8 @@ def describe_text(reference: Reference) -> str:
     lines += [f"                  {n:7d}  {name}" for name, n in labels["cells"].items()]
     if labels["without_cells"]:
         lines.append(f"                  declared but without cells, never predicted: {_some(labels['without_cells'])}")
+    if labels["in_one_batch"]:
+        lines.append(f"                  in one batch only: {_some(labels['in_one_batch'])}")
     for key, levels in facts["covariates"]["categorical"].items():
         lines.append(f"  covariate     {key}: {_some(levels)}")
     for key in facts["covariates"]["continuous"]:
