@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.confidence import GeneClassifier
+from scgraft.conformal import cross_entropy
 from scgraft.generate import STORED_COUNTS, generate, stored_counts
 from scgraft.values import Reference
 
@@ -157,21 +158,16 @@ def logistic_regression(
     n, (n_classes, width) = len(x), start.shape
     if n_classes == 1:
         return np.zeros_like(start)
-    rows, x = np.arange(n), np.ascontiguousarray(x, np.float32)
+    x = np.ascontiguousarray(x, np.float32)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         w = flat.reshape(n_classes, width).astype(np.float32)
         score = x @ w[:, :-1].T + w[:, -1]
         if offset is not None:
             score += offset
-        score -= score.max(axis=1, keepdims=True)
-        share = np.exp(score)
-        total = share.sum(axis=1, keepdims=True)
-        entropy = float((np.log(total[:, 0]) - score[rows, true]).sum(dtype=np.float64))
-        share /= total
-        share[rows, true] -= 1
+        entropy, share = cross_entropy(score, true)
         gradient = np.concatenate([share.T @ x + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
-        value = entropy + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
+        value = float(entropy.sum(dtype=np.float64)) + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
         return value / n, gradient.ravel().astype(np.float64) / n
 
     begin, options = start.ravel().astype(np.float64), {"maxiter": iterations}

@@ -15,7 +15,7 @@ import numpy as np
 CLASS_CELLS = 30
 BINS = 10
 CERTAIN = 0.01  # a nonconformity below this is none
-LEAST = 1e-6  # of a probability whose logarithm is taken
+LEAST = 1e-6  # of a true class's probability: a single cell must not decide whether weights are proven
 WEIGHT_RIDGE = 10.0  # chosen by benchmarks/quality.py (docs/trust.md)
 
 
@@ -28,6 +28,21 @@ def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
     total = powered.sum(axis=1, keepdims=True)
     uniform = np.full_like(powered, 1.0 / max(matrix.shape[1], 1))
     return np.divide(powered, total, out=uniform, where=total > 0).astype(np.float32)
+
+
+def cross_entropy(score: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of every row, (n,), and its gradient (n, C) by the scores (n, C), which are overwritten.
+
+    `true` are the codes of the true classes, (n,).
+    """
+    rows = np.arange(len(true))
+    score -= score.max(axis=1, keepdims=True)
+    share = np.exp(score)
+    total = share.sum(axis=1, keepdims=True)
+    entropy = np.log(total[:, 0]) - score[rows, true]
+    share /= total
+    share[rows, true] -= 1
+    return entropy, share
 
 
 def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -49,7 +64,7 @@ def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import minimize
 
-    weights, rows = np.ones(matrix.shape[1], np.float32), np.arange(len(true))
+    weights = np.ones(matrix.shape[1], np.float32)
     if not len(true):
         return weights
     seen, place, number = np.unique(true, return_inverse=True, return_counts=True)
@@ -58,14 +73,9 @@ def fit_class_weights(matrix: np.ndarray, true: np.ndarray) -> np.ndarray:
     importance *= len(true) / importance.sum()
 
     def loss(bias: np.ndarray) -> tuple[float, np.ndarray]:
-        score = logged + bias
-        score -= score.max(axis=1, keepdims=True)
-        share = np.exp(score)
-        total = share.sum(axis=1, keepdims=True)
-        entropy = importance @ (np.log(total[:, 0]) - score[rows, place])
-        share /= total
-        share[rows, place] -= 1
-        return float(entropy + WEIGHT_RIDGE * (bias @ bias) / 2), importance @ share + WEIGHT_RIDGE * bias
+        entropy, gradient = cross_entropy(logged + bias, place)
+        value = float(importance @ entropy + WEIGHT_RIDGE * (bias @ bias) / 2)
+        return value, importance @ gradient + WEIGHT_RIDGE * bias
 
     weights[seen] = np.exp(minimize(loss, np.zeros(len(seen)), jac=True, method="L-BFGS-B").x)
     return weights
