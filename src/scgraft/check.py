@@ -73,7 +73,8 @@ def check(
     if reference.latent is not None and reference.obs is not None and query.alignment.missing:
         findings += _cost_of_missing_genes(reference, query, seed)
     findings += [*_batches(reference, query, adata, batch_key), *_confounding(sample, batch_key)]
-    findings += [_training(reference), *_types(reference)]
+    facts = describe(reference)
+    findings += [_training(facts["surgery"]), _types(facts["labels"])]
     findings += _unexplained(reference, query, seed)
     findings.append(_resources(reference, query, adata.n_obs))
     return Check(tuple(findings))
@@ -214,8 +215,7 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
     return out
 
 
-def _training(reference: Reference) -> Finding:
-    surgery = describe(reference)["surgery"]
+def _training(surgery: dict[str, Any]) -> Finding:
     if surgery["can_move_latent"]:
         return Finding(
             "training", "ok", f"A new batch adds {surgery['numbers_per_new_batch']} numbers; training moves the latent."
@@ -224,19 +224,18 @@ def _training(reference: Reference) -> Finding:
     return Finding("training", "ok", said)
 
 
-def _types(reference: Reference) -> list[Finding]:
-    facts = describe(reference)["labels"]
-    if not facts["cells"]:
-        return [Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")]
-    rare = [name for name, n in facts["cells"].items() if n < TINY]
-    said = f"The reference can give {len(facts['cells'])} labels, and nothing else: {', '.join(facts['cells'])}."
-    if facts["without_cells"]:
-        said += f" Declared but without cells, never predicted: {', '.join(facts['without_cells'])}."
+def _types(labels: dict[str, Any]) -> Finding:
+    if not labels["cells"]:
+        return Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")
+    rare = [name for name, n in labels["cells"].items() if n < TINY]
+    said = f"The reference can give {len(labels['cells'])} labels, and nothing else: {', '.join(labels['cells'])}."
+    if labels["without_cells"]:
+        said += f" Declared but without cells, never predicted: {', '.join(labels['without_cells'])}."
     if rare:
         said += f" Fewer than {TINY} cells: {', '.join(rare)}."
-    if facts["in_one_batch"]:
-        said += f" Only one batch has {', '.join(facts['in_one_batch'])}: the others may be annotated less finely."
-    return [Finding("labels", "ok", said, "", {"cells": facts["cells"]})]
+    if labels["in_one_batch"]:
+        said += f" Only one batch has {', '.join(labels['in_one_batch'])}: the others may be annotated less finely."
+    return Finding("labels", "ok", said, "", {"cells": labels["cells"]})
 
 
 def _unexplained(reference: Reference, query: Query, seed: int) -> list[Finding]:

@@ -144,9 +144,8 @@ def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
     """What is to be said where the votes name another class than the label, as held-out batches weigh classes."""
     if calibration is None or labels.pvalues is None:
         return ""
-    first, label = (
-        int(row[i].argmax()) for row in (blend(labels.votes["latent"], labels.votes["genes"]), labels.matrix)
-    )
+    latent, genes = (labels.votes[name][i : i + 1] for name in ("latent", "genes"))
+    first, label = int(blend(latent, genes).argmax()), int(labels.matrix[i].argmax())
     if first == label:
         return ""
     weight = calibration.class_weights[first] / calibration.class_weights[label]
