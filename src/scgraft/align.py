@@ -238,7 +238,7 @@ def continuous_covariates(obs: pd.DataFrame, schema: Schema) -> np.ndarray:
 
 def _numbers(column: pd.Series[Any], key: str) -> np.ndarray:
     try:
-        values = np.asarray(column, dtype=np.float32)
+        values = np.array(column, dtype=np.float32)  # a copy: pandas lends read-only arrays
     except (TypeError, ValueError) as error:
         raise QueryError(f"obs[{key!r}] must hold numbers: {error}.") from error
     if not np.isfinite(values).all():

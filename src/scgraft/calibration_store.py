@@ -18,7 +18,7 @@ from scgraft import __version__
 from scgraft.atomic import new_file
 from scgraft.confidence import Calibration, GeneClassifier
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
-from scgraft.values import Reference
+from scgraft.values import Reference, column_text
 
 FORMAT = 5
 SPARSE = ("data", "indices", "indptr")
@@ -156,6 +156,6 @@ def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
     for key in (reference.schema.batch_key, *keys):
         if reference.obs is not None and key in reference.obs:
-            column = reference.obs[key].astype(str)
-            digest.update(pd.util.hash_array(column.to_numpy(dtype=object), categorize=True).tobytes())
+            column = column_text(reference.obs[key]).astype(object)
+            digest.update(pd.util.hash_array(column, categorize=True).tobytes())
     return Path(root) / "calibration" / digest.hexdigest()[:24]

@@ -141,7 +141,7 @@ def _label_codes(obs: pd.DataFrame, schema: Schema) -> np.ndarray | None:
 
 
 def _numbers(obs: pd.DataFrame, key: str) -> np.ndarray:
-    return np.asarray(_column(obs, key), np.float32)
+    return np.array(_column(obs, key), np.float32)
 
 
 def _column(obs: pd.DataFrame, key: str) -> Any:

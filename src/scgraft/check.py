@@ -21,7 +21,7 @@ from scgraft.generate import generate
 from scgraft.neighbors import nearest
 from scgraft.novelty import find_novelty, present_genes
 from scgraft.transfer import K, neighbour_vote, reference_classes
-from scgraft.values import BATCH, FitConfig, Query, Reference
+from scgraft.values import BATCH, FitConfig, Query, Reference, column_text
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -198,7 +198,7 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
     """Columns that name biology and split the cells exactly as the batches do, and a batch that is biology itself."""
     if batch_key is None or batch_key not in sample.obs:
         return []
-    batch, out = sample.obs[batch_key].astype(str), []
+    batch, out = column_text(sample.obs[batch_key]), []
     action = "Use a finer batch (donor, sample) or map with --epochs 0."
     if BIOLOGY.search(batch_key):
         said = f"{batch_key!r} reads like biology: what differs between its levels is fitted as a batch effect, and can disappear."
@@ -207,8 +207,8 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
         values = sample.obs[column]
         if column == batch_key or not BIOLOGY.search(str(column)) or values.nunique() < 2 or values.nunique() > 50:
             continue
-        pairs = set(zip(batch, values.astype(str), strict=True))
-        if len(pairs) == batch.nunique() == values.nunique():
+        pairs = set(zip(batch, column_text(values), strict=True))
+        if len(pairs) == len(set(batch)) == values.nunique():
             said = f"{batch_key!r} and {column!r} split the cells in the same way: what differs between the levels of {column!r} "
             said += "is fitted as a batch effect, and can disappear."
             out.append(Finding("confounding", "warning", said, action))

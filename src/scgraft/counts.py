@@ -39,7 +39,7 @@ class _Place:
 
 def places(adata: AnnData, prefer: str | None = None) -> list[_Place]:
     """Everywhere counts could be, the likeliest first: the reference's own layer, X, named layers, the rest, raw."""
-    names = list(adata.layers.keys())
+    names = [name for name in adata.layers if name is not None]  # anndata 0.13 lists X as the layer None
     genes = np.asarray(adata.var_names.astype(str))
     order = sorted(names, key=lambda n: (n != prefer, n.lower() not in LIKELY_LAYERS))
     layers = [_Place(f"layers[{n!r}]", adata.layers[n], genes) for n in order]

@@ -20,7 +20,7 @@ from scgraft.families import family_of
 from scgraft.levels import check_base
 from scgraft.scvi_registry import Levels
 from scgraft.slots import widen
-from scgraft.values import Graft, Query, Reference, level_name
+from scgraft.values import Graft, Query, Reference, column_text, level_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,7 +269,7 @@ def _plain(column: pd.Series[Any]) -> np.ndarray:
     """Numbers as they are, everything else as text: a column that also has no value for a query can be written."""
     if column.dtype.kind in "iuf":
         return column.to_numpy()
-    return column.astype(str).to_numpy(object)
+    return column_text(column).astype(object)
 
 
 def _n_cells(reference: Reference) -> int:

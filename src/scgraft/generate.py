@@ -72,7 +72,7 @@ def _size_factors(reference: Reference, library: np.ndarray) -> np.ndarray | Non
     if key is None:
         return None
     if reference.obs is not None and key in reference.obs:
-        return np.maximum(np.asarray(reference.obs[key], np.float32), 1e-6)
+        return np.maximum(np.array(reference.obs[key], np.float32), 1e-6)
     return np.maximum(library / library.mean(), 1e-6).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from scgraft.errors import BaseMismatch, NoLabels, QueryError
 from scgraft.neighbors import nearest
-from scgraft.values import Reference, level_name
+from scgraft.values import Reference, column_text, level_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ def _reference_table(reference: Reference, obs: pd.DataFrame, keys: Sequence[str
             raise NoLabels(
                 f"The reference's cells have no column {key!r}; they have {', '.join(map(str, obs.columns))}."
             )
-        table[key] = obs[key].astype(str).to_numpy()
+        table[key] = column_text(obs[key])
         table[f"{key}_probability"] = np.full(len(obs), np.nan, np.float32)
         table[f"{key}_unknown"] = np.zeros(len(obs), bool)
     return pd.DataFrame(table)
@@ -172,7 +172,7 @@ def _query_table(name: str, adata: AnnData, keys: Sequence[str]) -> pd.DataFrame
         column = f"scgraft_{key}"
         if column not in obs:
             raise QueryError(f"Query {name!r} carries no transferred label {key!r} (obs[{column!r}]). Map it with it.")
-        table[key] = obs[column].astype(str).to_numpy()
+        table[key] = column_text(obs[column])
         table[f"{key}_probability"] = obs[f"{column}_probability"].to_numpy(np.float32)
         table[f"{key}_unknown"] = obs[f"{column}_unknown"].to_numpy(bool)
     return pd.DataFrame(table)

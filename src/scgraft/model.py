@@ -46,7 +46,7 @@ def make_cells(
         library = np.log(total)[:, None]
 
     def move(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array).to(device, dtype)
+        return torch.as_tensor(np.require(array, requirements="W")).to(device, dtype)  # torch takes no read-only array
 
     return Cells(
         product=model.product(query.counts),

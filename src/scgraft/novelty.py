@@ -22,7 +22,7 @@ from scgraft.neighbors import Neighbours, nearest
 from scgraft.query_graph import QueryGraph, query_graph
 from scgraft.reconstruction import decoder, residuals, type_distances
 from scgraft.transfer import K, reference_classes, relative_distance
-from scgraft.values import BATCH, Graft, Latent, Query, Reference
+from scgraft.values import BATCH, Graft, Latent, Query, Reference, column_text
 
 GATHERED = 128
 FALSE_ALARMS = 0.05
@@ -220,7 +220,7 @@ def _types(reference: Reference, key: str | None) -> tuple[np.ndarray | None, np
     none = np.full(len(reference.latent.mean), -1)
     if key is None or reference.obs is None or key not in reference.obs:
         return None, none
-    labels = reference.obs[key].astype(str).to_numpy()
+    labels = column_text(reference.obs[key])
     try:
         return labels, reference_classes(reference, key)[1]
     except NoLabels:  # a column without a value: nothing is known of types

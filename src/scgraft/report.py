@@ -147,7 +147,8 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         )
     unknown = (cells[f"{key}_unknown"] == "True").to_numpy() if key else np.zeros(len(cells), bool)
     if "novel" in cells:
-        unknown |= (cells["novel"] == "True").to_numpy()
+        # pandas lends read-only arrays: nothing is changed in place.
+        unknown = unknown | (cells["novel"] == "True").to_numpy()
     if key:
         believed = np.where(unknown, UNKNOWN, cells[key].to_numpy().astype(str))
         colours = figures.palette(cells[key])

@@ -17,7 +17,7 @@ from scgraft.confidence import Calibration, held_out_batches
 from scgraft.conformal import conformal_pvalues, sharpen
 from scgraft.errors import NoLabels
 from scgraft.neighbors import Neighbours, local_spacing, nearest
-from scgraft.values import Labels, Latent, Reference
+from scgraft.values import Labels, Latent, Reference, column_text
 
 K = 30
 SPACING_K = 15
@@ -138,9 +138,9 @@ def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.nd
     assert reference.obs is not None
     column = reference.obs[key]
     text = np.asarray(column.astype(object).where(column.notna(), ""), dtype=object).astype(str)
-    silent = np.asarray(column.isna())
+    silent = np.asarray(column.isna())  # pandas lends it, and may lend it read-only
     if key == reference.schema.labels_key and reference.schema.unlabeled is not None:
-        silent |= text == reference.schema.unlabeled
+        silent = silent | (text == reference.schema.unlabeled)
     classes = np.unique(text[~silent])
     if not len(classes):
         raise NoLabels(f"No cell of the reference has a value in obs[{key!r}].")
@@ -196,7 +196,7 @@ def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndar
     key, classes = str(reference.schema.labels_key), np.array(reference.schema.labels, dtype=str)
     matrix = matrix.astype(np.float32)
     if reference.obs is not None and key in reference.obs:
-        has_cells = np.isin(classes, np.unique(reference.obs[key].astype(str)))
+        has_cells = np.isin(classes, np.unique(column_text(reference.obs[key])))
         matrix = matrix * has_cells
         matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)
     if distance is None:

@@ -40,6 +40,11 @@ def level_name(value: Any) -> str:
     return str(value)
 
 
+def column_text(column: pd.Series[Any]) -> np.ndarray:
+    """A column as text, (n,) str; a missing value is ``"nan"`` (pandas 3 would leave it missing, and not sortable)."""
+    return np.asarray(column.astype(object), dtype=object).astype(str)
+
+
 @dataclass(frozen=True)
 class BaseId:
     """Identity of a reference model.
