@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from scgraft.products import fast_products
+from scgraft.numerics.products import fast_products
 
 GENES, HIDDEN, LATENT, LAYERS, BATCH, CELLS, DENSITY = 3000, 128, 20, 3, 64, 20_000, 0.1
 
@@ -86,10 +86,11 @@ def problem():
     import anndata
 
     import scgraft
-    from scgraft.families import family_of
-    from scgraft.fit import make_problem
-    from scgraft.slots import start_rows
-    from scgraft.testing import TinyConfig, write_hub_folder
+    from scgraft.graft.minimise import make_problem
+    from scgraft.graft.start import start_rows
+    from scgraft.model.families import family_of
+    from scgraft.testing import write_hub_folder
+    from scgraft.testing.tiny_model import TinyConfig
 
     config = TinyConfig(
         n_genes=GENES, n_hidden=HIDDEN, n_latent=LATENT, n_layers=LAYERS, gene_likelihood="nb",

@@ -25,7 +25,7 @@ OUT = PACKAGE / "_demo"
 def cells() -> anndata.AnnData:
     """All cells with raw counts in X, their well and their label."""
     sys.path.insert(0, str(PACKAGE.parent))
-    from scgraft.counts import find_counts
+    from scgraft.query.counts import find_counts
 
     source = sc.datasets.pbmc68k_reduced()
     counts = find_counts(source, layer="raw")

@@ -99,10 +99,11 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
     import torch
 
     import scgraft
-    from scgraft.embed import embed
-    from scgraft.fit import fit
-    from scgraft.transfer import transfer_labels
-    from scgraft.trust import calibration_of, trust
+    from scgraft.calibration.calibrate import calibration_of
+    from scgraft.graft.embed import embed
+    from scgraft.graft.fit import fit
+    from scgraft.labels.transfer import transfer_labels
+    from scgraft.mapping.trust import trust
 
     torch.set_num_threads(1)  # scanpy's PCA, which the scores use, sets it to all cores
     config = replace(scgraft.FitConfig(labels="cell_type", device="cpu", seed=seed), **OURS[name])
@@ -183,7 +184,7 @@ def score_split(cache: Path, split: Split, seed: int, again: bool) -> None:
     import anndata
 
     import scgraft
-    from scgraft.align import align
+    from scgraft.query.align import align
 
     folder = query_folder(cache, split, seed)
     truth = anndata.read_h5ad(folder / "query.h5ad")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scgraft.neighbors import nearest
-from scgraft.transfer import neighbour_weights, relative_distance
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import neighbour_weights, relative_distance
 
 K = 30
 

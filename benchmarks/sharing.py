@@ -19,8 +19,9 @@ import pandas as pd
 from scipy import sparse
 
 import scgraft
-from scgraft.merge import merge_grafts, rename_levels
-from scgraft.testing import TinyConfig, write_hub_folder
+from scgraft.graft.merge import merge_grafts, rename_levels
+from scgraft.testing import write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
 
 CRITICISM = """
 import sys, time, warnings

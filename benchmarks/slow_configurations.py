@@ -59,10 +59,11 @@ def prepare(options: dict):
     import torch
 
     import scgraft
-    from scgraft.families import family_of
-    from scgraft.fit import make_problem
-    from scgraft.slots import start_rows
-    from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
+    from scgraft.graft.minimise import make_problem
+    from scgraft.graft.start import start_rows
+    from scgraft.model.families import family_of
+    from scgraft.testing import tiny_query, write_hub_folder
+    from scgraft.testing.tiny_model import TinyConfig
 
     config = TinyConfig(**options)
     with tempfile.TemporaryDirectory() as folder:

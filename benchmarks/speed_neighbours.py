@@ -23,7 +23,7 @@ if sys.argv[1] == "faiss":
 else:
     import torch
 
-    from scgraft.neighbors import nearest
+    from scgraft.numerics.neighbors import nearest
 
     torch.set_num_threads(1)
     began, wall = time.process_time(), time.perf_counter()

@@ -44,7 +44,7 @@ def fit(reference: str, cells: str, configs: dict, out: str) -> dict:
 
 def slots(reference):
     """Places of the reference's model that have columns of a batch."""
-    from scgraft.families import family_of
+    from scgraft.model.families import family_of
 
     return family_of(reference.base.family).slots(reference.hyper, reference.schema, reference.weights)
 

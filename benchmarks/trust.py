@@ -22,9 +22,11 @@ import trust_peers
 from trust_scores import auroc, scores
 
 import scgraft
-from scgraft.calibrate import subset
-from scgraft.neighbors import nearest
-from scgraft.transfer import K, blend, neighbour_vote, reference_classes
+from scgraft.calibration.hold_out import subset
+from scgraft.labels.transfer import blend
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.reference.cells import reference_classes
 
 PAIRS = {
     "lung-lines-scvi": "lung-lines-scvi",

@@ -15,9 +15,9 @@ import numpy as np
 from trust_scores import auroc, scores
 
 import scgraft
-from scgraft.neighbors import nearest
-from scgraft.transfer import neighbour_vote, relative_distance
-from scgraft.trust import calibration_of
+from scgraft.calibration.calibrate import calibration_of
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import neighbour_vote, relative_distance
 
 SPLITS = {
     "technology": (

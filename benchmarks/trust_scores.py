@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scgraft.conformal import expected_error, reliability
+from scgraft.numerics.conformal import expected_error, reliability
 
 
 def scores(matrix, classes, truth):

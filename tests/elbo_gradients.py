@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scgraft.align import align
-from scgraft.export import export_scvi
-from scgraft.families import family_of
-from scgraft.fit import fit
-from scgraft.levels import level_codes
-from scgraft.model import build, make_cells
-from scgraft.objective import objective_named
-from scgraft.pipeline import load_reference
-from scgraft.slots import split
-from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
-from scgraft.values import BATCH, FitConfig
+from scgraft.graft.fit import fit
+from scgraft.graft.levels import level_codes
+from scgraft.graft.objective import objective_named
+from scgraft.mapping.load import load_reference
+from scgraft.model.build import build, make_cells
+from scgraft.model.families import family_of
+from scgraft.model.slots import split
+from scgraft.query.align import align
+from scgraft.sharing.export import export_scvi
+from scgraft.testing import tiny_query, write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.graft import FitConfig
+from scgraft.values.names import BATCH
 
 STORED = Path(__file__).parent / "elbo_gradients.npz"
 # What scvi-tools' schedule gives in epochs 0, 1 and 100 of a surgery: it rises to 1 over 400.

@@ -16,32 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "scgraft"
 API = ROOT / "docs" / "api.md"
 MAX_MODULE, MAX_FUNCTION = 400, 80
-# One frozen value after another, most of it docstrings: splitting it would only scatter them.
-LONG_MODULES = {"values": 620, "unpickle": 440}
+# One virtual machine of opcodes.
+LONG_MODULES = {"unpickle": 440}
 
-# A module imports only from modules with a lower rank. A package's name stands for its __init__.
-RANKS = {
-    "errors": 0, "values": 0.3,
-    "products": 0.4, "levels": 0.5, "genes": 0.5, "counts": 0.5, "neighbors": 0.5,
-    "slots": 1, "adam": 1, "unpickle": 1, "align": 1, "transfer": 1, "read_query": 1,
-    "nn": 1, "nn.likelihoods": 1.1, "nn.layers": 1.2, "nn.options": 1.2, "nn.stored": 1.2, "nn.output": 1.25, "nn.vae": 1.3,
-    "nn.scanvae": 1.4, "nn.totalvae": 1.4,
-    "objective": 1.5,
-    "families.scvi": 2, "families.scanvi": 2, "families.totalvi": 2, "families": 2.5, "model": 2.7, "matching": 2.8,
-    "hub": 3, "scvi_format": 3, "store": 3, "fit": 3, "embed": 3, "metrics": 3, "card": 3.3,
-    "_tiny_model": 1, "_tiny_cells": 2, "_tiny_hub": 3,
-    "pipeline": 4, "report": 4, "demo": 4.6, "testing": 4, "describe": 4, "check": 4.1,
-    "output": 4.5,
-    "atomic": 0.5, "merge": 3, "joint": 3, "scvi_registry": 3.2, "cells": 3.2, "decode": 3.4, "ranking": 0.5,
-    "evaluate": 3.5, "export": 3.5, "card_lint": 3.6, "compare": 3.7, "publish": 3.7, "resolve": 4.1, "card_commands": 4.7, "share_commands": 4.8,
-    "cli": 5,
-    # How far results can be trusted.
-    "atlas": -1, "confidence": -1, "hierarchy": 0.2, "conformal": 0.5, "query_graph": 0.7,
-    "generate": 3.1, "reconstruction": 3.1, "classifier": 3.2, "adaptation": 3.3, "novelty": 3.2, "measures": 3.3, "calibrate": 3.5, "calibration_store": 3.5,
-    "placement": 1.1, "figures": 1, "verdict": 3.6, "trust": 3.7, "explain": 4, "pl": 4.65,
+# From the top floor down: a folder imports only from folders further down. A file of the package's root is a folder of its own.
+FLOORS = (
+    "cli", "", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
+    "cards", "reference", "query", "testing", "model", "values", "numerics", "atomic", "errors", "_version",
+)  # fmt: skip
+# What may be imported from outside by whom: the library, and the folders (or files) that may import it.
+OUTSIDE = {
+    "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "testing"),
+    "anndata": ("query", "results", "mapping/load", "mapping/check", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
+    "huggingface_hub": ("reference/hub", "sharing/publish"),
 }  # fmt: skip
-# `import scgraft` reaches every public name, the pipeline's too.
-ROOT_RANK = 4.7
 # Calls that only build a constant; a call of a class (capitalised) is one too.
 BUILDERS = {"sorted", "frozenset", "set", "tuple", "dict", "list", "float", "range", "compile", "getLogger", "join"}
 
@@ -73,21 +61,58 @@ def imported(tree: ast.Module, modules: dict[str, ast.Module]) -> Iterator[str]:
             home = (node.module or "").removeprefix("scgraft").removeprefix(".")
             for alias in node.names:
                 inner = f"{home}.{alias.name}".lstrip(".")
-                if inner in modules or inner in RANKS:
+                if inner in modules:
                     yield inner
                 elif (home, alias.name) != ("", "__version__"):
                     yield home
 
 
-def rank_faults(name: str, tree: ast.Module, modules: dict[str, ast.Module]) -> list[str]:
-    if name not in RANKS:
-        return [f"{name} has no rank: add it to RANKS, above everything that it imports"]
-    ranks = RANKS | {"": ROOT_RANK}
+def room(name: str) -> str:
+    """Folder of a module; a file of the root is its own, and so is the package itself ("")."""
+    return name.split(".")[0]
+
+
+def floor_faults(name: str, tree: ast.Module, modules: dict[str, ast.Module]) -> list[str]:
+    """Imports that run upward between folders, or out of the list of folders."""
+    if room(name) not in FLOORS:
+        return [f"{name} stands in a folder that is not in FLOORS"]
     return [
-        f"{name} (rank {RANKS[name]}) imports {other or 'scgraft'} (rank {ranks.get(other, 'unknown')})"
+        f"{name} imports {other or 'scgraft'}, which is not below it"
         for other in dict.fromkeys(imported(tree, modules))
-        if ranks.get(other, float("inf")) >= ranks[name]
-    ]
+        if room(other) != room(name) and (room(other) not in FLOORS or FLOORS.index(room(other)) < FLOORS.index(room(name)))
+        or room(other) == room(name) == ""
+        or other == name
+    ]  # fmt: skip
+
+
+def circles(modules: dict[str, ast.Module]) -> list[str]:
+    """Modules of one folder that import one another in a circle; a package's __init__ counts as a module."""
+    below = {name: set(imported(tree, modules)) & set(modules) - {name} for name, tree in modules.items() if name}
+    below = {name: {other for other in others if room(other) == room(name)} for name, others in below.items()}
+    while free := {name for name, others in below.items() if not others & below.keys()}:
+        below = {name: others for name, others in below.items() if name not in free}
+    return sorted(below)
+
+
+def outside_faults(name: str, tree: ast.Module) -> list[str]:
+    """Libraries that a module imports though its folder may not; what only a type checker reads is not an import."""
+    found, path = [], name.replace(".", "/")
+    for node in running(tree):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        for library in {n.split(".")[0] for n in names} & OUTSIDE.keys():
+            if not any(path == allowed or path.startswith(f"{allowed}/") for allowed in OUTSIDE[library]):
+                found.append(f"{name} imports {library}")
+    return found
+
+
+def running(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that happen when the module or one of its functions runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        yield from running(node)
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
@@ -143,9 +168,21 @@ def execution_faults(tree: ast.Module) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_from_lower_ranks_only(name: str) -> None:
-    assert rank_faults(name, SOURCES[name], SOURCES) == []
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_run_downward(name: str) -> None:
+    if name:  # the package itself names everything, for a type checker and on demand
+        assert floor_faults(name, SOURCES[name], SOURCES) == []
+        assert outside_faults(name, SOURCES[name]) == []
+
+
+def test_no_circle_within_a_folder() -> None:
+    assert circles(SOURCES) == []
+
+
+def test_every_folder_is_there_and_has_tests() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name not in ("_demo", "__pycache__")}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert folders | files | {""} == set(FLOORS)
 
 
 @pytest.mark.parametrize("rule", [length_faults, signature_faults, docstring_faults, execution_faults])
@@ -175,39 +212,79 @@ def test_rules_bite(rule, source: str, fault: str) -> None:
     assert fault in rule(ast.parse(source))
 
 
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("fit", "from scgraft.hub import fetch"),
-        ("fit", "from scgraft import pipeline"),
-        ("fit", "from scgraft import map_query"),
-        ("fit", "import scgraft.fit"),
-        ("fit", "def f():\n    import scgraft.cli"),
-        ("fit", "from .values import Graft"),
-        ("fit", "from scgraft.nowhere import x"),
-        ("nn.likelihoods", "from scgraft.nn.layers import Linear"),
-        ("nowhere", ""),
-    ],
-)
-def test_ranks_bite(name: str, source: str) -> None:
-    modules = dict.fromkeys(RANKS, ast.Module([], []))
-    assert len(rank_faults(name, ast.parse(source), modules)) == 1
+STAND_IN = {
+    name: ast.Module([], [])
+    for name in (
+        "graft.fit",
+        "graft.embed",
+        "reference.hub",
+        "mapping.map",
+        "values",
+        "model.vae",
+        "cli.main",
+        "errors",
+        "",
+    )
+}
 
 
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        (
-            "fit",
-            "from scgraft import __version__\nfrom scgraft.nn.vae import Vae\nfrom scgraft import errors\nimport numpy",
-        ),
-        ("cli", "import scgraft\nfrom scgraft import map_query\nimport scgraft_other"),
-        ("families", "from scgraft.families import scvi\nfrom scgraft.families.scanvi import FAMILY"),
+        ("graft.fit", "from scgraft.mapping.map import map_query"),
+        ("graft.fit", "from scgraft.mapping import map"),
+        ("graft.fit", "from scgraft import map_query"),
+        ("graft.fit", "import scgraft.graft.fit"),
+        ("graft.fit", "def f():\n    import scgraft.cli.main"),
+        ("graft.fit", "from .values import Graft"),
+        ("graft.fit", "from scgraft.nowhere import x"),
+        ("model.vae", "if TYPE_CHECKING:\n    from scgraft.graft.fit import fit"),
+        ("values", "from scgraft.graft import fit"),
+        ("nowhere.file", ""),
     ],
 )
-def test_ranks_let_through(name: str, source: str) -> None:
-    modules = dict.fromkeys(RANKS, ast.Module([], []))
-    assert rank_faults(name, ast.parse(source), modules) == []
+def test_a_wrong_import_is_found(name: str, source: str) -> None:
+    assert len(floor_faults(name, ast.parse(source), STAND_IN)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("graft.fit", "from scgraft.model.vae import Vae\nfrom scgraft import errors\nimport numpy"),
+        ("graft.fit", "from scgraft.graft.embed import embed"),
+        ("cli.main", "import scgraft\nfrom scgraft import map_query\nimport scgraft_other"),
+    ],
+)
+def test_a_right_import_is_let_through(name: str, source: str) -> None:
+    assert floor_faults(name, ast.parse(source), STAND_IN) == []
+
+
+def test_a_circle_is_found() -> None:
+    one, two = (
+        ast.parse("from scgraft.graft.embed import embed"),
+        ast.parse("def f():\n    from scgraft.graft.fit import fit"),
+    )
+    assert (
+        circles({"graft.fit": one, "graft.embed": two, "graft.store": ast.parse("from scgraft.graft.fit import fit")})
+        != []
+    )
+    assert circles({"graft.fit": one, "graft.embed": ast.parse("")}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "found"),
+    [
+        ("values.query", "import torch", 1),
+        ("graft.embed", "import torch.nn", 0),
+        ("graft.store", "def f():\n    from anndata import AnnData", 1),
+        ("query.align", "import anndata.io", 0),
+        ("novelty.find", "if TYPE_CHECKING:\n    import torch", 0),
+        ("labels.explain", "from torch import Tensor", 1),
+        ("labels.votes", "from torch import Tensor", 0),
+    ],
+)
+def test_a_library_in_the_wrong_folder_is_found(name: str, source: str, found: int) -> None:
+    assert len(outside_faults(name, ast.parse(source))) == found
 
 
 def test_public_names_are_sorted() -> None:

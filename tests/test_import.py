@@ -53,7 +53,7 @@ def test_command_loads_nothing_heavy(option: str, expected: str) -> None:
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_installed_entry_point_loads_nothing_heavy(option: str) -> None:
-    _, code, loaded = probe(f"sys.argv = ['scgraft', {option!r}]; from scgraft.cli import main; main()")
+    _, code, loaded = probe(f"sys.argv = ['scgraft', {option!r}]; from scgraft.cli.main import main; main()")
     assert (code, loaded) == (0, [])
 
 
@@ -63,13 +63,13 @@ def test_public_functions_stay_functions_when_their_modules_are_imported() -> No
         "[importlib.import_module(f'scgraft.{m}') for m in set(scgraft._HOME.values())]; "
         "print(all(callable(getattr(scgraft, n)) for n in scgraft._HOME), scgraft.align.__module__)"
     )
-    assert probe(statement)[0] == "True scgraft.align"
+    assert probe(statement)[0] == "True scgraft.query.align"
 
 
 def test_a_whole_mapping_loads_only_what_it_needs(tmp_path) -> None:
     source = (
         "import sys\n"
-        "from scgraft.cli import main\n"
+        "from scgraft.cli.main import main\n"
         f"sys.argv = ['scgraft', 'demo', '--out', {str(tmp_path / 'out')!r}]\n"
         "try:\n"
         "    main()\n"

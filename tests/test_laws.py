@@ -7,13 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from scgraft.embed import embed
-from scgraft.families import family_of
-from scgraft.fit import fit
-from scgraft.model import build, graft_rows, make_cells
-from scgraft.slots import merge_rows, split, widen
-from scgraft.testing import TinyConfig, configs
-from scgraft.values import FitConfig, Graft, Query
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.model.build import build, graft_rows, make_cells
+from scgraft.model.families import family_of
+from scgraft.model.slots import merge_rows, split, widen
+from scgraft.testing import configs
+from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.query import Query
 from tiny import pair, reference_of
 
 QUICK = FitConfig(objective="elbo", max_steps=3, batch_size=16, device="cpu", force=True)

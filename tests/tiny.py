@@ -3,9 +3,10 @@
 import tempfile
 from pathlib import Path
 
-from scgraft.align import align
-from scgraft.pipeline import load_reference
-from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
+from scgraft.mapping.load import load_reference
+from scgraft.query.align import align
+from scgraft.testing import tiny_query, write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
 
 
 def reference_of(config: TinyConfig):

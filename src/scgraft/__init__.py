@@ -8,96 +8,104 @@ from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from scgraft._version import __version__
 
 if TYPE_CHECKING:
     from scgraft import errors, pl, testing
-    from scgraft.align import align
-    from scgraft.calibrate import calibrate
-    from scgraft.calibration_store import load_calibration, save_calibration
-    from scgraft.card import Card, graft_card, read_card, reference_card, write_card
-    from scgraft.card_lint import CardFinding, decoder_doubts, lint_card
-    from scgraft.cells import LatentCells, query_cells, reference_cells
-    from scgraft.check import check
-    from scgraft.compare import Comparison, compare_expression
-    from scgraft.confidence import Calibration, Check, Dossier, Explanation, Finding, Measure, Novelty, Quality
-    from scgraft.decode import normalized_expression, posterior_predictive
-    from scgraft.describe import describe
-    from scgraft.embed import embed
-    from scgraft.evaluate import evaluate
-    from scgraft.explain import explain
-    from scgraft.export import export_scvi
-    from scgraft.fit import fit
-    from scgraft.hierarchy import parents_of
-    from scgraft.joint import join
-    from scgraft.merge import merge_grafts, rename_levels
-    from scgraft.metrics import ModelMetrics
-    from scgraft.pipeline import annotate, load_reference, map_query, quality
-    from scgraft.publish import Pushed, push
-    from scgraft.report import report
-    from scgraft.resolve import load_base, load_graft
-    from scgraft.store import save_graft
-    from scgraft.transfer import transfer_labels
-    from scgraft.values import FitConfig, Graft, Labels, Latent, MappedQuery, Query, Reference
+    from scgraft.calibration.calibrate import calibrate
+    from scgraft.calibration.store import load_calibration, save_calibration
+    from scgraft.cards.card import Card, graft_card, read_card, reference_card, write_card
+    from scgraft.cards.lint import CardFinding, decoder_doubts, lint_card
+    from scgraft.cards.metrics import ModelMetrics
+    from scgraft.expression.cells import LatentCells, query_cells, reference_cells
+    from scgraft.expression.compare import Comparison, compare_expression
+    from scgraft.expression.decode import normalized_expression, posterior_predictive
+    from scgraft.expression.evaluate import evaluate
+    from scgraft.graft.embed import embed
+    from scgraft.graft.fit import fit
+    from scgraft.graft.merge import merge_grafts, rename_levels
+    from scgraft.graft.store import save_graft
+    from scgraft.labels.explain import explain
+    from scgraft.labels.transfer import transfer_labels
+    from scgraft.mapping.check import check
+    from scgraft.mapping.load import load_reference
+    from scgraft.mapping.map import map_query, quality
+    from scgraft.query.align import align
+    from scgraft.reference.describe import describe
+    from scgraft.results.annotate import annotate
+    from scgraft.results.page import report
+    from scgraft.sharing.export import export_scvi
+    from scgraft.sharing.join import join
+    from scgraft.sharing.load import load_base, load_graft
+    from scgraft.sharing.publish import Pushed, push
+    from scgraft.values.calibration import Calibration
+    from scgraft.values.graft import FitConfig, Graft
+    from scgraft.values.hierarchy import parents_of
+    from scgraft.values.labels import Explanation, Labels
+    from scgraft.values.mapping import MappedQuery
+    from scgraft.values.novelty import Dossier, Novelty
+    from scgraft.values.quality import Check, Finding, Measure, Quality
+    from scgraft.values.query import Query
+    from scgraft.values.reference import Latent, Reference
 
 _HOME = {
-    "align": "align",
-    "annotate": "pipeline",
-    "calibrate": "calibrate",
-    "describe": "describe",
-    "embed": "embed",
-    "explain": "explain",
-    "fit": "fit",
-    "load_calibration": "calibration_store",
-    "load_reference": "pipeline",
-    "map_query": "pipeline",
-    "quality": "pipeline",
-    "report": "report",
-    "check": "check",
-    "parents_of": "hierarchy",
-    "save_calibration": "calibration_store",
-    "save_graft": "store",
-    "transfer_labels": "transfer",
-    "Calibration": "confidence",
-    "Check": "confidence",
-    "Dossier": "confidence",
-    "Explanation": "confidence",
-    "Finding": "confidence",
-    "Measure": "confidence",
-    "Novelty": "confidence",
-    "Quality": "confidence",
-    "compare_expression": "compare",
-    "decoder_doubts": "card_lint",
-    "evaluate": "evaluate",
-    "export_scvi": "export",
-    "graft_card": "card",
-    "join": "joint",
-    "lint_card": "card_lint",
-    "load_base": "resolve",
-    "load_graft": "resolve",
-    "merge_grafts": "merge",
-    "normalized_expression": "decode",
-    "posterior_predictive": "decode",
-    "push": "publish",
-    "query_cells": "cells",
-    "read_card": "card",
-    "reference_card": "card",
-    "reference_cells": "cells",
-    "rename_levels": "merge",
-    "write_card": "card",
-    "Card": "card",
-    "Comparison": "compare",
-    "CardFinding": "card_lint",
-    "FitConfig": "values",
-    "Graft": "values",
-    "Labels": "values",
-    "Latent": "values",
-    "LatentCells": "cells",
-    "MappedQuery": "values",
-    "ModelMetrics": "metrics",
-    "Pushed": "publish",
-    "Query": "values",
-    "Reference": "values",
+    "align": "query.align",
+    "annotate": "results.annotate",
+    "calibrate": "calibration.calibrate",
+    "describe": "reference.describe",
+    "embed": "graft.embed",
+    "explain": "labels.explain",
+    "fit": "graft.fit",
+    "load_calibration": "calibration.store",
+    "load_reference": "mapping.load",
+    "map_query": "mapping.map",
+    "quality": "mapping.map",
+    "report": "results.page",
+    "check": "mapping.check",
+    "parents_of": "values.hierarchy",
+    "save_calibration": "calibration.store",
+    "save_graft": "graft.store",
+    "transfer_labels": "labels.transfer",
+    "Calibration": "values.calibration",
+    "Check": "values.quality",
+    "Dossier": "values.novelty",
+    "Explanation": "values.labels",
+    "Finding": "values.quality",
+    "Measure": "values.quality",
+    "Novelty": "values.novelty",
+    "Quality": "values.quality",
+    "compare_expression": "expression.compare",
+    "decoder_doubts": "cards.lint",
+    "evaluate": "expression.evaluate",
+    "export_scvi": "sharing.export",
+    "graft_card": "cards.card",
+    "join": "sharing.join",
+    "lint_card": "cards.lint",
+    "load_base": "sharing.load",
+    "load_graft": "sharing.load",
+    "merge_grafts": "graft.merge",
+    "normalized_expression": "expression.decode",
+    "posterior_predictive": "expression.decode",
+    "push": "sharing.publish",
+    "query_cells": "expression.cells",
+    "read_card": "cards.card",
+    "reference_card": "cards.card",
+    "reference_cells": "expression.cells",
+    "rename_levels": "graft.merge",
+    "write_card": "cards.card",
+    "Card": "cards.card",
+    "Comparison": "expression.compare",
+    "CardFinding": "cards.lint",
+    "FitConfig": "values.graft",
+    "Graft": "values.graft",
+    "Labels": "values.labels",
+    "Latent": "values.reference",
+    "LatentCells": "expression.cells",
+    "MappedQuery": "values.mapping",
+    "ModelMetrics": "cards.metrics",
+    "Pushed": "sharing.publish",
+    "Query": "values.query",
+    "Reference": "values.reference",
 }
 _MODULES = ("errors", "pl", "testing")
 

@@ -35,6 +35,8 @@
     `-- OutputExists             the output is there already
 """
 
+from __future__ import annotations
+
 
 class ScgraftError(Exception):
     """Base of every error that scgraft raises on purpose."""

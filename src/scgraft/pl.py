@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scgraft.confidence import Calibration
 from scgraft.errors import NoLabels
-from scgraft.figures import COLOURS, GREY, RED, in_order, palette
-from scgraft.hierarchy import UNKNOWN
-from scgraft.placement import place
-from scgraft.values import Labels, MappedQuery, Reference
+from scgraft.results.figures import COLOURS, GREY, RED, in_order, palette
+from scgraft.results.placement import place
+from scgraft.values.calibration import Calibration
+from scgraft.values.hierarchy import UNKNOWN
+from scgraft.values.labels import Labels
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

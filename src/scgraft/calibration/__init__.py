@@ -1,0 +1,1 @@
+"""Calibration on held-out batches of the reference."""

@@ -1,0 +1,192 @@
+"""Calibration on held-out reference batches: each is mapped, through the same pipeline, onto the reference without it.
+
+The cells are what the repository holds: stored counts, or cells generated from the stored posterior. The weights of the
+model have seen the held-out batches; the neighbours, the new columns and the classifier have not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.calibration.hold_out import choose_folds, hold_out
+from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
+from scgraft.errors import NoLabels, ScgraftError
+from scgraft.expression.generate import reference_cells
+from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
+from scgraft.labels.adaptation import adapted, best_explained
+from scgraft.labels.classifier import predict, train_classifier, without_classes
+from scgraft.labels.transfer import blend
+from scgraft.novelty.score import distance_to
+from scgraft.numerics.conformal import expected_error, fit_temperature, proven_class_weights, reliability, sharpen
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.reference.cells import reference_classes
+from scgraft.values.calibration import Calibration, GeneClassifier, held_out_batches
+from scgraft.values.graft import FitConfig
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from scgraft.calibration.hold_out import Fold
+
+
+def calibrate(
+    reference: Reference,
+    keys: Sequence[str] | None = None,
+    *,
+    genes: np.ndarray | None = None,
+    seed: int = 0,
+) -> dict[str, Calibration]:
+    """Calibrate label transfer and novelty on held-out batches of the reference: once for a reference, in seconds.
+
+    Parameters
+    ----------
+    reference
+        With a latent.
+    keys
+        Label columns; None takes that of the registry. Without any, only novelty is calibrated, under the key "".
+    genes
+        Genes that the query has, (G,) bool; None takes all of them.
+    seed
+        Random are which cells are used, what is generated, and the fits.
+
+    Returns
+    -------
+    dict
+        A :class:`Calibration` for each key.
+
+    Raises
+    ------
+    NoLabels
+        The reference has no cells, or no such column.
+
+    Notes
+    -----
+    At most 500 cells of each of at most five folds. With one batch, random fifths of its cells are held out: then nothing
+    is known of shifts between batches, and the guarantee says so.
+    """
+    if reference.latent is None or reference.obs is None:
+        raise NoLabels(
+            f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on."
+        )
+    if keys is None:
+        keys = [] if reference.schema.labels_key is None else [reference.schema.labels_key]
+    missing = [key for key in keys if key not in reference.obs]
+    if missing:
+        raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
+    plan = choose_folds(reference, seed)
+    config = FitConfig(labels=next(iter(keys), None), seed=seed, device="cpu")
+    folds = [hold_out(reference, batches, members, seed=seed, config=config) for batches, members in plan]
+    nulls = tuple(
+        np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))
+        for parts in ([fold.novelty for fold in folds], [distance_to(fold.rest, fold.latent) for fold in folds])
+    )
+    return {key: _calibration(reference, key, folds, nulls, genes=genes, seed=seed) for key in keys or [""]}
+
+
+def _calibration(
+    reference: Reference,
+    key: str,
+    folds: list[Fold],
+    nulls: tuple[np.ndarray, ...],
+    *,
+    genes: np.ndarray | None,
+    seed: int,
+) -> Calibration:
+    source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
+    classes: tuple[str, ...] = ()
+    everything = np.ones(len(reference.schema.genes), bool) if genes is None else genes
+    classifier = without_classes(everything, source)
+    votes: list[tuple[np.ndarray, np.ndarray]] = []
+    measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
+    if key:
+        names, codes = reference_classes(reference, key)
+        classes = tuple(names.tolist())
+        classifier = train_classifier(reference, codes, classes, genes=genes, seed=seed)
+        parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
+        votes = [(matrix, true) for matrix, true, _ in parts]
+        measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
+    votes.append((np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64)))  # there may be none
+    blended, true = (np.concatenate(part) for part in zip(*votes, strict=True))
+    class_weights = proven_class_weights(votes)
+    weighted = sharpen(blended * class_weights, 1.0)
+    temperature = fit_temperature(weighted, true)
+    matrix = sharpen(weighted, temperature)
+    best, own = matrix.max(axis=1, initial=0.0), matrix[np.arange(len(true)), true]
+    right = own >= best
+    table = reliability(best, right)
+    accuracy = {name: float(right[true == c].mean()) for c, name in enumerate(classes) if (true == c).any()}
+    batches = tuple(fold.batches for fold in folds)
+    return Calibration(
+        base_sha256=reference.base.sha256,
+        key=key,
+        classes=classes,
+        classifier=classifier,
+        class_weights=class_weights,
+        temperature=temperature,
+        scores=(1 - own).astype(np.float32),
+        score_class=true.astype(np.int64),
+        novelty=nulls[0].astype(np.float32),
+        distance=nulls[1].astype(np.float32),
+        reliability=table,
+        expected_error=expected_error(table),
+        accuracy=accuracy,
+        quality={name: tuple(m[name] for m in measured) for name in (measured[0] if measured else {})},
+        folds=batches,
+        source=source,
+        guarantee=guarantee_of(batches, len(nulls[0]), source),
+    )
+
+
+def _held_out_votes(
+    fold: Fold, codes: np.ndarray, classes: tuple[str, ...], start: GeneClassifier, seed: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Blended votes and true classes of held-out cells whose class the rest of the reference has; numbers of all."""
+    assert fold.rest.latent is not None
+    rest_codes, true = codes[fold.kept], codes[fold.index]
+    known = np.isin(true, rest_codes[rest_codes >= 0])
+    if not known.any():
+        return np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64), dict.fromkeys(VOTE_NUMBERS, np.nan)
+    found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
+    latent_vote = neighbour_vote(rest_codes, len(classes), found)
+    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, seed=seed)
+    explained = best_explained(fold.novelty, fold.query.codes[:, 0])
+    gene_vote = predict(adapted(classifier, fold.query.counts, latent_vote, explained), fold.query.counts)
+    numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, latent_vote, gene_vote)
+    return blend(latent_vote, gene_vote)[known], true[known], numbers
+
+
+def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) -> str:
+    """What may be claimed of sets and thresholds, in a sentence for the user."""
+    if not folds:
+        return "none: the reference has too few cells to hold any out"
+    made, n_batches = f"{n_cells} cells of the reference ({source})", held_out_batches(folds)
+    if folds == ((),) * len(folds):
+        return (
+            f"error rates hold for cells like {made}; it has a single batch, so nothing is known of shifts between batches: "
+            "sets are made at half of the declared rate, and a query from another laboratory may still exceed it"
+        )
+    return (
+        f"error rates hold on average for batches that differ from the reference as its own batches differ from each other, "
+        f"estimated on {made} of {n_batches} batches held out in {len(folds)} folds; for so many, sets are made at "
+        f"{n_batches / (n_batches + 1):.0%} of the declared rate"
+    )
+
+
+def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calibration]:
+    """The calibration of a reference: from the user's cache, or made now and kept there where that is possible."""
+    folder = cache_folder(reference, keys)
+    try:
+        found = load_calibration(folder, reference=reference)
+        if set(found) == set(keys or [""]):
+            return found
+    except ScgraftError:
+        pass  # none yet, or damaged: it is made anew
+    made = calibrate(reference, keys)
+    try:
+        save_calibration(made, folder)
+    except (OSError, ScgraftError):
+        pass  # a home that cannot be written to: it is made again next time
+    return made

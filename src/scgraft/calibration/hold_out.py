@@ -1,0 +1,122 @@
+"""Batches of the reference, held out and mapped as new ones: what a calibration learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scgraft.expression.generate import reference_cells
+from scgraft.expression.residuals import decoder, residuals
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.novelty.query_graph import QueryGraph, query_graph
+from scgraft.novelty.score import novelty_score
+from scgraft.reference.cells import reference_codes
+from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.names import BATCH
+from scgraft.values.query import Query
+from scgraft.values.reference import Latent, Reference
+
+MOST_FOLDS = 5
+CELLS = 500
+LEAST_CELLS = 8
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Held-out cells mapped onto the rest of the reference.
+
+    Parameters
+    ----------
+    batches
+        Reference batches that are held out.
+    rest
+        The reference without their cells.
+    kept, index
+        The reference's other cells, and the held-out ones that are used, as positions in the whole reference.
+    query, graft, latent
+        The held-out cells, as new batches, and their mapping.
+    graph, novelty, misfit
+        Their own neighbour graph, novelty scores, and the median misfit of their reconstruction.
+    """
+
+    batches: tuple[str, ...]
+    rest: Reference
+    kept: np.ndarray
+    index: np.ndarray
+    query: Query
+    graft: Graft
+    latent: Latent
+    graph: QueryGraph
+    novelty: np.ndarray
+    misfit: float
+
+
+def subset(reference: Reference, kept: np.ndarray) -> Reference:
+    """The reference with some of its cells (positions or a mask); the model stays."""
+    assert reference.latent is not None
+    latent = reference.latent
+    return replace(
+        reference,
+        latent=Latent(latent.mean[kept], latent.variance[kept], latent.cells[kept]),
+        obs=None if reference.obs is None else reference.obs.iloc[np.flatnonzero(kept) if kept.dtype == bool else kept],
+        library=None if reference.library is None else np.asarray(reference.library).ravel()[kept],
+        maps={key: points[kept] for key, points in reference.maps.items()},
+    )
+
+
+def choose_folds(reference: Reference, seed: int) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    """Batches held out together, and the mask of their cells; random fifths where the reference has one batch."""
+    codes = reference_codes(reference)[:, 0]
+    names, number = np.unique(codes, return_counts=True)
+    if len(codes) < LEAST_CELLS:
+        return []
+    if len(names) == 1:
+        fifth = np.random.default_rng(seed).permutation(len(codes)) % min(MOST_FOLDS, len(codes) // 2)
+        return [((), fifth == i) for i in np.unique(fifth)]
+    n_folds = min(MOST_FOLDS, len(names))
+    groups: list[list[int]] = [[] for _ in range(n_folds)]
+    size = np.zeros(n_folds)
+    for i in np.argsort(-number, kind="stable"):
+        smallest = int(np.argmin(size))
+        groups[smallest].append(int(names[i]))
+        size[smallest] += number[i]
+    batches = reference.schema.batches
+    return [(tuple(batches[c] for c in sorted(group)), np.isin(codes, group)) for group in groups]
+
+
+def hold_out(
+    reference: Reference, batches: tuple[str, ...], members: np.ndarray, *, seed: int, config: FitConfig
+) -> Fold:
+    """Map the cells of some reference batches onto the reference without them, as if they were new (seeded)."""
+    rng = np.random.default_rng(seed)
+    index = np.sort(rng.permutation(np.flatnonzero(members))[:CELLS])
+    rest = subset(reference, ~members)
+    query = as_new_batches(reference_cells(reference, index, seed=seed), reference)
+    graft = fit(rest, query, config)
+    latent = embed(rest, query, graft)
+    graph = query_graph(query.counts, seed=seed)
+    residual = residuals(decoder(rest, query, graft), query.counts, latent.mean)[graph.anchors]
+    every = np.ones(residual.shape[1], bool)
+    score, misfit = novelty_score(residual, graph, query.codes[:, 0], every)
+    kept = np.flatnonzero(~members)
+    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit)
+
+
+def as_new_batches(query: Query, reference: Reference) -> Query:
+    """Cells of the reference as cells of batches that it does not know."""
+    schema, used = reference.schema, np.unique(query.codes[:, 0])
+    new = tuple(f"held out: {schema.batches[c]}" for c in used)
+    codes = query.codes.copy()
+    codes[:, 0] = len(schema.batches) + np.searchsorted(used, query.codes[:, 0])
+    number = np.bincount(codes[:, 0])[len(schema.batches) :]
+    alignment = replace(
+        query.alignment,
+        new_levels={BATCH: new},
+        known_batches=(),
+        cells_per_batch=dict(zip(new, number.tolist(), strict=True)),
+    )
+    return replace(
+        query, codes=codes, levels=dict(query.levels) | {BATCH: (*schema.batches, *new)}, alignment=alignment
+    )

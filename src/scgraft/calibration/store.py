@@ -1,0 +1,162 @@
+"""Calibrations on disk: one .npz for each label column, in a folder beside a graft or in the user's cache.
+
+The file holds plain arrays and one JSON text; it is read with ``allow_pickle=False``, so it cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgraft._version import __version__
+from scgraft.atomic import new_file
+from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
+from scgraft.values.calibration import Calibration, GeneClassifier
+from scgraft.values.names import column_text
+from scgraft.values.reference import Reference
+
+FORMAT = 5
+SPARSE = ("data", "indices", "indptr")
+ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
+TEXT = (
+    "base_sha256",
+    "key",
+    "classes",
+    "temperature",
+    "expected_error",
+    "accuracy",
+    "quality",
+    "folds",
+    "source",
+    "guarantee",
+)
+
+
+def save_calibration(calibration: Mapping[str, Calibration], folder: str | Path) -> Path:
+    """Save calibrations into a folder, one file for each label column; files of the same column are replaced."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for value in calibration.values():
+        _write(folder / file_name(value.key), value)
+    return folder
+
+
+def file_name(key: str) -> str:
+    """Name of the file of a label column: any column name gives a safe file name."""
+    return f"calibration-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+
+
+def _write(path: Path, value: Calibration) -> None:
+    made = value.classifier
+    text: dict[str, Any] = {name: getattr(value, name) for name in TEXT}
+    document = {"format": FORMAT, **text, "classifier_classes": made.classes, "classifier_source": made.source}
+    arrays = {name: getattr(value, name) for name in ARRAYS}
+    with new_file(path, force=True) as new:
+        np.savez_compressed(
+            new,
+            document=np.array(json.dumps(document)),
+            coefficient=made.coefficient,
+            intercept=made.intercept,
+            genes=made.genes,
+            anchor_codes=made.anchor_codes,
+            **{f"anchor_{part}": getattr(made.anchors, part) for part in SPARSE},
+            **arrays,
+        )
+
+
+def load_calibration(folder: str | Path, *, reference: Reference | None = None) -> dict[str, Calibration]:
+    """Load the calibrations of a folder, by label column.
+
+    Raises
+    ------
+    CorruptFile
+        There is none, or a file is cut or damaged.
+    FormatTooNew
+        Written by a newer scgraft.
+    BaseMismatch
+        Made for another reference than the one given.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("calibration-*.npz"))
+    if not paths:
+        raise CorruptFile(
+            f"{folder} holds no calibration-*.npz; a calibration is written by `scgraft map` or save_calibration."
+        )
+    found = [_read(path) for path in paths]
+    for value in found:
+        if reference is not None and value.base_sha256 != reference.base.sha256:
+            raise BaseMismatch(
+                f"The calibration in {folder} was made for a model with sha256 {value.base_sha256[:12]}, but the reference "
+                f"has {reference.base.sha256[:12]}. Leave it out, and one is made for this reference."
+            )
+    return {value.key: value for value in found}
+
+
+def _read(path: Path) -> Calibration:
+    import zipfile
+
+    from scipy.sparse import csr_matrix
+
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            document = json.loads(str(file["document"]))
+            if document["format"] > FORMAT:
+                raise FormatTooNew(f"{path} was written by a newer scgraft. Install it, or leave the file out.")
+            if document["format"] < FORMAT:
+                raise CorruptFile(
+                    f"{path} was made by an older scgraft with other votes. Leave it out: one is made anew."
+                )
+            classifier = GeneClassifier(
+                tuple(document["classifier_classes"]),
+                file["coefficient"],
+                file["intercept"],
+                file["genes"],
+                document["classifier_source"],
+                csr_matrix(
+                    tuple(file[f"anchor_{part}"] for part in SPARSE),
+                    shape=(len(file["anchor_codes"]), len(file["genes"])),
+                ),
+                file["anchor_codes"],
+            )
+            return Calibration(
+                base_sha256=document["base_sha256"],
+                key=document["key"],
+                classes=tuple(document["classes"]),
+                classifier=classifier,
+                temperature=float(document["temperature"]),
+                expected_error=float(document["expected_error"]),
+                accuracy=document["accuracy"],
+                quality={name: tuple(values) for name, values in document["quality"].items()},
+                folds=tuple(tuple(fold) for fold in document["folds"]),
+                source=document["source"],
+                guarantee=document["guarantee"],
+                **{name: file[name] for name in ARRAYS},
+            )
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CorruptFile(f"{path} is cut or damaged ({error}). Remove it; a calibration is made anew.") from error
+
+
+def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
+    """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells and labels.
+
+    A repository that kept its counts has a calibration of its own: its classifier was trained on them.
+    """
+    import pandas as pd
+
+    root = os.environ.get("SCGRAFT_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "scgraft"
+    )
+    digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{reference.minified}{list(keys)}".encode())
+    if reference.latent is not None:
+        digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
+    for key in (reference.schema.batch_key, *keys):
+        if reference.obs is not None and key in reference.obs:
+            column = column_text(reference.obs[key]).astype(object)
+            digest.update(pd.util.hash_array(column, categorize=True).tobytes())
+    return Path(root) / "calibration" / digest.hexdigest()[:24]

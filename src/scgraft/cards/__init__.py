@@ -1,0 +1,1 @@
+"""Model cards: read, write, lint, and the metrics that stand in them."""

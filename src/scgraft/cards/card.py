@@ -1,0 +1,391 @@
+"""Model cards of the scvi-hub, and of grafts: written and read, in the forms that scvi-tools 0.17 to 1.4 gives them.
+
+A card is text by strangers. Reading one never fails: what is not there, or cannot be read, is empty.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
+from scgraft.reference.scvi_registry import model_options
+from scgraft.values.graft import Graft
+from scgraft.values.reference import Reference
+
+ABSENT = "Not provided by uploader"
+ROWS = (
+    ("Mean Absolute Error", "mae"), ("Pearson Correlation", "pearson"), ("Spearman Correlation", "spearman"),
+    ("R² (R-Squared)", "r2"),
+)  # fmt: skip
+COLUMNS = ("gene_f1", "lfc_mae", "lfc_pearson", "lfc_spearman", "roc_auc", "pr_auc", "n_cells")
+PARTS = {"training": "Training Value", "validation": "Validation Value", "all": "All Cells"}
+STYLES = {
+    "corrected": "corrected (R2 of the model against the counts; Wilcoxon test; areas over the size of the score)",
+    "legacy": "legacy (as scvi-tools 1.2 to 1.4 computes them: R2 with the model as truth; t-test; areas over the "
+    "signed score)",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card.
+
+    Parameters
+    ----------
+    header
+        The YAML header: licence, tags, library.
+    description, references
+        Free text.
+    parameters, setup
+        Options of the model, and the arguments that its data was set up with.
+    registry, statistics
+        Where each field is in the AnnData, and the numbers of cells, genes, batches...
+    minified
+        Whether the card says that the data is minified; None where it says nothing.
+    training_data, training_code
+        Links, or None.
+    metrics
+        The metrics tables; None where the card has none.
+    """
+
+    header: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    registry: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, int] = field(default_factory=dict)
+    minified: bool | None = None
+    training_data: str | None = None
+    training_code: str | None = None
+    references: str = ""
+    metrics: ModelMetrics | None = None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of the form ``name:value``."""
+        tags = self.header.get("tags")
+        pairs = [str(tag).split(":", 1) for tag in (tags if isinstance(tags, list) else [])]
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def reference_card(
+    reference: Reference,
+    *,
+    description: str = "",
+    license: str = "",
+    tags: Sequence[str] = (),
+    metrics: ModelMetrics | None = None,
+    training_data: str | None = None,
+    training_code: str | None = None,
+    references: str = "",
+) -> Card:
+    """A card of a reference with everything that its files say; the rest is the author's.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    description, license, training_data, training_code, references
+        As on the card; a licence is an identifier such as ``"cc-by-4.0"``.
+    tags
+        More tags, for example ``"tissue:lung"``.
+    metrics
+        From :func:`scgraft.evaluate`.
+    """
+    schema = reference.schema
+    fields = reference.registry.get("field_registries") or {}
+    places = {key: entry.get("data_registry") or {} for key, entry in fields.items()}
+    statistics = {k: int(v) for entry in fields.values() for k, v in (entry.get("summary_stats") or {}).items()}
+    own = ["biology", "genomics", "single-cell", f"model_cls_name:{reference.base.family}"]
+    own += [f"scvi_version:{reference.scvi_version}", "modality:rna", f"annotated:{schema.labels_key is not None}"]
+    return Card(
+        header={"library_name": "scvi-tools"} | ({"license": license} if license else {}) | {"tags": [*own, *tags]},
+        description=description,
+        parameters={k: v for k, v in model_options(reference).items() if v is not None},
+        setup=dict(reference.registry.get("setup_args") or {}),
+        registry={key: _place(place) for key, place in sorted(places.items()) if place.get("attr_name")},
+        statistics=dict(sorted(statistics.items())),
+        minified=reference.minified is not None,
+        training_data=training_data,
+        training_code=training_code,
+        references=references,
+        metrics=metrics,
+    )
+
+
+def _place(place: Mapping[str, Any]) -> str:
+    key = place.get("attr_key")
+    return f"adata.{place['attr_name']}" + (f"['{key}']" if key else "")
+
+
+def metric_tables(metrics: ModelMetrics) -> dict[str, str]:
+    """The three tables of the metrics as Markdown, keyed as in a repository's ``metrics.json``."""
+    gene = {} if metrics.gene_wise is None else {"training": metrics.gene_wise}
+    rows = [[name, *(_two(getattr(row, column)) for column in COLUMNS)] for name, row in metrics.diff_exp.items()]
+    return {
+        "cell_wise_cv": _agreement_table(metrics.cell_wise),
+        "gene_wise_cv": _agreement_table(gene),
+        "diff_exp": _table(["Index", *COLUMNS], rows) if rows else ABSENT,
+    }
+
+
+def _agreement_table(parts: Mapping[str, Agreement]) -> str:
+    if not parts:
+        return ABSENT
+    rows = [[title, *(_two(getattr(part, name)) for part in parts.values())] for title, name in ROWS]
+    return _table(["Metric", *(PARTS[name] for name in parts)], rows)
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write_card(card: Card) -> str:
+    """Text of a card, with the headings and blocks that scvi-tools 1.2.2 and later gives it."""
+    tables = dict.fromkeys(("cell_wise_cv", "gene_wise_cv", "diff_exp"), ABSENT)
+    numbers = []
+    if card.metrics is not None:
+        tables = metric_tables(card.metrics)
+        numbers = [f"Numbers: {STYLES.get(card.metrics.style, card.metrics.style)}.", ""]
+    cell, gene, diff = tables["cell_wise_cv"], tables["gene_wise_cv"], tables["diff_exp"]
+    registry = _table(["Registry Key", "scvi-tools Location"], [[k, v] for k, v in card.registry.items()])
+    statistics = _table(["Summary Stat Key", "Value"], [[k, str(v)] for k, v in card.statistics.items()])
+    minified = "Unknown" if card.minified is None else card.minified
+    wise = [
+        "**Cell-wise Coefficient of Variation**:",
+        "",
+        cell,
+        "",
+        "**Gene-wise Coefficient of Variation**:",
+        "",
+        gene,
+    ]
+    links = [
+        f"**Training data url**: {card.training_data or ABSENT}",
+        "",
+        f"**Training Code URL**: {card.training_code or ABSENT}",
+    ]
+    lines = [
+        *_yaml_header(card.header),
+        *["# Model Description", "", card.description or "To be added...", ""],
+        *["# Metrics", "", *numbers],
+        *_block("Coefficient of variation", wise),
+        *_block("Differential expression metric", ["**Differential expression**:", "", diff]),
+        *["# Model Properties", ""],
+        *_block("Model Parameters", ["```json", _json(card.parameters), "```"]),
+        *_block("Setup Data Arguments", ["```json", _json(card.setup), "```"]),
+        *_block("Data Registry", [registry, "", f"- **Data is Minified**: {minified}"]),
+        *_block("Summary Statistics", [statistics]),
+        *_block("Training", links),
+        *["# References", "", card.references or "To be added...", ""],
+    ]
+    return "\n".join(lines)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(dict(values), indent=4, default=str)
+
+
+def _block(title: str, lines: Sequence[str]) -> list[str]:
+    return ["<details>", f"<summary><strong>{title}</strong></summary>", "", *lines, "", "</details>", ""]
+
+
+def _yaml_header(header: Mapping[str, Any]) -> list[str]:
+    import yaml
+
+    return ["---", yaml.safe_dump(dict(header), sort_keys=False).strip(), "---", ""]
+
+
+def graft_card(
+    graft: Graft,
+    *,
+    cells_per_batch: Mapping[str, int] | None = None,
+    quality: Mapping[str, Any] | None = None,
+    license: str = "",
+    description: str = "",
+) -> str:
+    """Text of a graft's card: base and commit, batches, cells, the receipt of the fit, quality, licence.
+
+    Parameters
+    ----------
+    graft
+        The graft.
+    cells_per_batch, quality
+        From the mapping: ``mapped.alignment.cells_per_batch`` and ``mapped.quality``.
+    license
+        Identifier of the licence of the graft.
+    description
+        What the cells are, and how to name whoever made it.
+    """
+    base, record = graft.base, graft.record
+    header: dict[str, Any] = {"library_name": "scgraft"} | ({"license": license} if license else {})
+    if base.revision != "local":
+        header |= {"base_model": base.repo}
+    own = [f"model_cls_name:{base.family}", f"scgraft_format:{graft.format}"]
+    header["tags"] = ["biology", "genomics", "single-cell", *own]
+    known = cells_per_batch or {}
+    batches = [[b, str(known.get(b, "unknown")), _moved(record.moved.get(b))] for b in graft.batches]
+    receipt = asdict(record) | {"loss": list(record.loss[-1:])}
+    for key in ("moved", "reference_unchanged"):
+        receipt.pop(key)
+    others = {k.removeprefix("covariate:"): list(v) for k, v in graft.levels.items() if k != "batch"}
+    unchanged = "yes, by hash" if len(set(record.reference_unchanged)) == 1 else "unknown"
+    facts = [
+        ["base", base.repo], ["commit", base.revision], ["sha256 of model.pt", base.sha256], ["class", base.family],
+        ["cells", str(record.n_cells)], ["trained numbers", str(record.n_parameters)],
+        ["reference unchanged", unchanged],
+    ]  # fmt: skip
+    lines = [
+        *_yaml_header(header),
+        *["# Graft", "", description or "To be added...", ""],
+        *["New columns for the reference below, made by scgraft. No count is in it.", ""],
+        *[_table(["", ""], facts), "", "# Batches", ""],
+        *[_table(["batch", "cells", "moved by the fit"], batches), ""],
+        *([f"New levels of other covariates: {json.dumps(others)}", ""] if others else []),
+        *_block("Receipt of the fit", ["```json", _json(receipt), "```"]),
+        *(_block("Quality of the mapping", ["```json", _json(quality), "```"]) if quality else []),
+        *["# Use", "", "```python", f"reference = scgraft.load_reference({base.repo!r}, revision={base.revision!r})"],
+        *['graft = scgraft.load_graft("THIS REPOSITORY", reference=reference)', "```", ""],
+        *["# License", "", license or "To be added...", ""],
+    ]
+    return "\n".join(lines)
+
+
+def _moved(distance: float | None) -> str:
+    return "unknown" if distance is None else f"{distance:.3f}"
+
+
+def read_card(text: str) -> Card:
+    """Read a card of either form; never fails, and runs nothing of it."""
+    text = text.replace("\r\n", "\n")
+    header, body = _header(text)
+    said = re.search(r"\*\*(?:Data is Minified|data_is_minified)\*\*:\s*(\w+)", body)
+    return Card(
+        header=header,
+        description=_section(body, r"(?:Model )?Description"),
+        parameters=_json_after(body, r"<strong>Model Parameters</strong>|\*\*model_init_params\*\*"),
+        setup=_json_after(body, r"<strong>Setup Data Arguments</strong>|\*\*model_setup_\w+_args\*\*"),
+        registry=_pairs(_table_after(body, r"<strong>Data Registry</strong>|\*\*model_data_registry\*\*")),
+        statistics=_whole_numbers(
+            _table_after(body, r"<strong>Summary Statistics</strong>|\*\*model_summary_stats\*\*")
+        ),
+        minified={"true": True, "false": False}.get(said.group(1).lower()) if said else None,
+        training_data=_link(body, "training data url"),
+        training_code=_link(body, "training code url"),
+        references=_section(body, "References"),
+        metrics=_metrics(body),
+    )
+
+
+def _header(text: str) -> tuple[dict[str, Any], str]:
+    import yaml
+
+    match = re.match(r"\s*---\n(.*?)\n---\n?(.*)", text, re.DOTALL)
+    if match is None:
+        return {}, text
+    try:
+        header = yaml.safe_load(match.group(1))
+    except (yaml.YAMLError, RecursionError, ValueError):
+        header = None
+    return (header if isinstance(header, dict) else {}), match.group(2)
+
+
+def _section(text: str, title: str) -> str:
+    match = re.search(rf"^# {title}[ \t]*\n(.*?)(?=^# |\Z)", text, re.DOTALL | re.MULTILINE)
+    found = match.group(1).strip() if match else ""
+    return "" if found.startswith("To be added") else found
+
+
+def _after(text: str, marker: str) -> str:
+    """What follows a marker, up to the next one or the end of its block."""
+    match = re.search(marker, text)
+    if match is None:
+        return ""
+    rest = text[match.end() :]
+    end = re.search(r"</details>|^\*\*[\w -]+\*\*:|^# ", rest, re.MULTILINE)
+    return rest if end is None else rest[: end.start()]
+
+
+def _json_after(text: str, marker: str) -> dict[str, Any]:
+    match = re.search(r"```(?:json)?\n(.*?)```", _after(text, marker), re.DOTALL)
+    try:
+        found = json.loads(match.group(1)) if match else {}
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _table_after(text: str, marker: str) -> list[list[str]]:
+    """Rows of the first table after a marker, its header first."""
+    rows: list[list[str]] = []
+    for line in _after(text, marker).splitlines():
+        line = line.strip()
+        if not line.startswith("|"):
+            if rows:
+                break
+            continue
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+            rows.append(cells)
+    return rows
+
+
+def _pairs(rows: list[list[str]]) -> dict[str, str]:
+    return {row[0]: row[1] for row in rows[1:] if len(row) >= 2}
+
+
+def _whole_numbers(rows: list[list[str]]) -> dict[str, int]:
+    return {key: int(value) for key, value in _pairs(rows).items() if re.fullmatch(r"\d{1,18}", value)}
+
+
+def _link(text: str, title: str) -> str | None:
+    match = re.search(rf"{title}\**:[ \t]*(\S[^\n]*)", text, re.IGNORECASE)
+    found = match.group(1).strip() if match else ""
+    return None if found in ("", "N/A", ABSENT) else found
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _metrics(text: str) -> ModelMetrics | None:
+    cell = _agreements(_table_after(text, r"\*\*Cell-wise Coefficient of Variation\*\*:"))
+    gene = _agreements(_table_after(text, r"\*\*Gene-wise Coefficient of Variation\*\*:"))
+    diff = _table_after(text, r"\*\*Differential expression\*\*:")
+    if not (cell or gene or diff):
+        return None
+    classes = {}
+    for row in diff[1:]:
+        values = dict(zip(diff[0][1:], row[1:], strict=False))
+        numbers = {name: _number(values.get(name, "")) for name in COLUMNS}
+        n_cells = numbers.pop("n_cells")
+        classes[row[0]] = ClassMetrics(**numbers, n_cells=0 if math.isnan(n_cells) else int(n_cells))
+    style = re.search(r"^Numbers: (corrected|legacy)\b", text, re.MULTILINE)
+    return ModelMetrics(style.group(1) if style else "published", cell, gene.get("training"), classes)
+
+
+def _agreements(rows: list[list[str]]) -> dict[str, Agreement]:
+    if not rows:
+        return {}
+    names = dict(ROWS)
+    columns = {column: part for part, column in PARTS.items()}
+    found: dict[str, dict[str, float]] = {}
+    for row in rows[1:]:
+        for title, cell in zip(rows[0][1:], row[1:], strict=False):
+            if row[0] in names and title in columns:
+                found.setdefault(columns[title], {})[names[row[0]]] = _number(cell)
+    blank = dict.fromkeys(names.values(), math.nan)
+    return {part: Agreement(**(blank | values)) for part, values in found.items()}

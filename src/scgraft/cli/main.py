@@ -1,0 +1,220 @@
+"""The command line: each command a few lines around one public function.
+
+Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
+7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
+files; 10 counts would be uploaded; 11 a warning of `scgraft check`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from scgraft import errors
+from scgraft._version import __version__
+from scgraft.cli.share import COMMANDS
+from scgraft.cli.text import report_lines
+
+EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
+    (errors.QueryError, 3),
+    (errors.HubError, 4),
+    (errors.UnsafeFile, 5),
+    (errors.CorruptFile, 5),
+    (errors.UnsupportedModel, 5),
+    (errors.GraftError, 6),
+    (errors.BatchClash, 6),
+    (errors.UnknownBatch, 6),
+    (errors.OutputExists, 7),
+    (errors.HoldsCounts, 10),
+    (errors.NoLabels, 8),
+    (errors.FitDiverged, 8),
+)
+
+
+class _Group(click.Group):
+    """Turns scgraft's own errors into one sentence on standard error and a stable exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except errors.ScgraftError as error:
+            click.echo(f"scgraft: {type(error).__name__}: {error}", err=True)
+            notes = getattr(error, "__notes__", [])
+            for note in notes:
+                click.echo(f"  {note}", err=True)
+            ctx.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
+
+
+@click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scgraft")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
+    """Graft your cells onto a pretrained single-cell atlas."""
+    ctx.obj = quiet
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)
+
+
+@main.command("describe")
+@click.argument("source")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def describe_command(source: str, revision: str | None, as_json: bool) -> None:
+    """Say what the reference SOURCE (hub repository or folder) is, and what surgery can do with it."""
+    from scgraft.cli.text import describe_text
+    from scgraft.mapping.load import load_reference
+    from scgraft.reference.describe import describe
+
+    reference = load_reference(source, revision)
+    click.echo(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
+
+
+@main.command("check")
+@click.argument("query", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def check_command(
+    ctx: click.Context,
+    query: Path,
+    source: str,
+    revision: str | None,
+    batch_key: str | None,
+    layer: str | None,
+    as_json: bool,
+) -> None:
+    """Say what mapping QUERY onto a reference will run into, before any training.
+
+    The exit code is 0 (ok or repaired), 11 (a warning) or 3 (it cannot be mapped as it is).
+    """
+    from dataclasses import asdict
+
+    from scgraft.cli.text import check_text
+    from scgraft.mapping.check import check
+    from scgraft.mapping.load import load_reference
+    from scgraft.query.read import read_query
+
+    result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
+    document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
+    click.echo(json.dumps(document, indent=2) if as_json else check_text(result))
+    ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
+
+
+@main.command("map")
+@click.argument("query", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--batch-key", help="obs column of the query's batches; without it the query is one new batch.")
+@click.option("--labels", multiple=True, help="Label column of the reference (repeatable); default: the registry's.")
+@click.option("--no-labels", is_flag=True, help="Map only.")
+@click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--graft", "graft_source", help="Re-apply a graft (a folder, or org/name[@revision]), do not fit.")
+@click.option("--calibration", "calibration_folder", type=click.Path(path_type=Path), help="Calibration from before.")
+@click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
+@click.option("--no-report", is_flag=True, help="Write neither the map nor the page.")
+@click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.pass_obj
+def map_command(
+    quiet: bool,
+    query: Path,
+    source: str,
+    revision: str | None,
+    batch_key: str | None,
+    labels: tuple[str, ...],
+    no_labels: bool,
+    layer: str | None,
+    out: Path,
+    graft_source: str | None,
+    calibration_folder: Path | None,
+    no_calibration: bool,
+    no_report: bool,
+    epochs: int | None,
+    seed: int,
+    drop_empty: bool,
+    force: bool,
+) -> None:
+    """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
+    from scgraft.calibration.store import load_calibration
+    from scgraft.cli.text import printable
+    from scgraft.mapping.load import load_reference
+    from scgraft.mapping.map import map_query
+    from scgraft.query.read import read_query
+    from scgraft.results.folder import check_free, write_mapping
+    from scgraft.sharing.load import load_graft
+    from scgraft.values.graft import FitConfig
+
+    check_free(out, force=force)
+    reference = load_reference(source, revision)
+    graft = None if graft_source is None else load_graft(graft_source, reference=reference)
+    made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
+    adata = read_query(query)
+    mapped = map_query(
+        reference,
+        adata,
+        batch_key=batch_key,
+        labels=None if no_labels else list(labels) or "auto",
+        config=FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty()),
+        graft=graft,
+        layer=layer,
+        drop_empty=drop_empty,
+        calibration=None if no_calibration else made or "auto",
+    )
+    write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
+    if not quiet:
+        for line in report_lines(mapped):
+            click.echo(printable(line))
+        click.echo(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
+
+
+@main.command("report")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def report_command(folder: Path) -> None:
+    """Write report.html of FOLDER, which `scgraft map` has written: one page that opens offline."""
+    from scgraft.results.page import report
+
+    click.echo(f"Written: {report(folder)}")
+
+
+@main.command("demo")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder to write."
+)
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def demo_command(out: Path, force: bool) -> None:
+    """Map the embedded query onto the embedded reference; no network."""
+    from scgraft.cli.demo import run_demo
+
+    run_demo(out, force=force, echo=click.echo)
+
+
+def run() -> None:
+    """The program: `main`, in an interpreter that does not search what it imports for garbage.
+
+    torch and anndata make a million objects that live until the end; searching them again and again while they are made, and
+    once more at the end, takes a second. The collector still runs, after every 100,000 objects instead of 700.
+    """
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        main()
+    finally:
+        gc.freeze()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,165 @@
+"""The commands about sharing and composing; each a few lines around one public function. `scgraft.cli.main` holds the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scgraft.cli.cards import card_group
+from scgraft.errors import OutputExists
+
+OUT = click.Path(path_type=Path)
+
+
+@click.command("merge")
+@click.argument("grafts", nargs=-1, required=True)
+@click.option("--out", required=True, type=OUT, help="Folder of the merged graft.")
+@click.option("--reference", "source", help="Hub repository or folder to check the grafts against.")
+@click.option("--rename", "names", multiple=True, metavar="N:OLD=NEW", help="New batch name in the N-th graft.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names: tuple[str, ...], force: bool) -> None:
+    """Join GRAFTS that were made for one reference, without any count."""
+    from scgraft.graft.merge import merge_grafts
+    from scgraft.graft.store import save_graft
+    from scgraft.mapping.load import load_reference
+    from scgraft.results.folder import check_free
+    from scgraft.sharing.load import load_graft
+
+    check_free(out, force=force)
+    renamed = _renamings(names, len(grafts))
+    reference = None if source is None else load_reference(source)
+    merged = merge_grafts([load_graft(graft) for graft in grafts], rename=renamed, reference=reference)
+    save_graft(merged, out, force=force)
+    click.echo(f"{len(merged.batches)} batches of {len(grafts)} grafts ({', '.join(merged.batches[:6])}) in {out}")
+
+
+def _renamings(names: tuple[str, ...], n: int) -> dict[int, dict[str, str]]:
+    """``("2:s1=s1 of lab B",)`` -> ``{1: {"s1": "s1 of lab B"}}``; people count from one."""
+    found: dict[int, dict[str, str]] = {}
+    for text in names:
+        position, _, pair = text.partition(":")
+        old, equals, new = pair.partition("=")
+        if not position.isdigit() or not 1 <= int(position) <= n or not (old and equals and new):
+            raise click.BadParameter(
+                f"{text!r} is not N:OLD=NEW with N from 1 to {n}, for example '2:sample1=sample1 of lab B'.",
+                param_hint="--rename",
+            )
+        found.setdefault(int(position) - 1, {})[old] = new
+    return found
+
+
+@click.command("join")
+@click.argument("queries", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--out", required=True, type=OUT, help="The .h5ad file to write.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def join_command(queries: tuple[str, ...], source: str, revision: str | None, out: Path, force: bool) -> None:
+    """Put a reference's cells and mapped queries (mapped.h5ad; X is not needed) into one file without any count."""
+    from scgraft.mapping.load import load_reference
+    from scgraft.query.read import read_query
+    from scgraft.sharing.join import join
+
+    if out.exists() and not force:
+        raise OutputExists(f"{out} exists already. Choose another --out, or use --force to replace it.")
+    named = [text.partition("=") for text in queries]
+    if wrong := [name for name, equals, path in named if not (name and equals and path)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=FILE, for example 'lab_b=b/mapped.h5ad'.")
+    reference = load_reference(source, revision)
+    joint = join(reference, {name: read_query(path) for name, _, path in named})
+    new = out.with_name(f".{out.name}.new")
+    joint.write_h5ad(new, compression="gzip")
+    new.replace(out)
+    click.echo(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
+
+
+@click.command("export")
+@click.argument("graft", required=False)
+@click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
+@click.option("--revision", help="Branch, tag or commit of a hub repository.")
+@click.option("--out", required=True, type=OUT, help="Folder to write.")
+@click.option("--query", type=click.Path(exists=True, path_type=Path), help="Query whose cells are written too.")
+@click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--no-cells", is_flag=True, help="Write the model alone.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def export_command(
+    graft: str | None,
+    source: str,
+    revision: str | None,
+    out: Path,
+    query: Path | None,
+    batch_key: str | None,
+    no_cells: bool,
+    force: bool,
+) -> None:
+    """Write a folder that stock scvi-tools 1.4 loads: the reference, extended by GRAFT.
+
+    Without GRAFT it is the reference alone in today's format, which repairs models that current scvi-tools cannot open.
+    """
+    from scgraft.mapping.load import load_reference
+    from scgraft.query.align import align
+    from scgraft.query.read import read_query
+    from scgraft.results.folder import check_free
+    from scgraft.sharing.export import export_scvi
+    from scgraft.sharing.load import load_graft
+
+    check_free(out, force=force)
+    reference = load_reference(source, revision)
+    loaded = None if graft is None else load_graft(graft, reference=reference)
+    aligned = None if query is None else align(read_query(query), reference, batch_key=batch_key, drop_empty=True)
+    export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, force=force)
+    click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
+
+
+@click.command("push")
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--repo", required=True, help="Repository of the hub, org/name; created when absent.")
+@click.option("--private", is_flag=True, help="Create it private.")
+@click.option("--tag", "tags", multiple=True, help="Git tag for the commit (repeatable).")
+@click.option("--message", help="Message of the commit.")
+@click.option("--base", help="Where a graft's reference is published, if it was fitted to a local folder.")
+@click.option("--base-revision", help="Branch, tag or commit of the base.")
+@click.option("--license", "license_name", default="", help="Licence of a graft, for its card.")
+@click.option("--description", default="", help="What a graft's cells are, for its card.")
+@click.option("--with-counts", is_flag=True, help="Upload raw counts, if the reference's data holds any.")
+@click.option("--dry-run", is_flag=True, help="Check everything and list what would be uploaded.")
+def push_command(
+    source: Path,
+    repo: str,
+    private: bool,
+    tags: tuple[str, ...],
+    message: str | None,
+    base: str | None,
+    base_revision: str | None,
+    license_name: str,
+    description: str,
+    with_counts: bool,
+    dry_run: bool,
+) -> None:
+    """Publish SOURCE, the folder of a graft or of a reference, on the hub in one commit."""
+    from scgraft.sharing.publish import push
+
+    pushed = push(
+        source,
+        repo,
+        private=private,
+        tags=tags,
+        message=message,
+        base=base,
+        base_revision=base_revision,
+        license=license_name,
+        description=description,
+        counts=with_counts,
+        dry_run=dry_run,
+    )
+    click.echo(str(pushed))
+
+
+COMMANDS: dict[str, click.Command] = {
+    "merge": merge_command,
+    "join": join_command,
+    "export": export_command,
+    "push": push_command,
+    "card": card_group,
+}

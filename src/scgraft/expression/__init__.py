@@ -1,0 +1,1 @@
+"""Expression from latents: decode, draw, compare, residuals."""

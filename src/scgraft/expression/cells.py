@@ -1,0 +1,153 @@
+"""Cells as the decoder takes them: a posterior and what the model is told of each cell, without a count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.errors import CorruptFile, NoLabels
+from scgraft.graft.embed import embed
+from scgraft.graft.levels import level_codes
+from scgraft.values.graft import Graft
+from scgraft.values.names import BATCH, level_name
+from scgraft.values.query import Query
+from scgraft.values.reference import Latent, Reference, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LatentCells:
+    """Cells of a reference or a query in the latent space; no count, so they can be kept where the counts cannot.
+
+    Parameters
+    ----------
+    latent
+        Posterior of the cells, with their names.
+    codes
+        Codes of the batch and of each categorical covariate, (n, 1 + c) int64, among the reference's levels followed
+        by the graft's.
+    continuous
+        Continuous covariates, (n, k) float32.
+    library
+        Observed library size: counts over the model's genes, (n,) float32; None where it is not known.
+    size_factor
+        Size factors, (n,) float32, when the reference was trained with them.
+    label_codes
+        Codes into the reference's labels, -1 where unknown, (n,) int64; None when nothing is known.
+    """
+
+    latent: Latent
+    codes: np.ndarray
+    continuous: np.ndarray
+    library: np.ndarray | None = None
+    size_factor: np.ndarray | None = None
+    label_codes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.latent.cells)
+
+    def take(self, index: np.ndarray | slice) -> LatentCells:
+        """A subset of the cells: positions, a mask or a slice."""
+
+        def part(array: np.ndarray | None) -> Any:
+            return None if array is None else array[index]
+
+        latent = Latent(self.latent.mean[index], self.latent.variance[index], self.latent.cells[index])
+        return replace(
+            self,
+            latent=latent,
+            codes=self.codes[index],
+            continuous=self.continuous[index],
+            library=part(self.library),
+            size_factor=part(self.size_factor),
+            label_codes=part(self.label_codes),
+        )
+
+
+def reference_cells(reference: Reference) -> LatentCells:
+    """The reference's own cells, from its stored posterior and annotation alone.
+
+    Raises
+    ------
+    NoLabels
+        The reference holds no cells.
+    CorruptFile
+        Its annotation lacks a column that the model was trained with.
+    """
+    if reference.latent is None or reference.obs is None:
+        raise NoLabels(f"{reference.base.repo} holds no cells ({reference.latent_source}).")
+    obs, schema = reference.obs, reference.schema
+    keys = {BATCH: schema.batch_key} | {f"covariate:{c.key}": c.key for c in schema.categorical}
+    columns = [_codes(obs, keys[name], known) for name, known in schema.levels.items()]
+    continuous = np.stack([_numbers(obs, name) for name in schema.continuous], axis=1) if schema.continuous else None
+    return LatentCells(
+        latent=reference.latent,
+        codes=np.stack(columns, axis=1),
+        continuous=np.zeros((len(obs), 0), np.float32) if continuous is None else continuous,
+        library=reference.library,
+        size_factor=None if schema.size_factor_key is None else _numbers(obs, schema.size_factor_key),
+        label_codes=_label_codes(obs, schema),
+    )
+
+
+def query_cells(reference: Reference, query: Query, graft: Graft | None = None, *, device: str = "auto") -> LatentCells:
+    """The query's cells after their mapping; the counts are used here and not kept.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    query
+        Aligned cells (raw UMI counts), from :func:`scgraft.align`.
+    graft
+        New columns for the query's new batches.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    UnknownBatch
+        A batch or level that neither the reference nor the graft knows.
+    BaseMismatch
+        The graft was made for another reference.
+    """
+    return LatentCells(
+        latent=embed(reference, query, graft, device=device),
+        codes=level_codes(query, reference.schema, {} if graft is None else graft.levels),
+        continuous=query.continuous,
+        library=np.asarray(query.counts.sum(axis=1), np.float32).ravel(),
+        size_factor=query.size_factor,
+        label_codes=None if query.label_codes is None else query.label_codes.astype(np.int64),
+    )
+
+
+def _codes(obs: pd.DataFrame, key: str | None, known: tuple[str, ...]) -> np.ndarray:
+    if key is None:
+        return np.zeros(len(obs), np.int64)
+    position = {name: code for code, name in enumerate(known)}
+    names = [level_name(value) for value in _column(obs, key)]
+    alien = sorted(set(names) - set(position))
+    if alien:
+        raise CorruptFile(f"obs[{key!r}] of the reference holds {alien[0]!r}, which its model was not trained with.")
+    return np.array([position[name] for name in names], np.int64)
+
+
+def _label_codes(obs: pd.DataFrame, schema: Schema) -> np.ndarray | None:
+    if schema.labels_key is None or schema.labels_key not in obs:
+        return None
+    position = {name: code for code, name in enumerate(schema.labels)}
+    return np.array([position.get(level_name(value), -1) for value in obs[schema.labels_key]], np.int64)
+
+
+def _numbers(obs: pd.DataFrame, key: str) -> np.ndarray:
+    return np.array(_column(obs, key), np.float32)
+
+
+def _column(obs: pd.DataFrame, key: str) -> Any:
+    if key not in obs:
+        raise CorruptFile(f"The reference's cells have no column obs[{key!r}], which its model was trained with.")
+    return obs[key]

@@ -1,0 +1,155 @@
+"""Cells drawn from the reference's own model: stored posterior -> latent -> decoder -> raw counts.
+
+A minified reference holds no counts, but its posterior and its decoder say what its cells looked like. Generated cells
+stand for the reference wherever counts are needed: to train a classifier on genes, to hold a batch out, to ask what
+missing genes cost. They are as good as the model: cells that the model describes badly are generated badly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.expression.draws import _sample
+from scgraft.model.build import build, pick_device
+from scgraft.model.vae import Cells
+from scgraft.numerics.products import fast_products
+from scgraft.reference.cells import _continuous, _size_factors, library_sizes, reference_codes
+from scgraft.reference.counts import STORED_COUNTS, stored_counts
+from scgraft.values.names import BATCH
+from scgraft.values.query import Alignment, Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    import torch
+    from scipy.sparse import csr_matrix
+
+    from scgraft.model.scanvae import Scanvae
+    from scgraft.model.vae import Expression, Vae
+
+BLOCK = 512
+
+
+def reference_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -> Query:
+    """Cells of the reference with raw counts: the stored ones where the repository holds counts, else generated.
+
+    Parameters
+    ----------
+    reference, index, seed
+        As for :func:`generate`. Nothing is random where counts are stored.
+    """
+    stored = stored_counts(reference, index)
+    if stored is None:
+        return generate(reference, index, seed=seed)
+    base = _skeleton(reference, index, _size_factors(reference, library_sizes(reference)))
+    return replace(base, counts=stored, alignment=replace(base.alignment, counts_from=STORED_COUNTS))
+
+
+def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal: float | None = None) -> Query:
+    """Draw raw counts of reference cells from their stored posterior.
+
+    Parameters
+    ----------
+    reference
+        With a latent.
+    index
+        Cells of the reference to draw, shape (m,); a cell may occur more than once.
+    seed
+        Random are the draw from the posterior and the counts given the decoder's output.
+    nominal
+        Library size of every cell; None takes each cell's own.
+
+    Returns
+    -------
+    Query
+        Counts (m, G) CSR float32 in the reference's genes, batches and covariates of the cells drawn. A cell that came
+        out empty gets one count of its most expressed gene.
+    """
+    assert reference.latent is not None
+    rng = np.random.default_rng(seed)
+    latent, library = reference.latent, library_sizes(reference)
+    if nominal is not None:
+        library = np.full_like(library, nominal)
+    factors = _size_factors(reference, library)
+    mean, variance = latent.mean[index], latent.variance[index]
+    z = mean + np.sqrt(variance) * rng.standard_normal(mean.shape)
+    base = _skeleton(reference, index, factors)
+    counts = _draw(reference, base, z.astype(np.float32), library[index], rng)
+    return replace(base, counts=counts)
+
+
+def _skeleton(reference: Reference, index: np.ndarray, factors: np.ndarray | None) -> Query:
+    """A query of reference cells without their counts."""
+    from scipy.sparse import csr_matrix
+
+    assert reference.latent is not None
+    schema, codes = reference.schema, reference_codes(reference)[index]
+    levels, n_genes = dict(schema.levels), len(schema.genes)
+    names, number = np.unique(codes[:, 0], return_counts=True)
+    used = [levels[BATCH][code] for code in names]
+    alignment = Alignment(
+        counts_from="generated from the stored posterior",
+        n_cells=len(index),
+        n_genes=n_genes,
+        n_found=n_genes,
+        found_weight=1.0,
+        matched_by={},
+        missing=(),
+        summed={},
+        n_unused=0,
+        batch_key=None,
+        new_levels={},
+        known_batches=tuple(used),
+        cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
+    )
+    return Query(
+        counts=csr_matrix((len(index), n_genes), dtype=np.float32),
+        codes=codes,
+        levels=levels,
+        continuous=_continuous(reference)[index],
+        cells=np.array([f"{reference.latent.cells[i]}#{j}" for j, i in enumerate(index)], dtype=str),
+        size_factor=None if factors is None else factors[index],
+        label_codes=None,
+        alignment=alignment,
+    )
+
+
+def _draw(
+    reference: Reference, base: Query, z: np.ndarray, library: np.ndarray, rng: np.random.Generator
+) -> csr_matrix:
+    from scipy import sparse
+
+    model, parts = build(reference, pick_device("cpu")), []
+    for start in range(0, len(z), BLOCK):
+        rows = slice(start, start + BLOCK)
+        counts = _sample(decode_block(model, base, z, library, rows), rng, reference.hyper.gene_likelihood)
+        parts.append(sparse.csr_matrix(counts))
+    return sparse.vstack(parts, format="csr") if parts else base.counts
+
+
+def decode_block(model: Vae | Scanvae, base: Query, z: np.ndarray, library: np.ndarray, rows: slice) -> Expression:
+    """The decoder's output for a block of cells with latent `z` (n, d) and library size (n,), reference batches only."""
+    import torch
+
+    with torch.inference_mode(), fast_products(exact=True):
+        cells = as_cells(base, library, rows)
+        return model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
+
+
+def as_cells(base: Query, library: np.ndarray, rows: slice) -> Cells:
+    """Cells of a query as the decoder takes them."""
+    import torch
+
+    def move(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(array, np.float32))
+
+    n = len(library[rows])
+    return Cells(
+        product=torch.zeros(n, 0),
+        codes=torch.as_tensor(base.codes[rows].astype(np.int64)),
+        continuous=move(base.continuous[rows]),
+        library=move(np.log(library[rows])[:, None]),
+        size_factor=None if base.size_factor is None else move(base.size_factor[rows][:, None]),
+    )

@@ -1,0 +1,73 @@
+"""What the model says of a cell's counts: residuals, and in the same units how far its type is from other types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.graft.levels import level_codes
+from scgraft.model.build import build, graft_rows, make_cells, pick_device
+from scgraft.values.graft import Graft
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from torch import Tensor
+
+    from scgraft.model.vae import Expression
+
+BLOCK = 512
+LARGEST = 10.0
+Decode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
+    """Mean and variance (m, G) of the counts at latents (m, d), in the batch and at the depth of given query cells (m,)."""
+    import torch
+
+    device = pick_device("auto")
+    model = build(reference, device)
+    codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
+    cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
+
+    def decode(points: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            own = cells.take(torch.as_tensor(like, device=device))
+            z = torch.as_tensor(np.asarray(points, np.float32)).to(device)
+            expression = model.decode(model.latent(z), own.library, own, rows)
+            mean, variance = _moments(expression, reference.hyper.gene_likelihood)
+            return mean.cpu().numpy(), variance.cpu().numpy()
+
+    return decode
+
+
+def residuals(decode: Decode, counts: csr_matrix, points: np.ndarray) -> np.ndarray:
+    """Pearson residuals (n, G), float32, of counts (n, G) under the model at latents (n, d), cut at 10.
+
+    The columns of the graft are used, so what is a shift of the whole batch is explained.
+    """
+    out = np.empty(counts.shape, np.float32)
+    for start in range(0, len(out), BLOCK):
+        part = np.arange(start, min(start + BLOCK, len(out)))
+        mean, variance = decode(points[part], part)
+        own = (counts[part].toarray() - mean) / np.sqrt(variance + 1e-9)
+        out[part] = np.clip(own, -LARGEST, LARGEST)
+    return out
+
+
+def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
+    """Mean and variance (n, G) of the counts."""
+    import torch
+
+    rate, theta = expression.rate, expression.theta
+    if likelihood == "normal":
+        assert theta is not None
+        return rate, theta**2 * torch.ones_like(rate)
+    variance = rate if likelihood == "poisson" or theta is None else rate + rate**2 / theta
+    if likelihood != "zinb" or expression.zi_logits is None:
+        return rate, variance
+    kept = torch.sigmoid(-expression.zi_logits)
+    return kept * rate, kept * variance + kept * (1 - kept) * rate**2

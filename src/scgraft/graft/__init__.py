@@ -1,0 +1,1 @@
+"""A graft: start, fit, match, embed, merge, store."""

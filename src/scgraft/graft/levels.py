@@ -1,0 +1,59 @@
+"""Whether a graft belongs to a reference, and codes of a query's levels among the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scgraft.errors import BaseMismatch, BatchClash, UnknownBatch
+from scgraft.values.graft import Graft
+from scgraft.values.names import BATCH
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference, Schema
+
+
+def level_codes(query: Query, schema: Schema, new_levels: Mapping[str, tuple[str, ...]]) -> np.ndarray:
+    """Codes (n, 1 + c), int64, of the query's cells among the reference's levels followed by `new_levels`.
+
+    Raises
+    ------
+    UnknownBatch
+        A cell has a level that neither the reference nor the graft knows.
+    """
+    columns = []
+    for i, (name, known) in enumerate(schema.levels.items()):
+        names = [*known, *new_levels.get(name, ())]
+        position = {level: code for code, level in enumerate(names)}
+        used = np.unique(query.codes[:, i])
+        unknown = [query.levels[name][c] for c in used if query.levels[name][c] not in position]
+        if unknown:
+            what = "batch" if name == BATCH else name.removeprefix("covariate:")
+            raise UnknownBatch(
+                f"The query has {what} {', '.join(map(repr, unknown[:5]))}, which neither the reference nor the graft "
+                f"knows (known: {', '.join(names[:8])}). Fit a graft to this query, or use the graft that was."
+            )
+        lookup = np.zeros(len(query.levels[name]), np.int64)
+        lookup[used] = [position[query.levels[name][c]] for c in used]
+        columns.append(lookup[query.codes[:, i]])
+    return np.stack(columns, axis=1)
+
+
+def check_base(reference: Reference, graft: Graft | None) -> None:
+    """Refuse a graft that was made for another reference, or that names a level which the reference has itself."""
+    if graft is None:
+        return
+    for name, known in reference.schema.levels.items():
+        twice = sorted(set(known) & set(graft.levels.get(name, ())))
+        if twice and graft.base.sha256 == reference.base.sha256:
+            raise BatchClash(
+                f"The graft adds {name.removeprefix('covariate:')} {', '.join(map(repr, twice[:5]))}, which the reference "
+                "has itself. Give the graft's another name (scgraft.rename_levels)."
+            )
+    if graft.base.sha256 != reference.base.sha256:
+        made, found = graft.base, reference.base
+        raise BaseMismatch(
+            f"The graft was made for {made.repo} at {made.revision[:12]} (model sha256 {made.sha256[:12]}), but "
+            f"the reference is {found.repo} at {found.revision[:12]} (model sha256 {found.sha256[:12]}). "
+            f"Load the reference with revision={made.revision!r}, or fit again."
+        )

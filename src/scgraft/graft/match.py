@@ -1,0 +1,269 @@
+"""Encoder columns that bring a query's latents onto the atlas, whatever the query's composition; and whether to keep them.
+
+Only posterior means are needed, so no gene is touched: a step costs the encoder on a few hundred cells. The reference's
+part is its stored latents. Sources: :mod:`scgraft.graft.objective`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scgraft.graft.objective import (
+    Pairs,
+    column_penalty,
+    mixture_log_density,
+    mixture_tensors,
+    pairs_within,
+    stratified_energy,
+)
+from scgraft.model.build import embed_cells
+from scgraft.numerics.adam import Adam, cosine
+from scgraft.numerics.atlas import Atlas
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.products import fast_products
+from scgraft.numerics.votes import neighbour_vote
+from scgraft.values.graft import FitConfig
+
+if TYPE_CHECKING:
+    from scgraft.model.scanvae import Scanvae
+    from scgraft.model.vae import Cells, Vae
+
+# Weight of the energy distance against the prior on the columns; a query of few cells gets less.
+STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
+STEPS, UPDATE_EVERY, VOTERS = 75, 25, 30
+CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
+CELLS, CELLS_OF_BATCH = 1000, 200
+STANDARD_ERRORS = 2.0
+LOST_CONFIDENCE = 0.02
+Rows = dict[str, Tensor]
+Reach = Literal["start", "near", "far"]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Encoder columns that were kept, and what tells for them.
+
+    Parameters
+    ----------
+    rows
+        By slot name.
+    reach
+        Which fit was kept: ``"start"`` none; ``"near"``, in which a cell is compared with the atlas cells of its own
+        cluster; ``"far"``, with those of the clusters that its neighbours are in.
+    gain, gain_error
+        Mean log-density of the cells' latents under the atlas, near fit minus start, in nats per cell, and its standard error.
+    confidence
+        Mean share of the vote that a cell's label gets, far fit minus start; NaN where the far fit was not tried.
+    steps
+        Of all fits.
+    """
+
+    rows: Rows
+    reach: Reach
+    gain: float
+    gain_error: float
+    confidence: float
+    steps: int
+
+    @property
+    def reason(self) -> str:
+        """What was kept and why, in a sentence."""
+        numbers = f"{self.gain:.3g} ± {self.gain_error:.2g} nats per cell"
+        if self.reach == "start":
+            return f"The start was kept: the fit would change the latents' log-density in the atlas by {numbers}."
+        said = f"The fit was kept: the latents' log-density in the atlas changed by {numbers}"
+        if math.isnan(self.confidence):
+            return f"{said}."
+        if self.reach == "far":
+            return f"{said}; reaching further changed the vote for the cells' labels by {self.confidence:+.3f}."
+        return f"{said}; reaching further was not kept: it would change the vote for the cells' labels by {self.confidence:+.3f}."
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What does not change while encoder columns are matched: cells with their batch codes (n,), atlas, column prior.
+
+    `labels` (m,) are codes of the atlas cells' labels, -1 for none; None where the reference has no labels.
+    """
+
+    model: Vae | Scanvae
+    cells: Cells
+    codes: np.ndarray
+    atlas: Atlas
+    labels: np.ndarray | None
+    fixed: Mapping[str, Tensor]
+    prior: Mapping[str, tuple[Tensor, Tensor]]
+    config: FitConfig
+
+    def latents(self, rows: Mapping[str, Tensor]) -> np.ndarray:
+        """Posterior means (n, d) of all cells."""
+        return embed_cells(self.model, self.cells, {**self.fixed, **rows})[0]
+
+    def clusters(self, latents: np.ndarray) -> np.ndarray:
+        """Share (n, k) of each cell's nearest atlas cells that are in each cluster."""
+        cluster = self.atlas.cluster
+        found = nearest(self.atlas.points, latents, k=min(VOTERS, len(cluster))).indices
+        shares = np.zeros((len(found), cluster.max() + 1), np.float32)
+        np.add.at(shares, (np.arange(len(found))[:, None], cluster[found]), 1 / found.shape[1])
+        return shares
+
+    def density(self, latents: np.ndarray) -> np.ndarray:
+        """Log-density (n,) of latents under the atlas, in nats."""
+        there = torch.as_tensor(latents).to(self.cells.product)
+        return mixture_log_density(there, mixture_tensors(self.atlas.mixture, there)).double().cpu().numpy()
+
+    def confidence(self, latents: np.ndarray) -> float:
+        """Mean share of the vote that the first label gets: of a calibrated vote, the share of labels that are right."""
+        assert self.labels is not None
+        found = nearest(self.atlas.points, latents, k=min(VOTERS, len(self.labels)))
+        return float(neighbour_vote(self.labels, int(self.labels.max()) + 1, found).max(axis=1).mean())
+
+
+def match_columns(
+    model: Vae | Scanvae,
+    cells: Cells,
+    codes: np.ndarray,
+    atlas: Atlas,
+    *,
+    labels: np.ndarray | None,
+    start: Mapping[str, Tensor],
+    fixed: Mapping[str, Tensor],
+    prior: Mapping[str, tuple[Tensor, Tensor]],
+    config: FitConfig,
+) -> Matched:
+    """Fit encoder columns, first near and then far, and keep the fit, or the start, that serves the cells best.
+
+    Parameters
+    ----------
+    model, cells
+        The frozen model and the cells of the fit, counts not needed.
+    codes
+        Batch of each cell, (n,).
+    atlas
+        Of the reference.
+    labels
+        Codes of the atlas cells' labels, (m,), -1 for none; without them nothing can tell whether to keep the far fit, and it
+        is not tried.
+    start
+        Encoder rows to fit, by slot name.
+    fixed
+        The other new rows.
+    prior
+        Mean and variance of the rows by slot name, from :func:`scgraft.graft.start.column_prior`.
+    config
+        `learning_rate`, `max_steps`, `epochs` and `seed` are used.
+
+    Notes
+    -----
+    The near fit is kept unless the mean log-density of the latents under the atlas falls by more than two standard errors over
+    the cells: a fit that drags cells through empty space lowers it, and is not what is minimised. The far fit can move
+    a batch by more than a cluster's width, and where a query holds a single type also into its neighbours: it is kept unless
+    the mean vote for a cell's label falls by more than 0.02.
+
+    Random: the cells that are used where there are more than 1,000, the mini-batches and the atlas points, from
+    ``config.seed``.
+    """
+    chosen = choose(codes, config.seed)
+    if len(chosen) < len(codes):
+        cells, codes = cells.take(torch.from_numpy(chosen).to(cells.product.device)), codes[chosen]
+    scene = Scene(model, cells, codes, atlas, labels, fixed, prior, config)
+    if len(codes) < 2:
+        return Matched(dict(start), "start", 0.0, 0.0, np.nan, 0)  # one cell shows no distribution
+    size = step_size(codes)
+    steps = min(STEPS, config.max_steps)
+    if config.epochs is not None:
+        steps = min(steps, config.epochs * -(-len(codes) // size))
+    near = descend(scene, start, steps, far=False)
+    at_start, at_near = scene.latents(start), scene.latents(near)
+    if not np.isfinite(at_near).all():
+        return Matched(dict(start), "start", -np.inf, 0.0, np.nan, steps)
+    gain, error = mean_and_error(scene.density(at_near) - scene.density(at_start))
+    if gain < -STANDARD_ERRORS * error:
+        return Matched(dict(start), "start", gain, error, np.nan, steps)
+    if labels is None:
+        return Matched(near, "near", gain, error, np.nan, steps)
+    far = descend(scene, near, steps, far=True)
+    at_far = scene.latents(far)
+    confidence = scene.confidence(at_far) - scene.confidence(at_start) if np.isfinite(at_far).all() else -np.inf
+    if confidence < -LOST_CONFIDENCE:
+        return Matched(near, "near", gain, error, confidence, 2 * steps)
+    return Matched(far, "far", gain, error, confidence, 2 * steps)
+
+
+def choose(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Cells to fit on: about 1,000, and 200 of each batch where there are many batches."""
+    rng, batches = np.random.default_rng(seed), np.unique(codes)
+    most = max(CELLS // len(batches), CELLS_OF_BATCH)
+    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:most] for c in batches]))
+
+
+def step_size(codes: np.ndarray) -> int:
+    """Cells in a step: as many as let the batches be seen, within what a table of their distances may cost."""
+    return min(max(CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH * len(np.unique(codes))), MOST_IN_STEP)
+
+
+def mean_and_error(difference: np.ndarray) -> tuple[float, float]:
+    """Mean of paired differences and its standard error."""
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a step compares: cells and the atlas points drawn for them, (size,) on the device, and which with which."""
+
+    cells: Tensor
+    points: Tensor
+    pairs: Pairs
+
+
+def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator, *, far: bool) -> list[Draw]:
+    """Cells of the next steps, a cluster near each of them, and an atlas point from it."""
+    cluster, n = scene.atlas.cluster, len(scene.codes)
+    index = np.stack([rng.permutation(n)[: step_size(scene.codes)] for _ in range(steps)])
+    shares = scene.clusters(latents)
+    near = shares.argmax(axis=1)[index]
+    if far:
+        reached = np.cumsum(shares, axis=1)
+        chance = rng.random(index.shape) * reached[index, -1]
+        near = np.stack([(reached[i] < c[:, None]).sum(axis=1) for i, c in zip(index, chance, strict=True)])
+    order, count = np.argsort(cluster, kind="stable"), np.bincount(cluster)
+    first = np.cumsum(count) - count
+    points = order[first[near] + (rng.random(index.shape) * count[near]).astype(np.int64)]
+    strata = scene.codes[index].astype(np.int64) * len(count) + near
+    like = scene.cells.product
+    there = (torch.from_numpy(array).to(like.device) for array in (index, points))
+    return [Draw(c, p, pairs_within(s, like)) for c, p, s in zip(*there, strata, strict=True)]
+
+
+def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
+    """Minimise the energy distance within clusters plus the penalty of the columns.
+
+    The host is asked once in 25 steps, for the clusters that the cells are now near.
+    """
+    config, n, points = scene.config, len(scene.codes), scene.atlas.points
+    rng = np.random.default_rng(config.seed)
+    scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean()) or 1.0
+    strength = STRENGTH * n / (n + HALF_STRENGTH_CELLS)
+    there = torch.from_numpy(points).to(scene.cells.product)
+    rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
+    adam = Adam(rows)
+    for first in range(0, steps, UPDATE_EVERY):
+        latents = scene.latents({name: row.detach() for name, row in rows.items()})
+        if not np.isfinite(latents).all():
+            break
+        draws = draw(scene, latents, min(UPDATE_EVERY, steps - first), rng, far=far)
+        for step, drawn in enumerate(draws, first + 1):
+            with fast_products(there.device, exact=False):
+                moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
+                energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
+                loss = energy / scale + column_penalty(rows, scene.prior) / strength
+                gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+            adam.step(gradients, cosine(config.learning_rate, step, steps))
+    return {name: row.detach() for name, row in rows.items()}

@@ -1,0 +1,194 @@
+"""The training loop: one explicit loop over cached activations, in which only new columns have a gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scgraft.graft.levels import level_codes
+from scgraft.graft.objective import mixture_tensors, objective_named
+from scgraft.model.build import build, make_cells
+from scgraft.numerics.adam import Adam, cosine
+from scgraft.numerics.atlas import Atlas
+from scgraft.numerics.products import fast_products
+from scgraft.values.graft import FitConfig
+from scgraft.values.names import BATCH
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from scgraft.model.scanvae import Scanvae
+    from scgraft.model.stored import CountStore
+    from scgraft.model.vae import Cells, Vae
+
+EVALUATE_EVERY = 20
+HELD_OUT_AT_MOST = 512
+EVALUATE_BLOCK = 256
+IMPROVEMENT = 0.02  # nats per cell: below what changes a mapping, above the noise of the held-out estimate
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised over: the rows that start at `start`. Everything else, all on one device, is a constant.
+
+    `fixed` are new rows that the query's counts decide; `levels` are the names of the batches of the cells, `codes` (n,) their codes, on the host.
+    """
+
+    model: Vae | Scanvae
+    cells: Cells
+    counts: CountStore
+    start: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
+    config: FitConfig
+    prior: tuple[Tensor, Tensor, Tensor] | None
+    levels: tuple[str, ...]
+    codes: np.ndarray
+
+    def batch(self, index: np.ndarray, where: Tensor) -> Cells:
+        """Cells of a mini-batch with their counts; `where` is `index` on the device."""
+        return self.cells.take(where, self.counts.take(index, where))
+
+    def noise(self, n: int, generator: torch.Generator) -> Tensor:
+        """Standard normal draws for the posteriors of `n` cells."""
+        like = self.cells.product
+        return torch.randn(n, self.model.noise_width, generator=generator, dtype=like.dtype, device=like.device)
+
+    def loss(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor, *, value: bool = True) -> Tensor:
+        """Mean loss of the cells, in nats per cell; without `value` a number with its gradient."""
+        terms = self.model.terms(batch, {**self.fixed, **rows}, noise, value=value)
+        return objective_named(self.config.objective)(terms, self.config.kl_weight, self.prior).mean()
+
+    def gradients(self, batch: Cells, rows: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the loss by the rows, in their order; None for those that do not matter to these cells."""
+        with fast_products(self.cells.product.device, exact=False):
+            loss = self.loss(batch, rows, noise, value=False)
+            return torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+
+
+def make_problem(
+    reference: Reference,
+    query: Query,
+    levels: Mapping[str, tuple[str, ...]],
+    rows: Mapping[str, np.ndarray],
+    trainable: tuple[str, ...],
+    config: FitConfig,
+    device: torch.device,
+    atlas: Atlas | None,
+) -> Problem:
+    """Move everything that the fit needs to the device, and compute once what does not change."""
+    model = build(reference, device)
+    cells = make_cells(model, query, level_codes(query, reference.schema, levels), device)
+    prior = None if atlas is None or config.objective != "atlas" else mixture_tensors(atlas.mixture, cells.product)
+    tensors = {name: torch.tensor(row).to(cells.product) for name, row in rows.items()}
+    return Problem(
+        model=model,
+        cells=cells,
+        counts=model.store(query.counts, cells),
+        start={name: tensors[name] for name in trainable},
+        fixed={name: row for name, row in tensors.items() if name not in trainable},
+        config=config,
+        prior=prior,
+        levels=tuple(query.levels[BATCH]),
+        codes=query.codes[:, 0],
+    )
+
+
+def with_posteriors(problem: Problem) -> Problem:
+    """The problem of columns that do not move the latents: these are computed once, and nothing looks at their prior."""
+    with torch.no_grad():
+        posterior = problem.model.encode(problem.cells, problem.fixed)
+    return replace(problem, model=problem.model.autoencoder, cells=replace(problem.cells, posterior=posterior))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a minimisation: the best rows, where they were found, and why it stopped."""
+
+    rows: dict[str, Tensor]
+    steps: int
+    reason: str
+    trace: list[tuple[int, float]]
+    diverged: bool = False
+
+
+def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
+    """Adam along a cosine until the held-out loss stops falling; the best rows are kept."""
+    config, device = problem.config, problem.cells.product.device
+    generator = torch.Generator(device).manual_seed(config.seed)
+    rows = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
+    size = min(config.batch_size, len(used))
+    total = config.max_steps
+    if config.epochs is not None:
+        total = min(total, config.epochs * math.ceil(len(used) / size))
+    order = mini_batches(used, size, total, config.seed)
+    order_there = torch.from_numpy(order).to(device)
+    evaluate = evaluator(problem, held if len(held) >= 10 else used[:HELD_OUT_AT_MOST])
+    adam = Adam(rows)
+
+    def copy() -> dict[str, Tensor]:
+        return {name: row.detach().clone() for name, row in rows.items()}
+
+    if not rows:
+        return Outcome({}, 0, "There was nothing to train.", [])
+    best, best_loss, waited = copy(), evaluate(rows), 0
+    trace = [(0, best_loss)]
+    steps = progress_bar(total, config.progress)
+    for step in steps(range(1, total + 1)):
+        batch = problem.batch(order[step - 1], order_there[step - 1])
+        gradients = problem.gradients(batch, rows, problem.noise(size, generator))
+        adam.step(gradients, cosine(config.learning_rate, step, total))
+        if step % EVALUATE_EVERY and step != total:
+            continue
+        now = evaluate(rows)
+        if not math.isfinite(now) or not all(bool(p.isfinite().all()) for p in rows.values()):
+            batches = ", ".join(sorted({problem.levels[c] for c in problem.codes[order[step - 1]]}))
+            reason = (
+                f"The loss became {now} at step {step}, after cells of batches {batches}. Look for extreme counts in "
+                "the query, or lower FitConfig.learning_rate. The last finite columns are in this error's `graft`."
+            )
+            return Outcome(best, step, reason, trace, diverged=True)
+        trace.append((step, now))
+        waited = 0 if now < best_loss - IMPROVEMENT else waited + 1
+        if now < best_loss:
+            best, best_loss = copy(), now
+        if waited >= config.patience:
+            return Outcome(best, step, "The held-out loss stopped falling.", trace)
+    return Outcome(best, total, "The last step was reached.", trace)
+
+
+def mini_batches(cells: np.ndarray, size: int, steps: int, seed: int) -> np.ndarray:
+    """Cells of each step (steps, size): one seeded permutation after the other."""
+    rng = np.random.default_rng(seed)
+    rounds = math.ceil(steps * size / len(cells))
+    return np.concatenate([rng.permutation(cells) for _ in range(rounds)])[: steps * size].reshape(steps, size)
+
+
+def evaluator(problem: Problem, cells: np.ndarray) -> Callable[[Mapping[str, Tensor]], float]:
+    """Mean loss of fixed cells under fixed draws, as a function of the rows."""
+    device = problem.cells.product.device
+    generator = torch.Generator(device).manual_seed(problem.config.seed + 1)
+    blocks = [cells[i : i + EVALUATE_BLOCK] for i in range(0, len(cells), EVALUATE_BLOCK)]
+    batches = [problem.batch(block, torch.from_numpy(block).to(device)) for block in blocks]
+    noises = [problem.noise(len(block), generator) for block in blocks]
+
+    def evaluate(rows: Mapping[str, Tensor]) -> float:
+        with torch.no_grad(), fast_products(device, exact=True):
+            losses = [problem.loss(b, rows, e) * len(e) for b, e in zip(batches, noises, strict=True)]
+            return float(torch.stack(losses).sum()) / len(cells)
+
+    return evaluate
+
+
+def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
+    """Progress bar with the time that is left, or nothing."""
+    if not shown:
+        return lambda steps: steps
+    from tqdm.auto import tqdm
+
+    return lambda steps: tqdm(steps, total=total, desc="fit", unit="step")  # type: ignore[return-value]

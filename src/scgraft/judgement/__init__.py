@@ -1,0 +1,1 @@
+"""Was the mapping good? Measures with their null, and the verdict."""

@@ -1,0 +1,1 @@
+"""Labels: votes, classifier, transfer, explanation."""

@@ -1,0 +1,205 @@
+"""A second vote: multinomial logistic regression on genes, trained on cells of the reference, stored or generated.
+
+It sees what the latent has lost (rare types, types unlike all others) and needs no counts of the reference: a minified
+reference generates its own training cells (`generate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.expression.generate import generate
+from scgraft.novelty.score import present_genes
+from scgraft.numerics.conformal import cross_entropy
+from scgraft.reference.cells import reference_classes
+from scgraft.reference.counts import STORED_COUNTS, stored_counts
+from scgraft.values.calibration import Calibration, GeneClassifier
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+FEWEST, MOST_LEAST = 50, 10_000
+MOST = 5000
+SPREAD, LEAST_EACH, ANCHORS_EACH = 2000, 20, 60
+ITERATIONS = 25  # the optimiser stops early, a second ridge
+SCALE = 1e4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained: draws of each cell, least of each class, ridge (scikit-learn's C), trainings averaged."""
+
+    draws: int
+    least: int
+    penalty: float
+    trainings: int
+
+
+# Chosen by benchmarks/quality.py (docs/trust.md). Generated cells are cleaner than real ones, so their ridge is strong; what
+# is drawn is chance, so three classifiers are averaged.
+GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
+STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
+
+
+def log_normalised(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
+    """Dense log1p of counts per ten thousand over the genes used, (n, G'), float32."""
+    kept = counts[:, np.flatnonzero(genes)].toarray()
+    total = kept.sum(axis=1, keepdims=True)
+    return np.log1p(kept * (SCALE / np.maximum(total, 1.0)), dtype=np.float32)
+
+
+def training_cells(codes: np.ndarray, seed: int, recipe: Recipe = GENERATED) -> np.ndarray:
+    """Which reference cells to draw: the recipe's draws of each, 5000 in all at most, but its least of every class (seeded).
+
+    With many classes the least shrinks, down to 50. In the order of the cells, so that what the classes are called
+    and how they are ordered changes nothing.
+    """
+    classes, number = np.unique(codes[codes >= 0], return_counts=True)
+    least = int(np.clip(MOST_LEAST // max(len(classes), 1), FEWEST, recipe.least))
+    share = min(recipe.draws, MOST / max(number.sum(), 1))
+    parts = []
+    for code, n in zip(classes, number, strict=True):
+        wanted = max(int(round(share * n)), least)
+        own = np.flatnonzero(codes == code)
+        rng = np.random.default_rng([seed, int(own[0])])
+        whole, rest = divmod(wanted, n)
+        parts.append(np.concatenate([np.tile(own, whole), rng.choice(own, rest, replace=False)]))
+    return np.sort(np.concatenate(parts))
+
+
+def train_classifier(
+    reference: Reference,
+    codes: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    genes: np.ndarray | None = None,
+    seed: int = 0,
+) -> GeneClassifier:
+    """Train the gene classifier of a reference.
+
+    Parameters
+    ----------
+    reference
+        With a latent.
+    codes
+        Class of each reference cell, (n,), -1 for cells without one.
+    classes
+        Names of the classes; those without cells are never predicted.
+    genes
+        Genes that the query has, (G,) bool; None takes all of them.
+    seed
+        Random are the cells that are drawn, and what is generated.
+    """
+    genes = np.ones(len(reference.schema.genes), bool) if genes is None else genes
+    used, index, source = np.unique(codes[codes >= 0]), training_cells(codes, seed, STORED), STORED_COUNTS
+    counts = stored_counts(reference, index)
+    recipe = GENERATED if counts is None else STORED
+    fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
+    for turn in range(recipe.trainings):
+        if recipe is GENERATED:
+            index = training_cells(codes, seed + turn)
+            made = generate(reference, index, seed=seed + turn)
+            counts, source = made.counts, made.alignment.counts_from
+        x = log_normalised(counts, genes)
+        true = np.searchsorted(used, codes[index])
+        fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / recipe.trainings
+    coefficient = np.zeros((len(classes), len(genes)), np.float32)
+    coefficient[np.ix_(used, np.flatnonzero(genes))] = fitted[:, :-1]
+    intercept = np.full(len(classes), -np.inf, np.float32)
+    intercept[used] = fitted[:, -1]
+    assert counts is not None
+    anchors = few_of_each(codes[index], seed, most=ANCHORS_EACH)
+    return GeneClassifier(classes, coefficient, intercept, genes, source, counts[anchors], codes[index][anchors])
+
+
+def without_classes(genes: np.ndarray, source: str) -> GeneClassifier:
+    """The classifier of a calibration without labels, over genes (G,) bool."""
+    from scipy.sparse import csr_matrix
+
+    n = len(genes)
+    none, no_cells = np.zeros(0, np.float32), csr_matrix((0, n), dtype=np.float32)
+    return GeneClassifier((), np.zeros((0, n), np.float32), none, genes, source, no_cells, np.zeros(0, np.int64))
+
+
+def few_of_each(codes: np.ndarray, seed: int, *, most: int) -> np.ndarray:
+    """Positions of some cells of every class, sorted: of each its share of 2,000, but 20 to `most` (seeded).
+
+    In the order of the cells, as :func:`training_cells`.
+    """
+    classes = np.unique(codes)
+    most = int(np.clip(SPREAD // max(len(classes), 1), LEAST_EACH, most))
+    parts = [np.zeros(0, np.int64)]
+    for code in classes:
+        own = np.flatnonzero(codes == code)
+        rng = np.random.default_rng([seed, int(own[0])])
+        parts.append(own if len(own) <= most else rng.choice(own, most, replace=False))
+    return np.sort(np.concatenate(parts))
+
+
+def logistic_regression(
+    x: np.ndarray,
+    true: np.ndarray,
+    start: np.ndarray,
+    *,
+    penalty: float = GENERATED.penalty,
+    iterations: int = ITERATIONS,
+    offset: np.ndarray | None = None,
+) -> np.ndarray:
+    """Weights (C, G + 1) of a multinomial logistic regression with a ridge penalty, the intercepts last and free.
+
+    Minimises the summed cross-entropy plus the squared weights over twice `penalty` (scikit-learn's C), by L-BFGS. An `offset`
+    (n, C) is added to the logits: weights are then what is to be added to those that it comes from.
+    """
+    from scipy.optimize import minimize
+
+    from scgraft.numerics.products import one_thread
+
+    n, (n_classes, width) = len(x), start.shape
+    if n_classes == 1:
+        return np.zeros_like(start)
+    x = np.ascontiguousarray(x, np.float32)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = flat.reshape(n_classes, width).astype(np.float32)
+        score = x @ w[:, :-1].T + w[:, -1]
+        if offset is not None:
+            score += offset
+        entropy, share = cross_entropy(score, true)
+        gradient = np.concatenate([share.T @ x + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
+        value = float(entropy.sum(dtype=np.float64)) + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
+        return value / n, gradient.ravel().astype(np.float64) / n
+
+    begin, options = start.ravel().astype(np.float64), {"maxiter": iterations}
+    with one_thread():
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(n_classes, width).astype(np.float32)
+
+
+def logits(classifier: GeneClassifier, x: np.ndarray) -> np.ndarray:
+    """Logits (n, C) of log-normalised cells (n, G') over the genes used; minus infinity for a class without cells."""
+    return x @ classifier.coefficient[:, classifier.genes].T + classifier.intercept
+
+
+def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 1024) -> np.ndarray:
+    """Class probabilities (n, C), float32, from raw counts over the reference's genes."""
+    parts = [np.zeros((0, len(classifier.classes)), np.float32)]
+    for start in range(0, counts.shape[0], block):
+        score = logits(classifier, log_normalised(counts[start : start + block], classifier.genes))
+        share = np.exp(score - score.max(axis=1, keepdims=True))
+        parts.append((share / share.sum(axis=1, keepdims=True)).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def classifier_for(reference: Reference, calibration: Calibration, query: Query) -> GeneClassifier:
+    """The calibration's gene classifier; trained anew on the genes that the query has, where it lacks some."""
+    present = present_genes(reference, query)
+    made = calibration.classifier
+    if np.array_equal(present, made.genes):
+        return made
+    _, codes = reference_classes(reference, calibration.key)
+    return train_classifier(reference, codes, calibration.classes, genes=present)

@@ -1,0 +1,178 @@
+"""Why this label? One cell's neighbours, votes, prediction set, novelty and deciding genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.errors import NoLabels, QueryError
+from scgraft.labels.classifier import log_normalised
+from scgraft.labels.transfer import blend
+from scgraft.numerics.neighbors import nearest
+from scgraft.query.align import align
+from scgraft.values.calibration import Calibration
+from scgraft.values.labels import Explanation, Labels
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+GENES = 8
+
+
+def explain(
+    reference: Reference,
+    mapped: MappedQuery,
+    cell: str,
+    *,
+    key: str | None = None,
+    adata: AnnData | None = None,
+    k: int = 5,
+    alpha: float = 0.1,
+) -> Explanation:
+    """Why a cell has its label.
+
+    Parameters
+    ----------
+    reference, mapped
+        The reference, and the mapping of the query.
+    cell
+        Name of the query cell.
+    key
+        Label column; None takes the first.
+    adata
+        The query; with it, the genes that decide between the label and the runner-up are named.
+    k
+        Reference neighbours to list.
+    alpha
+        Error rate of the prediction set.
+
+    Raises
+    ------
+    QueryError
+        The mapping has no such cell.
+    NoLabels
+        The mapping has no such labels, or the reference no cells.
+    """
+    if reference.latent is None or reference.obs is None or not mapped.labels:
+        raise NoLabels("There are no labels to explain: map with labels onto a reference that holds cells.")
+    key = next(iter(mapped.labels)) if key is None else key
+    if key not in mapped.labels:
+        raise NoLabels(f"The mapping has no labels {key!r}; it has {', '.join(mapped.labels)}.")
+    where = np.flatnonzero(mapped.latent.cells == cell)
+    if not len(where):
+        raise QueryError(
+            f"The mapping has no cell {cell!r}; its cells are named {', '.join(mapped.latent.cells[:3])}, ..."
+        )
+    i, labels = int(where[0]), mapped.labels[key]
+    neighbours = _neighbours(reference, mapped, i, labels.key, k)
+    inside = [] if labels.pvalues is None else np.flatnonzero(labels.sets(alpha)[i]).tolist()
+    inside.sort(key=lambda c: -labels.matrix[i, c])
+    novelty, threshold = float("nan"), float("inf")
+    if mapped.novelty is not None:
+        novelty, threshold = float(mapped.novelty.strength[i]), 1.0
+    genes = _deciding_genes(reference, mapped, labels, i, adata)
+    made = Explanation(
+        cell=cell,
+        label=str(labels.label[i]),
+        probability=float(labels.probability[i]),
+        runner_up=str(labels.runner_up[i]),
+        prediction_set=tuple(labels.classes[c] for c in inside),
+        alpha=alpha,
+        novelty=novelty,
+        threshold=threshold,
+        votes=_votes(labels, i),
+        neighbours=neighbours,
+        genes=genes,
+        sentence="",
+    )
+    said = _sentence(made, calibrated=labels.pvalues is not None)
+    return replace(made, sentence=said + _overruled(labels, mapped.calibration.get(labels.key), i))
+
+
+def _neighbours(
+    reference: Reference, mapped: MappedQuery, i: int, key: str, k: int
+) -> tuple[tuple[str, str, str, float], ...]:
+    assert reference.latent is not None and reference.obs is not None
+    found = nearest(reference.latent.mean, mapped.latent.mean[i : i + 1], k=k)
+    batch = reference.schema.batch_key
+    lines = []
+    for j, distance in zip(found.indices[0].tolist(), found.distances[0].tolist(), strict=True):
+        label = str(reference.obs[key].iloc[j]) if key in reference.obs else ""
+        from_batch = str(reference.obs[batch].iloc[j]) if batch in reference.obs else ""
+        lines.append((str(reference.latent.cells[j]), label, from_batch, round(distance, 4)))
+    return tuple(lines)
+
+
+def _votes(labels: Labels, i: int) -> Mapping[str, tuple[float, float, float]]:
+    latent = labels.votes.get("latent", labels.matrix)[i]
+    genes = labels.votes["genes"][i] if "genes" in labels.votes else np.full(len(latent), np.nan)
+    shown = [c for c in np.argsort(-labels.matrix[i], kind="stable") if max(latent[c], labels.matrix[i][c]) >= 0.01]
+    return {
+        labels.classes[c]: (
+            round(float(latent[c]), 4),
+            round(float(genes[c]), 4),
+            round(float(labels.matrix[i][c]), 4),
+        )
+        for c in shown[:8]
+    }
+
+
+def _deciding_genes(
+    reference: Reference, mapped: MappedQuery, labels: Labels, i: int, adata: AnnData | None
+) -> tuple[tuple[str, float], ...]:
+    """Genes by their part in the gene classifier's log-odds of the label against the runner-up, largest first."""
+    if adata is None or labels.key not in mapped.calibration or len(labels.classes) < 2:
+        return ()
+    cell = str(mapped.latent.cells[i])
+    one = adata[adata.obs_names.astype(str) == cell]
+    if one.n_obs != 1:
+        raise QueryError(f"This AnnData has no cell {cell!r}; give the query that was mapped.")
+    query = align(one, reference, batch_key=mapped.alignment.batch_key)
+    made = mapped.calibration[labels.key].classifier
+    first, second = made.classes.index(str(labels.label[i])), made.classes.index(str(labels.runner_up[i]))
+    x = log_normalised(query.counts, made.genes)[0]
+    part = (made.coefficient[first] - made.coefficient[second])[made.genes] * x
+    order = np.argsort(-part, kind="stable")[:GENES]
+    names = reference.schema.genes[made.genes]
+    return tuple((str(names[g]), round(float(part[g]), 3)) for g in order if part[g] > 0)
+
+
+def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
+    """What is to be said where the votes name another class than the label, as held-out batches weigh classes."""
+    if calibration is None or labels.pvalues is None:
+        return ""
+    latent, genes = (labels.votes[name][i : i + 1] for name in ("latent", "genes"))
+    first, label = int(blend(latent, genes).argmax()), int(labels.matrix[i].argmax())
+    if first == label:
+        return ""
+    weight = calibration.class_weights[first] / calibration.class_weights[label]
+    return (
+        f" The votes alone name {labels.classes[first]}, but in held-out batches of the reference that is said too often, or "
+        f"{labels.classes[label]} too rarely: it counts {weight:.2g} times."
+    )
+
+
+def _sentence(made: Explanation, *, calibrated: bool) -> str:
+    said = f"{made.cell} is called {made.label} (probability {made.probability:.2f}), before {made.runner_up or 'nothing'}."
+    if made.neighbours:
+        same = sum(label == made.label for _, label, _, _ in made.neighbours)
+        batches = len({batch for _, _, batch, _ in made.neighbours})
+        said += (
+            f" {same} of its {len(made.neighbours)} nearest reference cells have this label, from {batches} batches."
+        )
+    if not calibrated:
+        return said + " The labels are not calibrated."
+    if not made.prediction_set:
+        said += f" No label fits at an error rate of {made.alpha:.0%}."
+    elif len(made.prediction_set) > 1:
+        said += f" At an error rate of {made.alpha:.0%} it may be any of {', '.join(made.prediction_set)}."
+    if made.novelty > made.threshold:
+        said += f" It is not like the reference: {made.novelty:.2f} times what is tolerated."
+    if made.genes:
+        said += f" Genes that decide: {', '.join(g for g, _ in made.genes[:5])}."
+    return said

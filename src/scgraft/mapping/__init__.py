@@ -1,0 +1,1 @@
+"""The chain: load a reference, check a query, map it."""

@@ -1,0 +1,283 @@
+"""Pre-flight: what a mapping will run into, from a sample of the query, in seconds and before any training."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.calibration.hold_out import choose_folds, hold_out
+from scgraft.errors import QueryError
+from scgraft.expression.generate import generate
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.novelty.find import find_novelty
+from scgraft.novelty.score import present_genes
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.query.align import align
+from scgraft.reference.cells import reference_classes
+from scgraft.reference.describe import describe
+from scgraft.values.graft import FitConfig
+from scgraft.values.names import BATCH, column_text
+from scgraft.values.quality import Check, Finding
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CELLS = 2000
+DRAWS = 60
+MOST_DRAWS = 3000
+TINY = 20
+STEPS = 3
+LOSS = 0.05
+BIOLOGY = re.compile(
+    r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|cohort|"
+    r"(?<![a-z])(?:age|sex|gender|stage|time)(?![ns])",
+    re.IGNORECASE,
+)
+
+
+def check(
+    reference: Reference, adata: AnnData, *, batch_key: str | None = None, layer: str | None = None, seed: int = 0
+) -> Check:
+    """Say what mapping a query onto a reference will run into, before anything is trained.
+
+    Parameters
+    ----------
+    reference
+        The reference.
+    adata
+        The query, in memory or backed; at most 2000 of its cells are looked at (seeded). It is not changed.
+    batch_key, layer
+        As for :func:`scgraft.map_query`.
+    seed
+        Random are the cells that are sampled, and those that are generated to see what missing genes cost.
+
+    Returns
+    -------
+    Check
+        One finding for each of: counts, genes, what missing genes cost, batches, confounding, training, types that the
+        reference has, cells that it does not explain, time and memory. `grade` is the worst of them.
+    """
+    index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
+    sample = adata[index].to_memory() if adata.isbacked else adata[index]
+    findings = [*_batch_column(adata, batch_key)]
+    try:
+        query = align(sample, reference, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
+    except QueryError as error:
+        findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
+        return Check(tuple(findings))
+    findings = [_counts(query), _genes(query), *findings]
+    if reference.latent is not None and reference.obs is not None and query.alignment.missing:
+        findings += _cost_of_missing_genes(reference, query, seed)
+    findings += [*_batches(reference, query, adata, batch_key), *_confounding(sample, batch_key)]
+    facts = describe(reference)
+    findings += [_training(facts["surgery"]), _types(facts["labels"])]
+    findings += _unexplained(reference, query, seed)
+    findings.append(_resources(reference, query, adata.n_obs))
+    return Check(tuple(findings))
+
+
+def _batch_column(adata: AnnData, batch_key: str | None) -> list[Finding]:
+    if batch_key is not None:
+        return []
+    likely = [str(c) for c in adata.obs if re.search(r"batch|sample|donor|library|well|run", str(c), re.IGNORECASE)]
+    said = "No batch column was named: the whole query counts as one new batch."
+    return [
+        Finding(
+            "batch column", "warning" if likely else "ok", said, f"Name one: {', '.join(likely)}." if likely else ""
+        )
+    ]
+
+
+def _counts(query: Query) -> Finding:
+    source, dropped = query.alignment.counts_from, query.alignment.dropped
+    if "recovered" in source:
+        return Finding("counts", "repaired", f"Raw counts were {source}.")
+    said = f"Raw counts are in {source}."
+    if dropped:
+        return Finding("counts", "warning", f"{said} {len(dropped)} sampled cells have none.", "Use --drop-empty.")
+    return Finding("counts", "ok", said)
+
+
+def _genes(query: Query) -> Finding:
+    found = query.alignment
+    said = f"{found.n_found} of {found.n_genes} genes found ({found.found_weight:.1%} by weight)."
+    said = " ".join([said, *(m for m in found.messages if "gene" in m.lower())])
+    values = {"found": found.n_found, "of": found.n_genes, "weight": round(found.found_weight, 4)}
+    if found.found_weight < 0.5:
+        action = "Check that the species and the gene names are the reference's; give align a gene_map."
+        return Finding("genes", "stop", said, action, values)
+    if found.found_weight < 0.9:
+        return Finding("genes", "warning", said, "See what the missing genes cost, below.", values)
+    return Finding("genes", "ok" if set(found.matched_by) <= {"var_names"} else "repaired", said, "", values)
+
+
+def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> list[Finding]:
+    """Accuracy per type on generated reference cells, with all genes and without those that the query lacks."""
+    key = reference.schema.labels_key
+    if key is None or reference.obs is None or key not in reference.obs:
+        return []
+    lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
+    worst = sorted(lost, key=lambda name: -lost[name])[:3]
+    mean = float(np.mean(list(lost.values())))
+    said = f"The {len(query.alignment.missing)} missing genes cost {mean:.1%} of accuracy on the mean of the types"
+    said += ": " + ", ".join(f"{name} {lost[name]:.1%} (of {accuracy[name]:.0%})" for name in worst) + "."
+    values = {"loss": {name: round(v, 4) for name, v in lost.items()}}
+    costly = [name for name in sorted(lost, key=lambda name: -lost[name]) if lost[name] > LOSS]
+    if costly:
+        action = (
+            f"Expect errors among {', '.join(costly[:5])}{', ...' if len(costly) > 5 else ''}: count these genes too."
+        )
+        return [Finding("missing genes", "warning", said, action, values)]
+    return [Finding("missing genes", "ok", said, "", values)]
+
+
+def cost_of_missing_genes(
+    reference: Reference, key: str, present: np.ndarray, query: Query, seed: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Loss of accuracy, and accuracy with all genes, of each type: cells generated, blanked, encoded, transferred.
+
+    The cells are drawn at the query's median library size; their own posteriors do not vote.
+    """
+    assert reference.latent is not None
+    classes, codes = reference_classes(reference, key)
+    rng = np.random.default_rng(seed)
+    most = max(5, min(DRAWS, MOST_DRAWS // len(classes)))
+    parts = [rng.permutation(np.flatnonzero(codes == c))[:most] for c in range(len(classes))]
+    parts = [part[: max(1, len(part) // 2)] for part in parts]
+    index = np.concatenate(parts)
+    nominal = float(np.median(np.asarray(query.counts.sum(axis=1)).ravel())) / max(query.alignment.found_weight, 0.1)
+    full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
+    blanked = replace(full, counts=full.counts.multiply(present[None, :]).tocsr().astype(np.float32))
+    blanked.counts.eliminate_zeros()
+    empty = np.asarray(blanked.counts.sum(axis=1)).ravel() == 0
+    others = np.setdiff1d(np.arange(len(codes)), index)
+    right = []
+    for cells in (full, blanked):
+        if empty.any():
+            cells = replace(cells, counts=cells.counts + _one_count(empty, cells.counts.shape[1]))
+        latent = embed(reference, cells)
+        found = nearest(reference.latent.mean[others], latent.mean, k=min(K, len(others)))
+        right.append(neighbour_vote(codes[others], len(classes), found).argmax(axis=1) == codes[index])
+    own = codes[index]
+    used = np.unique(own)
+    accuracy = {str(classes[c]): float(right[0][own == c].mean()) for c in used}
+    lost = {str(classes[c]): float(right[0][own == c].mean() - right[1][own == c].mean()) for c in used}
+    return lost, accuracy
+
+
+def _one_count(rows: np.ndarray, width: int) -> Any:
+    from scipy.sparse import csr_matrix
+
+    at = np.flatnonzero(rows)
+    return csr_matrix((np.ones(len(at), np.float32), (at, np.zeros(len(at), int))), shape=(len(rows), width))
+
+
+def _batches(reference: Reference, query: Query, adata: AnnData, batch_key: str | None) -> list[Finding]:
+    size = query.alignment.cells_per_batch
+    if batch_key is not None:
+        size = {str(name): int(n) for name, n in adata.obs[batch_key].value_counts().items() if n}
+    new = [b for b in size if b not in reference.schema.batches]
+    known = [b for b in size if b in reference.schema.batches]
+    listed = ", ".join(f"{b} ({n})" for b, n in list(size.items())[:8]) + (", ..." if len(size) > 8 else "")
+    out = [Finding("batches", "ok", f"{len(new)} new and {len(known)} known batches: {listed}.", "", {"cells": size})]
+    if known:
+        said = f"The reference knows {', '.join(known[:5])}; these cells keep the reference's own columns, frozen."
+        out.append(Finding("known batches", "warning", said, "If they are new data, give them other names."))
+    tiny = [b for b in new if size[b] < TINY]
+    if tiny:
+        said = f"Fewer than {TINY} cells: {', '.join(tiny[:5])}. A column cannot be fitted well to so few."
+        out.append(Finding("tiny batches", "warning", said, "Join them with batches of the same chemistry."))
+    return out
+
+
+def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
+    """Columns that name biology and split the cells exactly as the batches do, and a batch that is biology itself."""
+    if batch_key is None or batch_key not in sample.obs:
+        return []
+    batch, out = column_text(sample.obs[batch_key]), []
+    action = "Use a finer batch (donor, sample) or map with --epochs 0."
+    if BIOLOGY.search(batch_key):
+        said = f"{batch_key!r} reads like biology: what differs between its levels is fitted as a batch effect, and can disappear."
+        out.append(Finding("confounding", "warning", said, action))
+    for column in sample.obs:
+        values = sample.obs[column]
+        if column == batch_key or not BIOLOGY.search(str(column)) or values.nunique() < 2 or values.nunique() > 50:
+            continue
+        pairs = set(zip(batch, column_text(values), strict=True))
+        if len(pairs) == len(set(batch)) == values.nunique():
+            said = f"{batch_key!r} and {column!r} split the cells in the same way: what differs between the levels of {column!r} "
+            said += "is fitted as a batch effect, and can disappear."
+            out.append(Finding("confounding", "warning", said, action))
+    return out
+
+
+def _training(surgery: dict[str, Any]) -> Finding:
+    if surgery["can_move_latent"]:
+        return Finding(
+            "training", "ok", f"A new batch adds {surgery['numbers_per_new_batch']} numbers; training moves the latent."
+        )
+    said = "The encoder does not see the batch: projection is the exact answer, and training will be skipped."
+    return Finding("training", "ok", said)
+
+
+def _types(labels: dict[str, Any]) -> Finding:
+    if not labels["cells"]:
+        return Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")
+    rare = [name for name, n in labels["cells"].items() if n < TINY]
+    said = f"The reference can give {len(labels['cells'])} labels, and nothing else: {', '.join(labels['cells'])}."
+    if labels["without_cells"]:
+        said += f" Declared but without cells, never predicted: {', '.join(labels['without_cells'])}."
+    if rare:
+        said += f" Fewer than {TINY} cells: {', '.join(rare)}."
+    if labels["in_one_batch"]:
+        said += f" Only one batch has {', '.join(labels['in_one_batch'])}: the others may be annotated less finely."
+    return Finding("labels", "ok", said, "", {"cells": labels["cells"]})
+
+
+def _unexplained(reference: Reference, query: Query, seed: int) -> list[Finding]:
+    """Cells that the reference does not explain, by projection alone."""
+    if reference.latent is None or len(query.cells) < 2 * TINY:
+        return []
+    plan = choose_folds(reference, seed)
+    zero = FitConfig(epochs=0, device="cpu")
+    folds = [hold_out(reference, b, m, seed=seed, config=zero) for b, m in plan[:2]]
+    null = np.concatenate([np.zeros(0), *(fold.novelty for fold in folds)])
+    graft = fit(reference, query, zero)
+    latent = embed(reference, query, graft)
+    misfits = [fold.misfit for fold in folds]
+    found = find_novelty(reference, query, graft, latent, null, null_misfit=misfits, key=reference.schema.labels_key)
+    if not found.dossiers:
+        return [Finding("unknown cells", "ok", "No group of sampled cells looks unknown to the reference.")]
+    said = " ".join(d.sentence for d in found.dossiers[:3])
+    return [
+        Finding("unknown cells", "warning", said, "Expect no right label for them: the reference lacks their type.")
+    ]
+
+
+def _resources(reference: Reference, query: Query, n: int) -> Finding:
+    """Time and memory from three steps of the fit and one projection, on the sample."""
+    few = FitConfig(max_steps=STEPS, device="cpu", patience=1000)
+    start = _seconds(lambda: fit(reference, query, replace(few, epochs=0)))
+    step = max(_seconds(lambda: fit(reference, query, few)) - start, 0.0) / STEPS
+    project = _seconds(lambda: embed(reference, query)) if not query.alignment.new_levels.get(BATCH) else start
+    seconds = step * FitConfig().max_steps + project * n / len(query.cells) + 10
+    density = query.counts.nnz / len(query.cells)
+    gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
+    expected = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    said = f"Expect about {expected} on this machine and {gigabytes:.1f} GB for {n:,} cells."
+    return Finding("resources", "ok", said, "", {"seconds": round(seconds, 1), "gigabytes": round(gigabytes, 2)})
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,77 @@
+"""Load a reference: fetch its files, read them, and encode its cells where only counts are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from scgraft.errors import QueryError
+from scgraft.graft.embed import embed
+from scgraft.query.align import align
+from scgraft.reference.hub import fetch
+from scgraft.reference.scvi_format import read
+from scgraft.values.reference import Reference
+
+
+def load_reference(source: str | Path, revision: str | None = None) -> Reference:
+    """Load a pretrained model from a HuggingFace repository or a folder, without running any code from it.
+
+    Parameters
+    ----------
+    source
+        Repository (``"org/name"``) or folder in the format of scvi-hub.
+    revision
+        Branch, tag or commit of the repository; it is resolved to a commit, which is recorded.
+
+    Returns
+    -------
+    Reference
+        With the stored posterior of its cells, or, where the repository holds counts instead, with the posterior
+        encoded from them.
+
+    Raises
+    ------
+    HubError
+        The repository cannot be fetched; the subclasses say why.
+    UnsafeFile, CorruptFile
+        The files hold something that is not on the allow-list, or are damaged.
+    UnsupportedModel
+        A class or an option that scgraft does not know.
+    """
+    reference = read(fetch(source, revision))
+    if reference.latent is not None or reference.adata_path is None:
+        return reference
+    return _with_encoded_cells(reference)
+
+
+def _with_encoded_cells(reference: Reference) -> Reference:
+    """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
+    import anndata
+
+    assert reference.adata_path is not None and reference.obs is not None
+    adata = anndata.read_h5ad(reference.adata_path, backed="r")
+    try:
+        query = align(adata, reference, batch_key=reference.schema.batch_key, drop_empty=True)
+    except QueryError as error:
+        return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
+    finally:
+        adata.file.close()
+    if reference.schema.batch_key is None:
+        levels = dict(query.levels) | {"batch": reference.schema.batches}
+        query = replace(query, codes=_first_level(query.codes), levels=levels)
+    latent = embed(reference, query)
+    kept = reference.obs.index.astype(str).isin(latent.cells)
+    return replace(
+        reference,
+        latent=latent,
+        latent_source="encoded from the stored counts",
+        obs=reference.obs.loc[kept],
+        maps={key: points[np.asarray(kept)] for key, points in reference.maps.items()},
+        library=np.asarray(query.counts.sum(axis=1), dtype=np.float32).ravel(),
+    )
+
+
+def _first_level(codes: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros_like(codes[:, :1]), codes[:, 1:]], axis=1)

@@ -1,0 +1,171 @@
+"""The chain: load a reference, align, fit, embed, transfer, annotate. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.labels.transfer import transfer_labels
+from scgraft.labels.votes import classify
+from scgraft.mapping.trust import trust
+from scgraft.query.align import align
+from scgraft.values.calibration import Calibration
+from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.labels import Labels
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.quality import Quality
+from scgraft.values.query import Query
+from scgraft.values.reference import Latent, Reference
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def map_query(
+    reference: Reference,
+    adata: AnnData,
+    *,
+    batch_key: str | None = None,
+    labels: Literal["auto"] | Sequence[str] | None = "auto",
+    config: FitConfig | None = None,
+    graft: Graft | None = None,
+    layer: str | None = None,
+    drop_empty: bool = False,
+    calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
+) -> MappedQuery:
+    """Map a query onto a reference: align, fit (or re-apply a graft), embed, transfer labels.
+
+    Parameters
+    ----------
+    reference
+        From :func:`load_reference`.
+    adata
+        The query with raw UMI counts somewhere (X, a layer, raw); it is not changed.
+    batch_key
+        obs column of the query's batches; None makes the whole query one new batch.
+    labels
+        ``"auto"`` for the label column of the reference's registry, a list of columns of the reference's obs, or None.
+    config
+        Settings of the fit.
+    graft
+        A graft to re-apply instead of fitting one.
+    layer
+        Where the counts are, if they should not be looked for.
+    drop_empty
+        Leave out cells without any count in the reference's genes.
+    calibration
+        ``"auto"`` calibrates labels and novelty on held-out batches of the reference, once for each reference and label
+        column (kept in the user's cache); a calibration from before; or None for bare votes.
+
+    Returns
+    -------
+    MappedQuery
+        `latent.mean` is (n, d); `labels` is keyed by column. Where calibrated, they have prediction sets, `novelty` says
+        which cells the reference does not explain, and `verdict` whether the mapping was good.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be used as it is; the subclasses say why.
+    UnknownBatch
+        The graft does not know a batch of the query.
+    NoLabels
+        Labels were asked for and there is nothing to transfer them from.
+    """
+    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=drop_empty)
+    if graft is None:
+        graft = fit(reference, query, _with_labels(config or FitConfig(), labels))
+    latent = embed(reference, query, graft, device="auto" if config is None else config.device)
+    transferred = _labels(reference, latent, labels)
+    mapped = MappedQuery(
+        reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred)
+    )
+    if calibration is None or labels is None or reference.latent is None or reference.obs is None:
+        return mapped
+    given = None if calibration == "auto" else calibration
+    trusted = trust(reference, query, graft, latent, transferred, calibration=given)
+    return replace(
+        mapped,
+        labels=trusted.labels,
+        novelty=trusted.novelty,
+        calibration=trusted.calibration,
+        verdict=trusted.verdict,
+        quality=summary(query, graft, trusted.labels),
+    )
+
+
+def _with_labels(config: FitConfig, wanted: Literal["auto"] | Sequence[str] | None) -> FitConfig:
+    """The config, judging the fit by the first label column that is to be transferred."""
+    if config.labels is not None or wanted is None or wanted == "auto":
+        return config
+    return replace(config, labels=wanted if isinstance(wanted, str) else next(iter(wanted), None))
+
+
+def _labels(
+    reference: Reference, latent: Latent, wanted: Literal["auto"] | Sequence[str] | None
+) -> Mapping[str, Labels]:
+    if wanted is None:
+        return {}
+    if wanted == "auto" and reference.schema.labels_key is None:
+        return {}
+    keys = None if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
+    return transfer_labels(reference, latent, keys=keys, classifier=classify(reference, latent))
+
+
+def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
+    """Numbers on a mapping, ready for JSON."""
+    alignment, record = query.alignment, graft.record
+    return {
+        "cells": len(query.cells),
+        "genes_found": alignment.n_found,
+        "genes_of_reference": alignment.n_genes,
+        "found_weight": round(alignment.found_weight, 4),
+        "counts_from": alignment.counts_from,
+        "trained": record.trained,
+        "reason": record.reason,
+        "moved": dict(record.moved),
+        "labels": {
+            key: {
+                "unknown_share": round(float(result.unknown.mean()), 4),
+                "median_probability": round(float(np.median(result.probability)), 4),
+                "median_relative_distance": None
+                if np.isnan(result.distance).all()
+                else round(float(np.nanmedian(result.distance)), 4),
+            }
+            for key, result in labels.items()
+        },
+    }
+
+
+def quality(
+    reference: Reference, adata: AnnData, mapped: MappedQuery, *, batch_key: str | None = None, layer: str | None = None
+) -> Quality:
+    """Was the mapping good? One verdict, with a sentence and a next action for each measure.
+
+    Every number stands beside its null distribution: the same number for batches of the reference that were held out and
+    mapped through the same pipeline. ``map_query`` has it ready in ``mapped.verdict``; this judges a mapping that was made
+    without a calibration.
+
+    Parameters
+    ----------
+    reference, adata, mapped
+        The reference, the query with its raw counts, and its mapping (with labels, if the reference has any).
+    batch_key, layer
+        As for :func:`map_query`.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be used as it is.
+    NoLabels
+        The reference holds no cells to compare with.
+    """
+    if mapped.verdict is not None:
+        return mapped.verdict
+    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=bool(mapped.alignment.dropped))
+    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels).verdict

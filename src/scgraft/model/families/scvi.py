@@ -1,0 +1,38 @@
+"""SCVI: the variational autoencoder alone (Lopez et al., Nature Methods 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scgraft.model import options as options_of
+from scgraft.model.families.family import Family
+from scgraft.values.reference import Reference, Schema
+from scgraft.values.slot import Slot
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from scgraft.model.options import Hyper
+    from scgraft.model.vae import Vae
+
+
+def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Hyper:
+    """Hyper-parameters from the flattened ``init_params_``."""
+    return options_of.read_hyper(options, weights, schema, model="SCVI")
+
+
+def slots(hyper: Hyper, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:
+    """Every slot of the model."""
+    return options_of.slots(hyper, schema, weights)
+
+
+def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Vae:
+    """The frozen model in torch."""
+    from scgraft.model import vae
+
+    return vae.make_vae(reference.hyper, reference.schema, reference.weights, device=device, dtype=dtype)
+
+
+FAMILY = Family("SCVI", read_hyper, slots, build, "doi:10.1038/s41592-018-0229-2")

@@ -1,0 +1,75 @@
+"""The novelty score: what is left of a cell's residuals when neighbours are averaged and a batch's shift is taken out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scgraft.novelty.query_graph import QueryGraph
+from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.votes import relative_distance
+from scgraft.values.query import Query
+from scgraft.values.reference import Latent, Reference
+
+GATHERED = 128
+LEAST_BATCH = 20
+NEAR = 15
+
+
+def novelty_score(
+    residual: np.ndarray, graph: QueryGraph, batch: np.ndarray, present: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Novelty of each cell, (n,) float32: squared mean residual of its neighbours over what noise leaves; and the misfit.
+
+    The misfit is the median over the cells before anything is taken out: 1 where the model is right.
+
+    Parameters
+    ----------
+    residual
+        Of the graph's anchors, (a, G).
+    graph
+        The query's neighbours.
+    batch
+        Code of each cell's batch, (n,). What the best explained half of a batch shares is the batch's own misfit and is
+        taken out; a batch of fewer than 20 cells is left as it is.
+    present
+        Genes that the query has, (G,); the others say nothing.
+    """
+    kept = _columns(residual, present)
+    first, centres = _shared(kept, graph, batch, {}), {}
+    for code in np.unique(batch):
+        own = np.flatnonzero(batch == code)
+        if len(own) >= LEAST_BATCH:
+            best = own[np.argsort(first[own], kind="stable")[: len(own) // 2]]
+            weight = np.bincount(graph.neighbours[best].ravel(), minlength=len(kept)).astype(np.float32)
+            centres[int(code)] = weight @ kept / weight.sum()
+    return _shared(kept, graph, batch, centres), float(np.median(first))
+
+
+def present_genes(reference: Reference, query: Query) -> np.ndarray:
+    """Genes of the reference that the query has, (G,) bool."""
+    return ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
+
+
+def _columns(residual: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Some columns; the array itself, which can be large, where these are all."""
+    return residual if present.all() else np.ascontiguousarray(residual[:, present])
+
+
+def _shared(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray, centres: dict[int, np.ndarray]) -> np.ndarray:
+    """Squared mean residual over the neighbours, each batch relative to its centre, over its expectation under noise."""
+    n, k = graph.neighbours.shape
+    score = np.empty(n, np.float32)
+    for start in range(0, n, GATHERED):
+        rows = np.arange(start, min(start + GATHERED, n))
+        shared = kept[graph.neighbours[rows]].mean(axis=1)
+        for code, centre in centres.items():
+            shared[batch[rows] == code] -= centre
+        score[rows] = (shared**2).mean(axis=1) * k
+    return score
+
+
+def distance_to(reference: Reference, latent: Latent) -> np.ndarray:
+    """Relative distance (n,) of cells to the reference in the latent; about 1 inside it."""
+    assert reference.latent is not None
+    points = reference.latent.mean
+    return relative_distance(points, nearest(points, latent.mean, k=min(NEAR, len(points))))

@@ -1,0 +1,1 @@
+"""Numbers that know no cell: neighbours, clusters, conformal prediction, ranking, matrix products."""

@@ -1,0 +1,133 @@
+"""Exact nearest neighbours in a latent space: the one place where "which kNN" is chosen."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's cache
+GROUP = 4
+TILE_GROUPS = 256
+COARSER = 8  # groups of one level in a group of the next
+MOST_THREADS = 4  # each holds the minima of its block's groups: 256 bytes for a point
+SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest points of each query: `indices` (m, k) int64 and `distances` (m, k) float32, nearest first."""
+
+    indices: np.ndarray
+    distances: np.ndarray
+
+
+def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
+    """Exact Euclidean nearest neighbours, in blocks of queries on torch's threads; never a whole m x n matrix in memory.
+
+    Parameters
+    ----------
+    points
+        (n, d).
+    queries
+        (m, d).
+    k
+        Neighbours; at most n are returned.
+
+    Returns
+    -------
+    Neighbours
+        Distances are recomputed from differences in float64, so identical points are at distance 0. Equal distances are
+        in the order of the points.
+
+    Notes
+    -----
+    Points are taken in groups, groups in groups of groups. The k nearest lie in the k groups with the smallest minima, so
+    every level is searched in the members of the k best of the level above, the top one alone in full. Half the square of a
+    point is a coordinate of its own, so that a product gives the distances up to a constant of the query.
+    """
+    import torch
+
+    from scgraft.numerics.products import fast_products, one_thread
+
+    n, d = points.shape
+    k = min(k, n)
+    wanted = min(k + SPARE, n)
+    # The centre of the points is moved to the origin: the expanded square loses digits far from it.
+    centre = points.mean(axis=0, dtype=np.float64)
+    q = torch.as_tensor((queries - centre).astype(np.float32))
+    q = torch.cat([-q, torch.ones(len(q), 1)], dim=1)
+    grouped = _grouped(torch.as_tensor((points - centre).astype(np.float32)))
+    tiles = grouped.view(-1, TILE_GROUPS, GROUP, d + 1).permute(0, 3, 2, 1).reshape(-1, d + 1, GROUP * TILE_GROUPS)
+    tiles = tiles.contiguous()
+    exact = points.astype(np.float64)
+    indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+
+    def search(start: int) -> None:
+        block = slice(start, start + BLOCK)
+        candidates = _candidates(q[block], grouped, tiles, wanted)
+        difference = exact[candidates] - queries[block, None, :]
+        square = np.einsum("mkd,mkd->mk", difference, difference)
+        order = np.lexsort((candidates, square), axis=1)[:, :k]
+        indices[block] = np.take_along_axis(candidates, order, axis=1)
+        distances[block] = np.sqrt(np.take_along_axis(square, order, axis=1))
+
+    starts = range(0, len(queries), BLOCK)
+    with fast_products(exact=True), one_thread() as threads, ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        list(pool.map(search, starts))
+    return Neighbours(indices, distances)
+
+
+def _grouped(points: torch.Tensor) -> torch.Tensor:
+    """Points (groups, GROUP, d + 1) with half their square as last coordinate; those added to fill are at infinity."""
+    import torch
+
+    n, d = points.shape
+    filled = torch.zeros(-(-n // (GROUP * TILE_GROUPS)) * GROUP * TILE_GROUPS, d + 1)
+    filled[:n, :d] = points
+    filled[:n, d] = 0.5 * (points * points).sum(dim=1)
+    filled[n:, d] = torch.inf
+    return filled.view(-1, GROUP, d + 1)
+
+
+def _candidates(q: torch.Tensor, grouped: torch.Tensor, tiles: torch.Tensor, wanted: int) -> np.ndarray:
+    """Indices (m, wanted) of the smallest expanded distances, by way of the groups with the smallest minima."""
+    import torch
+
+    m, width = len(q), GROUP * TILE_GROUPS
+    partial, minima = torch.empty(m, width), torch.empty(m, len(tiles), TILE_GROUPS)
+    for i, tile in enumerate(tiles):
+        torch.mm(q, tile, out=partial)
+        torch.amin(partial.view(m, GROUP, TILE_GROUPS), dim=1, out=minima[:, i])
+    best = _smallest(minima.view(m, -1), min(wanted, len(grouped)))
+    members = grouped[best].view(m, -1, grouped.shape[-1])
+    inner = torch.bmm(members, q[:, :, None])[:, :, 0]
+    picked = inner.topk(wanted, largest=False, sorted=False).indices
+    return (best.gather(1, picked // GROUP) * GROUP + picked % GROUP).numpy()
+
+
+def _smallest(values: torch.Tensor, wanted: int) -> torch.Tensor:
+    """Indices (m, wanted) of the smallest values of each row, by way of minima of groups where there are many."""
+    import torch
+
+    m, n = values.shape
+    if n % COARSER or n < 2 * COARSER * wanted:
+        return values.topk(wanted, largest=False, sorted=False).indices
+    groups = _smallest(values.view(m, COARSER, -1).amin(dim=1), wanted)
+    members = (groups[:, None, :] + torch.arange(COARSER)[:, None] * (n // COARSER)).view(m, -1)
+    picked = values.gather(1, members).topk(wanted, largest=False, sorted=False).indices
+    return members.gather(1, picked)
+
+
+def local_spacing(points: np.ndarray, *, k: int) -> np.ndarray:
+    """Mean distance (n,) of each point to its k nearest others; zero where there is no other."""
+    found = nearest(points, points, k=k + 1)
+    n_other = found.distances.shape[1] - 1
+    if n_other == 0:
+        return np.zeros(len(points), np.float32)
+    return found.distances.sum(axis=1) / n_other  # the point itself is among them, at distance 0

@@ -1,0 +1,304 @@
+"""AnnData + Reference -> Query: counts, genes, batches and covariates in the reference's order; the AnnData stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, QueryError
+from scgraft.query.counts import find_counts
+from scgraft.query.genes import GeneMatch, match_genes, require_genes
+from scgraft.values.names import BATCH, covariate_name, level_name
+from scgraft.values.query import Alignment, Query
+from scgraft.values.reference import Reference, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+FIRST_WEIGHT = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
+FEW = 5
+
+
+def align(
+    adata: AnnData,
+    reference: Reference,
+    *,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    drop_empty: bool = False,
+    min_found: float = 0.5,
+    gene_map: Mapping[str, str] | None = None,
+) -> Query:
+    """Bring a query into the reference's genes and batches.
+
+    Parameters
+    ----------
+    adata
+        The query, in memory or backed, a view or not; it is not changed. Raw UMI counts are looked for in X, the layers
+        and raw.
+    reference
+        The reference.
+    batch_key
+        obs column of the query's batches, of any name. None makes the whole query one new batch.
+    layer
+        Where the counts are (``"X"``, ``"raw"`` or a layer), if they should not be looked for.
+    drop_empty
+        Leave out cells without any count in the reference's genes.
+    min_found
+        Least share of the reference's genes, by weight, that the query must have.
+    gene_map
+        Query gene to reference gene, taken before anything else.
+
+    Returns
+    -------
+    Query
+        Counts (n, G) CSR float32; `alignment` says what was found, repaired and missing.
+
+    Raises
+    ------
+    NotCounts, GenesNotFound, AmbiguousGenes, CovariateMissing, BatchColumn, EmptyCells, QueryError
+        What is wrong with the query, what was expected, and what to do.
+    """
+    schema = reference.schema
+    if adata.n_obs == 0:
+        raise QueryError("The query has no cells.")
+    cells = np.asarray(adata.obs_names.astype(str), dtype=str)
+    if len(set(cells)) != len(cells):
+        raise QueryError(
+            "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
+        )
+    found = find_counts(adata, layer=layer, prefer=schema.layer)
+    match = match_genes(reference_names(reference), query_names(adata, found.source, found.genes), gene_map=gene_map)
+    weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
+    share = float(weight[np.unique(match.gene)].sum())
+    require_genes(match, schema.genes, found.genes, share, min_found=min_found, n_found=n_found)
+    counts = select_genes(found.matrix, match, len(schema.genes))
+    codes, levels, messages = batch_codes(adata.obs, schema, batch_key)
+    columns = [codes, *(covariate_codes(adata.obs, c.key, c.levels, levels) for c in schema.categorical)]
+    keep = np.diff(counts.indptr) > 0
+    dropped = cells[~keep]
+    if len(dropped) and not drop_empty:
+        raise EmptyCells(
+            f"{len(dropped)} cells have no count in any gene of the reference: {', '.join(dropped[:FEW])}. Filter them "
+            "(scanpy.pp.filter_cells), or use drop_empty=True (--drop-empty) to leave them out."
+        )
+    if not keep.any():
+        raise EmptyCells("No cell has a count in any gene of the reference.")
+    new_levels = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
+    names, number = np.unique(columns[0][keep], return_counts=True)
+    used = [levels[BATCH][c] for c in names]
+    known = tuple(level for level in used if level in schema.batches)
+    alignment = Alignment(
+        counts_from=found.source,
+        n_cells=int(keep.sum()),
+        n_genes=len(schema.genes),
+        n_found=n_found,
+        found_weight=share,
+        matched_by=match.matched_by,
+        missing=match.missing,
+        summed=match.summed,
+        n_unused=len(found.genes) - len(match.column),
+        batch_key=batch_key,
+        new_levels={name: new for name, new in new_levels.items() if new},
+        known_batches=known,
+        cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
+        dropped=tuple(dropped.tolist()),
+        messages=(*messages, *gene_messages(match, weight, schema), *known_messages(known)),
+    )
+    return Query(
+        counts=counts[keep] if len(dropped) else counts,
+        codes=np.stack(columns, axis=1)[keep].astype(np.int32),
+        levels=levels,
+        continuous=continuous_covariates(adata.obs, schema)[keep],
+        cells=cells[keep],
+        size_factor=size_factors(adata.obs, schema, keep),
+        label_codes=label_codes(adata.obs, schema, keep),
+        alignment=alignment,
+    )
+
+
+def reference_names(reference: Reference) -> dict[str, np.ndarray]:
+    """The model's gene names, and every other column of the reference's var that names genes."""
+    own = reference.schema.genes.astype(str)
+    names = {"var_names": own}
+    var = reference.var
+    if var is not None and len(var) == len(own) and np.array_equal(np.asarray(var.index.astype(str)), own):
+        names |= _text_columns(var)
+    return names
+
+
+def query_names(adata: AnnData, source: str, genes: np.ndarray) -> dict[str, np.ndarray]:
+    """The query's gene names, and every other column of var that names genes."""
+    var = adata.raw.var if "raw.X" in source and adata.raw is not None else adata.var
+    return {"var_names": genes.astype(str)} | _text_columns(var)
+
+
+def _text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of text that tell most genes apart."""
+    out = {}
+    for name in var.columns:
+        column = var[name]
+        if column.dtype.kind in "biufc" or str(column.dtype) in ("bool", "boolean"):
+            continue
+        values = np.asarray(column.astype(str), dtype=str)
+        if len(set(values)) > 0.5 * len(values):
+            out[f"var[{name!r}]"] = values
+    return out
+
+
+def gene_weight(reference: Reference) -> np.ndarray:
+    """How much each gene matters to the encoder, (G,), summing to one: the norm of its column in the first layer."""
+    n = len(reference.schema.genes)
+    first = reference.weights.get(FIRST_WEIGHT)
+    norm = np.ones(n) if first is None else np.linalg.norm(first[:, :n].astype(np.float64), axis=0)
+    return norm / (norm.sum() or 1.0)
+
+
+def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int) -> sparse.csr_matrix:
+    """Counts in the reference's gene order, (n, G): missing genes stay empty, duplicates are summed, all sparse."""
+    target = np.full(matrix.shape[1], -1, np.int64)
+    target[match.column] = match.gene
+    new, data, starts = target.astype(np.int32)[matrix.indices], matrix.data, matrix.indptr.copy()
+    keep = new >= 0
+    if not keep.all():
+        starts = np.concatenate([[0], np.cumsum(keep)])[starts]
+        new, data = new[keep], data[keep]
+    out = sparse.csr_matrix((np.rint(data), new, starts), shape=(matrix.shape[0], n_genes))
+    if len(set(match.gene.tolist())) < len(match.gene):
+        out.sum_duplicates()
+    return out
+
+
+def batch_codes(
+    obs: pd.DataFrame, schema: Schema, batch_key: str | None
+) -> tuple[np.ndarray, dict[str, tuple[str, ...]], list[str]]:
+    """Code of each cell's batch, the levels that codes point into, and what to tell the user."""
+    levels = dict(schema.levels)
+    if batch_key is not None:
+        if batch_key not in obs:
+            raise BatchColumn(
+                f"The query has no column obs[{batch_key!r}]; it has {', '.join(map(str, obs.columns)) or 'none'}. "
+                "Name one of them as the batch, or leave the batch out to treat the query as one new batch."
+            )
+        return _codes(obs[batch_key], BATCH, levels, f"obs[{batch_key!r}]"), levels, []
+    name, i = "query", 2
+    while name in schema.batches:
+        name, i = f"query_{i}", i + 1
+    levels[BATCH] = (*schema.batches, name)
+    message = f"No batch column was named: the whole query is one new batch, {name!r}."
+    if schema.batch_key in obs:
+        message += (
+            f" The query has obs[{schema.batch_key!r}], the reference's batch column; name it if it is the batch."
+        )
+    return np.full(len(obs), len(schema.batches), np.int64), levels, [message]
+
+
+def covariate_codes(
+    obs: pd.DataFrame, key: str, known: tuple[str, ...], levels: dict[str, tuple[str, ...]]
+) -> np.ndarray:
+    """Code of each cell's level of an extra covariate; new levels are added to `levels`."""
+    if key not in obs:
+        raise CovariateMissing(
+            f"The reference was trained with the covariate {key!r}, and the query has no such column. Add obs[{key!r}]; "
+            f"the reference knows {', '.join(known[:12])}. A level that it does not know is extended like a batch."
+        )
+    return _codes(obs[key], covariate_name(key), levels, f"obs[{key!r}]")
+
+
+def _codes(column: pd.Series[Any], name: str, levels: dict[str, tuple[str, ...]], where: str) -> np.ndarray:
+    missing = np.asarray(column.isna())
+    if missing.any():
+        first = ", ".join(map(str, column.index[missing][:FEW]))
+        error = BatchColumn if name == BATCH else CovariateMissing
+        raise error(
+            f"{where} is missing (NaN) for {int(missing.sum())} cells, e.g. {first}. Fill it in or drop the cells."
+        )
+    values = np.array([level_name(v) for v in column.tolist()], dtype=str)
+    known = levels[name]
+    new = tuple(sorted(set(values.tolist()) - set(known)))
+    levels[name] = (*known, *new)
+    position = {level: i for i, level in enumerate(levels[name])}
+    return np.array([position[v] for v in values.tolist()], np.int64)
+
+
+def continuous_covariates(obs: pd.DataFrame, schema: Schema) -> np.ndarray:
+    """Continuous covariates, (n, k) float32."""
+    out = np.zeros((len(obs), len(schema.continuous)), np.float32)
+    for i, key in enumerate(schema.continuous):
+        if key not in obs:
+            raise CovariateMissing(
+                f"The reference was trained with the continuous covariate {key!r}, and the query has no such column. "
+                f"Add obs[{key!r}] in the reference's units."
+            )
+        out[:, i] = _numbers(obs[key], key)
+    return out
+
+
+def _numbers(column: pd.Series[Any], key: str) -> np.ndarray:
+    try:
+        values = np.array(column, dtype=np.float32)  # a copy: pandas lends read-only arrays
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"obs[{key!r}] must hold numbers: {error}.") from error
+    if not np.isfinite(values).all():
+        first = ", ".join(map(str, column.index[~np.isfinite(values)][:FEW]))
+        raise QueryError(f"obs[{key!r}] has NaN or infinite values, e.g. for {first}. Fill them in or drop the cells.")
+    return values
+
+
+def size_factors(obs: pd.DataFrame, schema: Schema, keep: np.ndarray) -> np.ndarray | None:
+    """Size factors, (n,) float32, where the reference was trained with them."""
+    key = schema.size_factor_key
+    if key is None:
+        return None
+    if key not in obs:
+        raise CovariateMissing(
+            f"The reference was trained with size factors in obs[{key!r}]; the query has no such column."
+        )
+    values = _numbers(obs[key], key)[keep]
+    if (values <= 0).any():
+        raise QueryError(
+            f"obs[{key!r}] holds size factors, which must be positive; {int((values <= 0).sum())} are not."
+        )
+    return values
+
+
+def label_codes(obs: pd.DataFrame, schema: Schema, keep: np.ndarray) -> np.ndarray | None:
+    """Codes of the query's own labels where it has the reference's label column, -1 for labels unknown to it."""
+    if schema.labels_key is None or schema.labels_key not in obs:
+        return None
+    position = {label: i for i, label in enumerate(schema.labels)}
+    values = [position.get(level_name(v), -1) for v in obs[schema.labels_key].tolist()]
+    return np.array(values, np.int32)[keep]
+
+
+def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema) -> list[str]:
+    """What the user should know of the genes."""
+    messages = []
+    if match.missing:
+        position = {g: i for i, g in enumerate(schema.genes.tolist())}
+        worst = sorted(match.missing, key=lambda g: -weight[position[g]])[:FEW]
+        messages.append(
+            f"{len(match.missing)} genes of the reference are missing and count as zero; the most important are "
+            f"{', '.join(worst)}."
+        )
+    if match.summed:
+        first = ", ".join(f"{gene} ({' + '.join(names)})" for gene, names in list(match.summed.items())[:FEW])
+        messages.append(f"{len(match.summed)} genes occur more than once in the query and were summed: {first}.")
+    repaired = {way: n for way, n in match.matched_by.items() if way != "var_names"}
+    if repaired:
+        messages.append("Genes matched by " + ", ".join(f"{way} ({n})" for way, n in match.matched_by.items()) + ".")
+    return messages
+
+
+def known_messages(known: tuple[str, ...]) -> list[str]:
+    """What the user should know of batches that the reference has."""
+    if not known:
+        return []
+    return [
+        f"The reference knows the batch {', '.join(known[:FEW])}: these cells use the reference's own columns, which stay "
+        "frozen. If they are new data, give the batch another name."
+    ]

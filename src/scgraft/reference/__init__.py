@@ -1,0 +1,1 @@
+"""A reference: fetch it, read its files without running them, describe it."""

@@ -1,0 +1,79 @@
+"""What a reference is, and what surgery can do with it, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from scgraft.model.families import family_of
+from scgraft.model.slots import numbers_per_level
+from scgraft.query.genes import identifier_kind
+from scgraft.values.names import BATCH
+from scgraft.values.reference import Reference
+
+
+def describe(reference: Reference) -> dict[str, Any]:
+    """Facts about a reference as plain values, ready for JSON.
+
+    The entry ``surgery`` says whether the encoder sees the batch at all, how many numbers a new batch adds, and what a
+    query must bring.
+    """
+    schema = reference.schema
+    slots = family_of(reference.base.family).slots(reference.hyper, schema, reference.weights)
+    labels: dict[str, Any] = {}
+    if reference.obs is not None and schema.labels_key in reference.obs:
+        counts = reference.obs[schema.labels_key].astype(str).value_counts()
+        labels = {str(name): int(n) for name, n in counts.items() if n}
+    return {
+        "base": asdict(reference.base),
+        "scvi_version": reference.scvi_version,
+        "genes": {
+            "number": len(schema.genes),
+            "identifier": identifier_kind(schema.genes),
+            "examples": [str(g) for g in schema.genes[:5]],
+        },
+        "batch": {"key": schema.batch_key, "levels": list(schema.batches)},
+        "labels": {
+            "key": schema.labels_key,
+            "classes": list(schema.labels),
+            "cells": labels,
+            "without_cells": sorted(set(schema.labels) - set(labels)) if labels else [],
+            "in_one_batch": labels_in_one_batch(reference),
+        },
+        "covariates": {
+            "categorical": {c.key: list(c.levels) for c in schema.categorical},
+            "continuous": list(schema.continuous),
+            "size_factor": schema.size_factor_key,
+        },
+        "layer": schema.layer,
+        "cells": 0 if reference.latent is None else len(reference.latent.cells),
+        "latent": reference.latent_source,
+        "minified": reference.minified,
+        "hyper": asdict(reference.hyper),
+        "surgery": {
+            "can_move_latent": any(s.role == "encoder" and s.covariate == BATCH for s in slots),
+            "numbers_per_new_batch": numbers_per_level(reference.weights, slots, BATCH),
+            "query_needs": query_needs(reference),
+        },
+    }
+
+
+def labels_in_one_batch(reference: Reference) -> list[str]:
+    """Labels that only one of several batches has: no held-out batch can tell how they are found in a new one."""
+    obs, label, batch = reference.obs, reference.schema.labels_key, reference.schema.batch_key
+    if obs is None or label is None or batch is None or not {label, batch} <= set(obs) or obs[batch].nunique() < 2:
+        return []
+    batches = obs.groupby(label, observed=True)[batch].nunique()
+    return [str(name) for name, n in batches.items() if n == 1 and name != reference.schema.unlabeled]
+
+
+def query_needs(reference: Reference) -> list[str]:
+    """What the user must supply with a query, in words."""
+    schema = reference.schema
+    needs = ["raw counts (in X, a layer or raw; they are looked for)"]
+    needs += [f"categorical covariate obs[{c.key!r}] (known: {', '.join(c.levels[:6])})" for c in schema.categorical]
+    needs += [f"continuous covariate obs[{name!r}]" for name in schema.continuous]
+    if schema.size_factor_key:
+        needs.append(f"size factors in obs[{schema.size_factor_key!r}]")
+    needs.append("a batch column of any name (without one, the whole query is one new batch)")
+    return needs

@@ -1,0 +1,1 @@
+"""What a user gets: the annotated query, the output folder, the page."""

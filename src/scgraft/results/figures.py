@@ -1,0 +1,262 @@
+"""Interactive figures of a mapping (plotly), from plain arrays; every name is escaped, as it comes from strangers' files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.values.hierarchy import UNKNOWN
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+DRAWN = 300_000
+BINS = 400
+LISTED = 60
+# Paul Tol's bright, vibrant and muted sets, told apart by colour-blind readers; those that resemble others come last.
+COLOURS = (
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#332288", "#44AA99", "#882255",
+    "#999933", "#8866BB", "#BB8866", "#CC6677", "#7788AA", "#559977", "#AA4499", "#88CCEE", "#DDCC77", "#117733",
+)  # fmt: skip
+GREY, DARK, RED, SILENT = "#C3C9D0", "#22303C", "#B03A2E", "#99A3AE"
+
+
+def plain(text: object, most: int = LISTED) -> str:
+    """Text that plotly shows as it is: escaped, cut where it is very long, without what would turn or break the line."""
+    words = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    # Plotly reads tags and three entities; a quote's entity would be shown as written.
+    return escape(words if len(words) <= most else words[: most - 1] + "…", quote=False)
+
+
+def in_order(names: Iterable[object]) -> list[str]:
+    """Different names, sorted; numbers by their value."""
+    found = {str(name) for name in names}
+    return sorted(found, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+
+
+def palette(names: Iterable[object]) -> dict[str, str]:
+    """A colour for each name; grey for "unknown"."""
+    known = [name for name in in_order(names) if name != UNKNOWN]
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(known)} | {UNKNOWN: SILENT}
+
+
+def _layout(figure: Figure, height: int) -> Figure:
+    figure.update_layout(
+        height=height,
+        margin={"l": 50, "r": 20, "t": 30, "b": 45},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": DARK},
+        hoverlabel={"align": "left"},
+    )
+    return figure
+
+
+def map_figure(
+    reference: np.ndarray,
+    query: np.ndarray,
+    tray: np.ndarray,
+    colourings: dict[str, np.ndarray],
+) -> Figure:
+    """The map: reference grey, query coloured by any of `colourings` (text: one trace a level; numbers: a scale).
+
+    Up to 300,000 points are drawn as points, above that as densities. A trace's `customdata` are the positions of its cells
+    in the query: what is shown of a cell is looked up there, as it would stand in the page once for each colouring.
+    """
+    import plotly.graph_objects as go
+
+    figure, owner = go.Figure(), []
+    if len(reference) + len(query) > DRAWN:
+        return _density(reference, query, tray)
+    figure.add_trace(_points(reference, "reference", GREY, size=3, hoverinfo="skip"))
+    owner.append("")
+    for name, values in colourings.items():
+        for trace in _coloured(query, name, values):
+            figure.add_trace(trace)
+            owner.append(name)
+    first = next(iter(colourings), "")
+    for trace, name in zip(figure.data, owner, strict=True):
+        trace.visible = name in ("", first)
+    buttons = [
+        {"label": plain(name), "method": "update", "args": [{"visible": [own in ("", name) for own in owner]}]}
+        for name in colourings
+    ]
+    menu = {"buttons": buttons, "x": 0, "y": 1.08, "xanchor": "left", "direction": "right", "type": "buttons"}
+    figure.update_layout(updatemenus=[menu] if len(buttons) > 1 else [], legend={"itemsizing": "constant"})
+    if tray.any():
+        _mark_tray(figure, reference, query[tray])
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, scaleanchor="x")
+    figure = _layout(figure, 620)
+    figure.update_layout(margin_l=10)
+    return figure
+
+
+def _points(points: np.ndarray, name: str, colour: Any, *, size: int, **more: Any) -> Any:
+    import plotly.graph_objects as go
+
+    marker = {"size": size, "color": colour, "opacity": 0.8}
+    return go.Scattergl(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, name=plain(name, 40), **more)
+
+
+def _coloured(query: np.ndarray, title: str, values: np.ndarray) -> list[Any]:
+    import plotly.graph_objects as go
+
+    position = np.arange(len(query), dtype=np.int32)
+    if values.dtype.kind in "fiu":
+        marker = {
+            "size": 5,
+            "color": values,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"thickness": 12, "len": 0.85, "y": 0.42, "title": {"text": plain(title)}},
+        }
+        return [
+            go.Scattergl(
+                x=query[:, 0],
+                y=query[:, 1],
+                mode="markers",
+                marker=marker,
+                customdata=position,
+                hoverinfo="text",
+                name=plain(title),
+                showlegend=False,
+            )
+        ]
+    values, traces = values.astype(str), []
+    for name, colour in palette(values).items():
+        own = values == name
+        if not own.any():
+            continue  # "unknown" has a colour everywhere
+        trace = _points(query[own], f"{name} ({own.sum():,})", colour, size=5)
+        traces.append(trace.update(customdata=position[own], hoverinfo="text"))
+    return traces
+
+
+def _mark_tray(figure: Figure, reference: np.ndarray, cells: np.ndarray) -> None:
+    low, high = reference.min(axis=0), reference.max(axis=0)
+    width = high[0] - low[0]
+    left = high[0] + 0.04 * width
+    right = max(float(cells[:, 0].max()), left + 0.2 * width) + 0.02 * width
+    line = {"color": RED, "width": 1, "dash": "dot"}
+    figure.add_shape(type="rect", x0=left, x1=right, y0=low[1], y1=high[1], line=line, layer="below")
+    figure.add_annotation(
+        x=(left + right) / 2, y=high[1], yshift=12, text="not explained by the reference", showarrow=False,
+        font={"color": RED, "size": 12},
+    )  # fmt: skip
+
+
+def _density(reference: np.ndarray, query: np.ndarray, tray: np.ndarray) -> Figure:
+    """Two images on one grid: where the reference is, and where the query is (log of cells a pixel)."""
+    import plotly.graph_objects as go
+
+    both = np.concatenate([reference, query])
+    limits = [(both[:, i].min(), both[:, i].max() + 1e-6) for i in (0, 1)]
+    figure = go.Figure()
+    for points, scale, name in ((reference, "Greys", "reference"), (query, "Viridis", "query")):
+        image, x, y = np.histogram2d(points[:, 0], points[:, 1], bins=BINS, range=limits)
+        shown = np.where(image > 0, np.log10(image + 1), np.nan).T.astype(np.float32)
+        figure.add_trace(go.Heatmap(z=shown, x=x, y=y, colorscale=scale, showscale=False, hoverinfo="skip", name=name))
+    if tray.any():
+        _mark_tray(figure, reference, query[tray])
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, scaleanchor="x")
+    return _layout(figure, 620)
+
+
+def flow_figure(left: np.ndarray, right: np.ndarray, colours: Mapping[str, str] | None = None) -> Figure:
+    """Flow from query clusters to labels."""
+    import plotly.graph_objects as go
+
+    sources, targets = in_order(left), in_order(right)
+    colours = palette(targets) if colours is None else colours
+    pairs, number = np.unique(np.stack([left.astype(str), right.astype(str)]), axis=1, return_counts=True)
+    names = [f"cluster {s}" for s in sources] + targets
+    link = {
+        "source": [sources.index(s) for s in pairs[0]],
+        "target": [len(sources) + targets.index(t) for t in pairs[1]],
+        "value": number.tolist(),
+        "color": [colours[t] + "55" for t in pairs[1]],
+    }
+    shown = [SILENT] * len(sources) + [colours[t] for t in targets]
+    node = {"label": [plain(n, 40) for n in names], "color": shown, "pad": 16}
+    figure = go.Figure(go.Sankey(node=node, link=link, valueformat=",d", valuesuffix=" cells"))
+    return _layout(figure, max(380, 32 * max(len(sources), len(targets))))
+
+
+def composition_figure(batch: np.ndarray, label: np.ndarray, colours: Mapping[str, str] | None = None) -> Figure:
+    """Share of each label in each batch."""
+    import plotly.graph_objects as go
+
+    batches, labels = in_order(batch), in_order(label)
+    colours = palette(labels) if colours is None else colours
+    figure = go.Figure()
+    for name in labels:
+        share = [float((label[batch == b].astype(str) == name).mean()) for b in batches]
+        # Cut names can coincide, so the bars stand at numbers.
+        bar = {"y": list(range(len(batches))), "x": share, "orientation": "h", "marker_color": colours[name]}
+        figure.add_trace(go.Bar(name=plain(name, 40), hovertemplate="%{x:.1%} %{fullData.name}<extra></extra>", **bar))
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
+    figure.update_xaxes(tickformat=".0%", title="share of the batch's cells")
+    shown = [f"{plain(b, 40)} ({(batch == b).sum():,})" for b in batches]
+    figure.update_yaxes(automargin=True, autorange="reversed", tickvals=list(range(len(batches))), ticktext=shown)
+    return _layout(figure, max(200, 100 + 34 * len(batches), 90 + 20 * len(labels)))
+
+
+def histogram_figure(
+    values: np.ndarray,
+    title: str,
+    unknown: np.ndarray,
+    *,
+    threshold: float | None = None,
+    said: str = "",
+    low: float | None = None,
+) -> Figure:
+    """Histogram from `low`, cells that are marked unknown in grey, with a threshold where there is one."""
+    import plotly.graph_objects as go
+
+    finite = np.isfinite(values)
+    values, unknown = values[finite], unknown[finite]
+    high = float(np.quantile(values, 0.995)) if len(values) else 1.0
+    high = high if threshold is None or not np.isfinite(threshold) else max(high, 1.05 * threshold)
+    edges = np.histogram_bin_edges(np.minimum(values, high), 50, None if low is None else (low, max(high, low + 1e-6)))
+    figure = go.Figure()
+    for name, own, colour in (("labelled", ~unknown, COLOURS[0]), (UNKNOWN, unknown, SILENT)):
+        number, _ = np.histogram(np.minimum(values[own], high), bins=edges)
+        middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+        figure.add_trace(go.Bar(x=middle, y=number, width=width, marker_color=colour, marker_line_width=0, name=name))
+    if threshold is not None and np.isfinite(threshold):
+        line = {"color": RED, "dash": "dot"}
+        figure.add_vline(x=threshold, line=line, annotation_text=plain(said), annotation_font_color=RED)
+    figure.update_layout(barmode="stack", legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.16})
+    figure.update_xaxes(title=plain(title))
+    figure.update_yaxes(title="cells", rangemode="tozero")
+    return _layout(figure, 320)
+
+
+def reliability_figure(table: np.ndarray) -> Figure:
+    """Share right against probability on held-out reference cells, with the diagonal; larger points are more cells."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY}, showlegend=False))
+    text = [f"{int(n):,} cells, {right:.1%} right at {p:.2f}" for p, right, n in table]
+    size = 5 + 13 * np.sqrt(table[:, 2] / max(float(table[:, 2].max(initial=1)), 1.0))
+    marker = {"color": COLOURS[0], "size": size, "line": {"width": 0}}
+    figure.add_trace(
+        go.Scatter(
+            x=table[:, 0],
+            y=table[:, 1],
+            mode="lines+markers",
+            text=text,
+            hoverinfo="text",
+            marker=marker,
+            line={"color": COLOURS[0], "width": 1},
+            showlegend=False,
+        )
+    )
+    figure.update_xaxes(title="probability, held-out reference cells", range=[0, 1.04])
+    figure.update_yaxes(title="share right", range=[0, 1.08])
+    return _layout(figure, 320)

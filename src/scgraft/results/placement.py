@@ -1,0 +1,175 @@
+"""Query cells on the reference's published map: the reference never moves, and what it cannot explain goes to a tray.
+
+A cell is placed among its nearest reference cells in the latent, the ones that its label comes from, so place and label
+cannot contradict each other. No UMAP model is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scgraft.atomic import new_file
+from scgraft.errors import OutputExists
+from scgraft.numerics.neighbors import nearest
+from scgraft.values.reference import Reference
+
+K = 15
+SHOWN = 50_000
+COMPUTED = 10_000  # of a map that has to be computed: a UMAP takes minutes where there are more
+TRAY_WIDTH = 0.18
+TRAY_GAP = 0.06
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Positions on the map.
+
+    Parameters
+    ----------
+    reference
+        Reference cells as published (a sample of at most 50,000), (n, 2) float32.
+    reference_cells
+        Their positions in the reference, (n,).
+    query
+        Query cells, (m, 2) float32; novel ones lie in the tray, right of the map.
+    tray
+        Which query cells are in the tray, (m,).
+    source
+        Where the map comes from, in words.
+    """
+
+    reference: np.ndarray
+    reference_cells: np.ndarray
+    query: np.ndarray
+    tray: np.ndarray
+    source: str
+
+
+def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np.ndarray, np.ndarray, str]:
+    """The reference's two-dimensional map: (n, 2), the cells that it shows, and where it comes from.
+
+    A UMAP that the repository holds is taken before other maps. Without any, one is computed from the latent of at most
+    10,000 cells (scanpy, seeded) and kept in the folder `keep`, so that it is the same next time.
+    """
+    assert reference.latent is not None
+    n = len(reference.latent.mean)
+    names = sorted(reference.maps, key=lambda name: ("umap" not in name.lower(), "tsne" not in name.lower(), name))
+    for name in names:
+        points = np.asarray(reference.maps[name], np.float32)
+        if points.shape == (n, 2) and np.isfinite(points).all():
+            return points, np.arange(n), f"the reference's own map (obsm[{name!r}])"
+    chosen = np.sort(np.random.default_rng(0).permutation(n)[:COMPUTED])
+    source = "a UMAP of the reference's latent, as it publishes no map"
+    path = None if keep is None else keep / "umap.npy"
+    if path is not None and path.exists():
+        points = np.load(path, allow_pickle=False)
+        if points.shape == (len(chosen), 2):
+            return points, chosen, source
+    points = _umap(reference.latent.mean[chosen])
+    if path is not None:
+        _keep(path, points)
+    return points, chosen, source
+
+
+def _keep(path: Path, points: np.ndarray) -> None:
+    try:
+        with new_file(path, force=True) as new:
+            np.save(new, points)
+    except (OSError, OutputExists):
+        return  # a home that cannot be written to: it is computed again next time
+
+
+def _umap(points: np.ndarray) -> np.ndarray:
+    """UMAP of points (n, d); the first two dimensions where there are too few points for one."""
+    if len(points) < 20:
+        flat = np.zeros((len(points), 2), np.float32)
+        flat[:, : min(2, points.shape[1])] = points[:, :2]
+        return flat
+    import warnings
+
+    import anndata
+    import scanpy
+
+    adata = anndata.AnnData(points.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scanpy.pp.neighbors(adata, n_neighbors=15, use_rep="X")
+        scanpy.tl.umap(adata, random_state=0)
+    return np.asarray(adata.obsm["X_umap"], np.float32)
+
+
+def place(
+    reference: Reference,
+    latent: np.ndarray,
+    *,
+    novel: np.ndarray | None = None,
+    cluster: np.ndarray | None = None,
+    keep: Path | None = None,
+) -> Placement:
+    """Place query cells on the reference's map.
+
+    Parameters
+    ----------
+    reference
+        With a latent.
+    latent
+        Posterior means of the query, (m, d).
+    novel
+        Cells that the reference does not explain, (m,): they go to the tray, in rows by their `cluster` (m,).
+    keep
+        Folder to keep a map in that had to be computed.
+
+    Returns
+    -------
+    Placement
+        Each cell lies at the weighted mean of the third of its 15 nearest reference cells that lie closest together on the
+        map: between two islands nothing is placed.
+    """
+    assert reference.latent is not None
+    points, cells, source = published_map(reference, keep=keep)
+    found = nearest(reference.latent.mean[cells], latent, k=min(K, len(cells)))
+    query = np.empty((len(latent), 2), np.float32)
+    for start in range(0, len(latent), 4096):
+        rows = slice(start, start + 4096)
+        query[rows] = _among(points[found.indices[rows]], found.distances[rows])
+    tray = np.zeros(len(latent), bool) if novel is None else np.asarray(novel, bool)
+    if tray.any():
+        group = np.zeros(len(latent), int) if cluster is None else cluster
+        query[tray] = _tray(points, group[tray])
+    shown = np.arange(len(points))
+    if len(points) > SHOWN:
+        shown = np.sort(np.random.default_rng(0).choice(len(points), SHOWN, replace=False))
+    return Placement(points[shown], cells[shown], query, tray, source)
+
+
+def _among(near: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Positions (m, 2) among the map points (m, k, 2) of neighbours."""
+    between = np.linalg.norm(near[:, :, None] - near[:, None], axis=3)
+    weight = 1 / (distances + np.median(distances, axis=1, keepdims=True) + 1e-9)
+    centre = (between * weight[:, None]).sum(axis=2).argmin(axis=1)
+    apart = between[np.arange(len(near)), centre]
+    third = np.partition(apart, max(near.shape[1] // 3 - 1, 0), axis=1)[:, [max(near.shape[1] // 3 - 1, 0)]]
+    kept = apart <= third
+    weight = np.where(kept, weight, 0.0)
+    return (near * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+
+
+def _tray(points: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Positions in the tray: a strip right of the map, one row for each group, cells in reading order."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    width, height = np.maximum(high - low, 1e-6)
+    left = high[0] + TRAY_GAP * width
+    out = np.empty((len(group), 2), np.float32)
+    names = np.unique(group)
+    for row, name in enumerate(names):
+        own = np.flatnonzero(group == name)
+        step = height / len(names)
+        columns = max(int(np.ceil(np.sqrt(len(own) * TRAY_WIDTH * width / (0.7 * step + 1e-9)))), 1)
+        lines = -(-len(own) // columns)
+        x, y = np.arange(len(own)) % columns, np.arange(len(own)) // columns
+        out[own, 0] = left + TRAY_WIDTH * width * (x + 0.5) / columns
+        out[own, 1] = high[1] - step * (row + 0.15 + 0.7 * (y + 0.5) / lines)
+    return out

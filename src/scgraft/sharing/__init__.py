@@ -1,0 +1,1 @@
+"""Grafts between labs: export, publish, join, load."""

@@ -1,0 +1,36 @@
+"""All results of a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scgraft.values.calibration import Calibration
+from scgraft.values.novelty import Novelty
+from scgraft.values.quality import Quality
+
+if TYPE_CHECKING:
+    from scgraft.values.graft import Graft
+    from scgraft.values.labels import Labels
+    from scgraft.values.query import Alignment
+    from scgraft.values.reference import BaseId, Latent
+
+
+@dataclass(frozen=True)
+class MappedQuery:
+    """All results of a mapping. `labels` and `calibration` are keyed by the label column.
+
+    `novelty` says which cells the reference does not explain, `verdict` whether the mapping was good; both are None
+    where nothing was calibrated.
+    """
+
+    base: BaseId
+    alignment: Alignment
+    graft: Graft
+    latent: Latent
+    labels: Mapping[str, Labels]
+    quality: Mapping[str, Any]
+    novelty: Novelty | None = None
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    verdict: Quality | None = None

@@ -1,0 +1,70 @@
+"""Lines of a check and of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Grade = Literal["ok", "repaired", "warning", "stop"]
+Light = Literal["green", "amber", "red"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check: what was looked at, how it is, a sentence, and the next action ("" when there is none)."""
+
+    name: str
+    grade: Grade
+    sentence: str
+    action: str = ""
+    values: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Pre-flight of a query on a reference."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def grade(self) -> Grade:
+        """The worst grade."""
+        order: tuple[Grade, ...] = ("ok", "repaired", "warning", "stop")
+        return max((f.grade for f in self.findings), key=order.index, default="ok")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of a mapping's quality: a number beside its null distribution, and what to do about it."""
+
+    name: str
+    light: Light
+    value: float
+    null: tuple[float, ...]
+    sentence: str
+    action: str = ""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Whether the mapping was good: a light, a sentence, and the measures behind them.
+
+    Parameters
+    ----------
+    light, sentence, measures
+        The verdict, and its lines.
+    distance
+        Of each cell to the nearest cluster of the reference, in its standard deviations, (n,); small is well mapped.
+    preservation
+        Of each query cluster, by its number: 1 where its neighbourhoods survive in the latent, 0 where nothing of it is
+        left, NaN for a single cell.
+    """
+
+    light: Light
+    sentence: str
+    measures: tuple[Measure, ...]
+    distance: np.ndarray | None = None
+    preservation: np.ndarray | None = None

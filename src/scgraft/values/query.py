@@ -1,0 +1,97 @@
+"""Cells in the reference's genes, and how they were brought there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a query was brought into the reference's genes and batches: found, repaired, missing.
+
+    Parameters
+    ----------
+    counts_from
+        Where the raw counts were: ``"X"``, ``"layers['counts']"``, ``"raw.X"``, or "recovered from ...".
+    n_cells, n_genes, n_found
+        Cells kept, genes of the reference, and how many of them the query has.
+    found_weight
+        Share of the found genes weighted by how much each matters to the encoder, in [0, 1].
+    matched_by
+        Number of genes by the way they were matched, for example ``{"var_names": 1980, "version stripped": 12}``.
+    missing
+        Genes of the reference that the query lacks (filled with zeros).
+    summed
+        Reference genes for which several query genes were added up, with the query's names.
+    n_unused
+        Genes of the query that the reference does not use.
+    batch_key
+        obs column of the query, or None when the whole query is one new batch.
+    new_levels
+        New levels by covariate (``"batch"``, ``"covariate:<key>"``), in code order.
+    known_batches
+        Batches of the query that the reference has: they keep the reference's columns.
+    cells_per_batch
+        Number of cells in each batch of the query.
+    dropped
+        Names of cells left out because they had no count.
+    messages
+        Sentences for the user, in order.
+    """
+
+    counts_from: str
+    n_cells: int
+    n_genes: int
+    n_found: int
+    found_weight: float
+    matched_by: Mapping[str, int]
+    missing: tuple[str, ...]
+    summed: Mapping[str, tuple[str, ...]]
+    n_unused: int
+    batch_key: str | None
+    new_levels: Mapping[str, tuple[str, ...]]
+    known_batches: tuple[str, ...]
+    cells_per_batch: Mapping[str, int]
+    dropped: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Query:
+    """Cells in the reference's genes.
+
+    Parameters
+    ----------
+    counts
+        Raw UMI (or read) counts, CSR float32, shape (n, G), columns in the reference's gene order.
+    codes
+        Codes of the batch and of each categorical covariate, shape (n, 1 + c), int32, into `levels`.
+    levels
+        Level names by covariate, in code order: the reference's levels first, then the query's new ones.
+    continuous
+        Continuous covariates, shape (n, k), float32.
+    cells
+        Cell names, shape (n,), str.
+    size_factor
+        Size factors, shape (n,), float32, when the reference was trained with them.
+    label_codes
+        Codes into ``schema.labels`` where the query's labels are known, else -1; shape (n,), int32, or None.
+    alignment
+        How the query was brought into this form.
+    """
+
+    counts: csr_matrix
+    codes: np.ndarray
+    levels: Mapping[str, tuple[str, ...]]
+    continuous: np.ndarray
+    cells: np.ndarray
+    size_factor: np.ndarray | None
+    label_codes: np.ndarray | None
+    alignment: Alignment

@@ -1,0 +1,184 @@
+"""A reference: its identity, its files, what it asks of a query, and what is known of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.numerics.atlas import Atlas, atlas_of
+from scgraft.values.names import BATCH, covariate_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class BaseId:
+    """Identity of a reference model.
+
+    Parameters
+    ----------
+    repo
+        Hub repository (``org/name``), or the folder it was read from.
+    revision
+        40-hex commit, or ``"local"`` for a folder.
+    sha256
+        Hash of ``model.pt``, in hex.
+    family
+        scvi-tools class name, for example ``"SCVI"``.
+    """
+
+    repo: str
+    revision: str
+    sha256: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files of one hub repository at one commit, all on this machine."""
+
+    repo: str
+    revision: str
+    folder: Path
+    model: Path
+    adata: Path | None
+    metadata: Path | None
+    card: Path | None
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """An extra categorical covariate of the reference: its obs column and known levels, in code order."""
+
+    key: str
+    levels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the reference was trained on, and so what it asks of a query.
+
+    Parameters
+    ----------
+    genes
+        Gene names in the model's order, shape (G,), as saved (symbols or Ensembl ids).
+    batch_key, batches
+        obs column of the reference's batches (None when it was trained without) and their names in code order.
+    labels_key, labels, unlabeled
+        obs column of the labels, class names in code order **without** the unlabeled category, and that category.
+    layer
+        Layer that held the counts, None for X.
+    categorical, continuous
+        Extra covariates.
+    size_factor_key
+        obs column of the size factors, or None.
+    """
+
+    genes: np.ndarray
+    batch_key: str | None
+    batches: tuple[str, ...]
+    labels_key: str | None = None
+    labels: tuple[str, ...] = ()
+    unlabeled: str | None = None
+    layer: str | None = None
+    categorical: tuple[Covariate, ...] = ()
+    continuous: tuple[str, ...] = ()
+    size_factor_key: str | None = None
+
+    @property
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """Known levels of the batch and of every categorical covariate, in the order of the model's inputs."""
+        return {BATCH: self.batches} | {covariate_name(c.key): c.levels for c in self.categorical}
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Posterior of cells in the latent space.
+
+    Parameters
+    ----------
+    mean, variance
+        Posterior mean and variance, shape (n, d), float32.
+    cells
+        Cell names, shape (n,), str.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    cells: np.ndarray
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """These cells in clusters, from :func:`scgraft.numerics.atlas.atlas_of`: made once, and kept with them."""
+        return atlas_of(self.mean, self.variance)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A pretrained model, read from its files, with what is known of its cells.
+
+    Parameters
+    ----------
+    base, schema
+        Identity of the model, and what it asks of a query.
+    hyper
+        The family's own frozen dataclass of hyper-parameters.
+    weights
+        State dict as numpy arrays, float32, unchanged.
+    latent
+        Posterior of the reference cells: stored (minified) or encoded from stored counts; None without cells.
+    obs, var
+        Annotation of the reference's cells and genes as saved; None when the repository holds no AnnData.
+    maps
+        Two-dimensional embeddings of the reference cells, for example ``{"X_umap": (n, 2)}``.
+    library
+        Observed library size of each reference cell (counts over the model's genes), shape (n,), or None.
+    minified
+        Minify type as found in the file (``"latent_posterior_parameters"``...), None when it holds counts or nothing.
+    latent_source
+        Where the latent comes from, in words.
+    scvi_version
+        Version of scvi-tools that saved the model.
+    registry
+        The registry as saved: a plain nested mapping.
+    card
+        Text of the model card, or None.
+    adata_path
+        The AnnData file of the repository, or None.
+    attributes
+        Options of the constructor (``init_params_``) and the split of the cells (``train_indices_``,
+        ``validation_indices_``, ``test_indices_``) as saved.
+    """
+
+    base: BaseId
+    schema: Schema
+    hyper: Any
+    weights: Mapping[str, np.ndarray]
+    latent: Latent | None = None
+    obs: pd.DataFrame | None = None
+    var: pd.DataFrame | None = None
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    library: np.ndarray | None = None
+    minified: str | None = None
+    latent_source: str = "none"
+    scvi_version: str = "unknown"
+    registry: Mapping[str, Any] = field(default_factory=dict)
+    card: str | None = None
+    adata_path: Path | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        cells = "no cells" if self.latent is None else f"{self.latent.mean.shape[0]} cells ({self.latent_source})"
+        s = self.schema
+        return (
+            f"Reference {self.base.family} {self.base.repo}@{self.base.revision[:12]} "
+            f"(scvi-tools {self.scvi_version}): "
+            f"{len(s.genes)} genes, {len(s.batches)} batches ({s.batch_key or 'no batch key'}), "
+            f"{len(s.labels)} labels ({s.labels_key or 'no labels key'}), {cells}"
+        )
