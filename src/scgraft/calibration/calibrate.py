@@ -39,7 +39,10 @@ def calibrate(
     genes: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Calibration]:
-    """Calibrate label transfer and novelty on held-out batches of the reference: once for a reference, in seconds.
+    """Calibrate label transfer and novelty on held-out batches of the reference.
+
+    Each batch of the reference is held out and mapped onto the rest as a query would be. How often its labels are right
+    gives the calibration. It is made once for a reference and takes seconds.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def calibrate(
     genes
         Genes that the query has, (G,) bool; None takes all of them.
     seed
-        Random are which cells are used, what is generated, and the fits.
+        Seed of everything random: which cells are used, the counts that are generated, and the fits.
 
     Returns
     -------
@@ -64,8 +67,8 @@ def calibrate(
 
     Notes
     -----
-    At most 500 cells of each of at most five folds. With one batch, random fifths of its cells are held out: then nothing
-    is known of shifts between batches, and the guarantee says so.
+    At most five folds are held out, and at most 500 cells of each are used. If the reference has a single batch, random
+    fifths of its cells are held out instead; these say nothing about differences between batches, and the guarantee says so.
     """
     if reference.latent is None or reference.obs is None:
         raise NoLabels(
@@ -159,19 +162,22 @@ def _held_out_votes(
 
 
 def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) -> str:
-    """What may be claimed of sets and thresholds, in a sentence for the user."""
+    """What may be claimed of prediction sets and novelty limits, in words for the user."""
     if not folds:
-        return "none: the reference has too few cells to hold any out"
+        return "None: the reference has too few cells to hold any out."
     made, n_batches = f"{n_cells} cells of the reference ({source})", held_out_batches(folds)
     if folds == ((),) * len(folds):
         return (
-            f"error rates hold for cells like {made}; it has a single batch, so nothing is known of shifts between batches: "
-            "sets are made at half of the declared rate, and a query from another laboratory may still exceed it"
+            f"Error rates hold for cells like those of the reference, measured on {made}. The reference has a single batch, "
+            "so nothing is known about differences between batches. To allow for them, sets are made at half of the requested "
+            "error rate (5% for a requested 10%); a query from another laboratory may still exceed it."
         )
+    share = n_batches / (n_batches + 1)
     return (
-        f"error rates hold on average for batches that differ from the reference as its own batches differ from each other, "
-        f"estimated on {made} of {n_batches} batches held out in {len(folds)} folds; for so many, sets are made at "
-        f"{n_batches / (n_batches + 1):.0%} of the declared rate"
+        "Error rates hold on average for a query that differs from the reference as the reference's own batches differ from "
+        f"each other, measured on {made} from {n_batches} batches, held out in {len(folds)} folds. {n_batches} batches show "
+        f"only roughly how much batches differ. To allow for that, sets are made at {share:.0%} of the requested error rate "
+        f"({share / 10:.1%} for a requested 10%)."
     )
 
 

@@ -1,10 +1,14 @@
-"""The numbers of a model card: how well counts drawn from the model look like the counts that it was trained on.
+"""The numbers of a model card: how much counts drawn from the model are like the counts that it was trained on.
 
-Two styles. ``"legacy"`` gives what ``scvi.criticism`` of scvi-tools 1.2 to 1.4 publishes, to the printed digit.
-``"corrected"`` differs where that goes wrong: the R2 there takes the model for the truth; the test is a t-test while the
-card says Wilcoxon; the areas under the curves ask whether genes that differ in either direction have a *high* signed
-score, so that every gene that is lower in a class counts as a miss. Here R2 measures the model against the counts, the
-test is Wilcoxon's with correction for ties, and the areas rank genes by the size of the score.
+There are two styles:
+
+``"corrected"`` (default)
+    R2 takes the real counts for the truth. Differential expression uses Wilcoxon's rank-sum test, corrected for ties. The
+    areas under the ROC and precision-recall curves rank genes by the absolute value of their score.
+``"legacy"``
+    Reproduces ``scvi.criticism`` of scvi-tools 1.2 to 1.4 to the printed digit, to compare with cards already published.
+    There R2 takes the model for the truth; the test is a t-test although the card says Wilcoxon; and the areas rank genes
+    by their signed score, so that every gene that is lower in a class counts as missed.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ Draws = Iterable[tuple[slice, int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a vector of the model agrees with that of the counts."""
+    """How far the values from the model agree with those from the real counts.
+
+    `mae` is the mean absolute error; `pearson` and `spearman` are correlations; `r2` is 1 minus the squared error over the
+    variance of the truth (which of the two is the truth depends on the style).
+    """
 
     mae: float
     pearson: float
@@ -37,7 +45,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Differential expression of one class in drawn and in real counts. Areas are NaN where nothing, or all, is true."""
+    """Differential expression of one class against the rest, compared between drawn and real counts.
+
+    `gene_f1` is the share of the top genes of the real counts that are also top genes of the drawn ones. The `lfc_*` numbers
+    compare the log2 fold changes of all genes. `roc_auc` and `pr_auc` say how well the score in drawn counts finds the genes
+    that are significant in real ones; both are NaN where no gene is significant, or all are.
+    """
 
     gene_f1: float
     lfc_mae: float
@@ -55,15 +68,17 @@ class ModelMetrics:
     Parameters
     ----------
     style
-        ``"corrected"`` or ``"legacy"``; ``"published"`` for numbers read from a card, which do not say.
+        ``"corrected"`` or ``"legacy"`` (the module's docstring tells them apart); ``"published"`` for numbers that were read
+        from a card, which does not say how they were made.
     cell_wise
-        Agreement of the coefficients of variation of cells, by part: ``"training"`` and ``"validation"``, or ``"all"``.
+        Agreement of the coefficients of variation of cells (standard deviation over mean of a cell's counts), by part of the
+        data: ``"training"`` and ``"validation"``, or ``"all"``.
     gene_wise
-        Agreement of the coefficients of variation of genes; None where it was not computed.
+        The same for the coefficients of variation of genes; None where it was not computed.
     diff_exp
-        By class, those with most cells first.
+        Differential expression by class; the classes with most cells come first.
     n_samples
-        Draws from the model.
+        Number of draws from the model.
     """
 
     style: str
@@ -83,15 +98,17 @@ def metrics_from_draws(
     validation: np.ndarray | None = None,
     style: Style = "corrected",
 ) -> ModelMetrics:
-    """Metrics from draws of a model, whatever made them; one pass, nothing of the size of all draws is kept.
+    """Compute the metrics of a model card from counts drawn from a model.
+
+    The draws are read once, piece by piece, so memory does not grow with their number.
 
     Parameters
     ----------
     counts
         Raw counts of the cells, (n, G).
     draws
-        Pieces of the draws: cells, number of the draw from 0, counts (b, G); as :func:`scgraft.expression.decode.predictive_blocks`
-        yields them. Each cell comes once in each draw.
+        Pieces of the draws, each a tuple of the slice of cells, the number of the draw (from 0) and the drawn counts (b, G);
+        :func:`scgraft.expression.decode.predictive_blocks` makes them. Each cell comes once in each draw.
     n_samples
         Number of draws.
     labels
@@ -99,7 +116,7 @@ def metrics_from_draws(
     train, validation
         Positions of the cells of either part; without both, all cells are one part.
     style
-        ``"corrected"`` or ``"legacy"``; see the module.
+        ``"corrected"``, or ``"legacy"`` to reproduce the numbers of scvi-tools (see above in this module).
     """
     cell_cv, gene_cv, first = _collect(draws, counts.shape, n_samples)
     raw_cell, raw_gene = _variation(counts, axis=1), _variation(counts, axis=0)

@@ -1,7 +1,8 @@
-"""Encoder columns that bring a query's latents onto the atlas, whatever the query's composition; and whether to keep them.
+"""The objective ``"match"``: encoder columns with which the query's cells lie where the reference's cells of their kind lie.
 
-Only posterior means are needed, so no gene is touched: a step costs the encoder on a few hundred cells. The reference's
-part is its stored latents. Sources: :mod:`scgraft.graft.objective`.
+The columns are fitted twice, near and then far, and each fit is undone where a test that needs no labels of the query shows
+that it hurts. Only posterior means are compared, so a step costs the encoder on a few hundred cells and no gene is
+decoded. Of the reference only the stored latents are needed. Sources: :mod:`scgraft.graft.objective`.
 """
 
 from __future__ import annotations
@@ -35,34 +36,39 @@ if TYPE_CHECKING:
     from scgraft.model.scanvae import Scanvae
     from scgraft.model.vae import Cells, Vae
 
-# Weight of the energy distance against the prior on the columns; a query of few cells gets less.
+# Weight of the energy distance against the prior on the columns: lambda = 1e5 * n / (n + 100) for a query of n cells, so a
+# query of 100 cells gets half of it. 1e5 was chosen among 1e3 to 1e6 by benchmarks/quality.py (docs/objective.md).
 STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
+# Steps of each of the two fits; after how many the cells' nearest clusters are looked up again; reference cells that vote for
+# a cell's cluster (as many as vote for its label, scgraft.numerics.votes.K).
 STEPS, UPDATE_EVERY, VOTERS = 75, 25, 30
+# Cells in a step: 256, and 64 of each batch where there are many batches, but no more than 1024.
 CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
+# Cells of the whole fit: 1000, and 200 of each batch where there are many batches.
 CELLS, CELLS_OF_BATCH = 1000, 200
-STANDARD_ERRORS = 2.0
-LOST_CONFIDENCE = 0.02
+STANDARD_ERRORS = 2.0  # the usual limit of a clear loss
+LOST_CONFIDENCE = 0.02  # chosen by benchmarks/quality.py (docs/objective.md)
 Rows = dict[str, Tensor]
 Reach = Literal["start", "near", "far"]
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Encoder columns that were kept, and what tells for them.
+    """Encoder columns that were kept, and the numbers that decided.
 
     Parameters
     ----------
     rows
-        By slot name.
+        The columns, by slot name.
     reach
-        Which fit was kept: ``"start"`` none; ``"near"``, in which a cell is compared with the atlas cells of its own
-        cluster; ``"far"``, with those of the clusters that its neighbours are in.
+        Which fit was kept: ``"start"`` (none), ``"near"`` (a cell is compared with the atlas cells of its own cluster) or
+        ``"far"`` (with the atlas cells of all clusters that its neighbours are in).
     gain, gain_error
         Mean log-density of the cells' latents under the atlas, near fit minus start, in nats per cell, and its standard error.
     confidence
         Mean share of the vote that a cell's label gets, far fit minus start; NaN where the far fit was not tried.
     steps
-        Of all fits.
+        Steps of both fits together.
     """
 
     rows: Rows
@@ -120,7 +126,7 @@ class Scene:
         return mixture_log_density(there, mixture_tensors(self.atlas.mixture, there)).double().cpu().numpy()
 
     def confidence(self, latents: np.ndarray) -> float:
-        """Mean share of the vote that the first label gets: of a calibrated vote, the share of labels that are right."""
+        """Mean share of the vote that a cell's best label gets; if votes were calibrated, the share of labels that are right."""
         assert self.labels is not None
         found = nearest(self.atlas.points, latents, k=min(VOTERS, len(self.labels)))
         return float(neighbour_vote(self.labels, int(self.labels.max()) + 1, found).max(axis=1).mean())
@@ -162,13 +168,14 @@ def match_columns(
 
     Notes
     -----
-    The near fit is kept unless the mean log-density of the latents under the atlas falls by more than two standard errors over
-    the cells: a fit that drags cells through empty space lowers it, and is not what is minimised. The far fit can move
-    a batch by more than a cluster's width, and where a query holds a single type also into its neighbours: it is kept unless
-    the mean vote for a cell's label falls by more than 0.02.
+    The near fit is undone if the mean log-density of the latents under the atlas falls by more than two standard errors: then
+    it has moved cells to where the reference has none. (The log-density is not what the fit minimises, so it is a test.)
 
-    Random: the cells that are used where there are more than 1,000, the mini-batches and the atlas points, from
-    ``config.seed``.
+    The far fit can move a batch by more than the width of a cluster. If the query holds a single type, it can also move that
+    type into its neighbours. It is undone if the mean share of the vote for a cell's label falls by more than 0.02.
+
+    Random, from ``config.seed``: the cells that are used where there are more than 1,000, the mini-batches and the atlas
+    points.
     """
     chosen = choose(codes, config.seed)
     if len(chosen) < len(codes):
@@ -205,7 +212,7 @@ def choose(codes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def step_size(codes: np.ndarray) -> int:
-    """Cells in a step: as many as let the batches be seen, within what a table of their distances may cost."""
+    """Cells in a step: more where there are many batches, so that each is seen, up to a limit that keeps a step cheap."""
     return min(max(CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH * len(np.unique(codes))), MOST_IN_STEP)
 
 
@@ -243,9 +250,9 @@ def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator
 
 
 def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool) -> Rows:
-    """Minimise the energy distance within clusters plus the penalty of the columns.
+    """Minimise the energy distance within clusters plus the penalty of the columns: one of the two fits.
 
-    The host is asked once in 25 steps, for the clusters that the cells are now near.
+    Every 25 steps the clusters that the cells are now near are looked up again (on the CPU).
     """
     config, n, points = scene.config, len(scene.codes), scene.atlas.points
     rng = np.random.default_rng(config.seed)

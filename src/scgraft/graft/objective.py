@@ -1,16 +1,18 @@
-"""What the fit minimises: one small pure function for each term.
+"""What the fit minimises: one small pure function for each term. docs/objective.md has the formulas in one place.
 
-``elbo`` is the published objective of scArches' surgery (Lotfollahi et al., Nature Biotechnology 2022,
-doi:10.1038/s41587-021-01001-7). ``atlas`` replaces its N(0, I) prior by the aggregate posterior of the reference: the
-posteriors of its cells, which minified references store. Aggregate posteriors as priors: Tomczak and Welling, AISTATS
-2018 (VampPrior, arXiv:1705.07120).
-
-``match`` asks the query's latents to be distributed, within each cluster of the atlas, as the atlas's own cells are: the
-energy distance (Szekely and Rizzo, J. Stat. Plan. Inference 2013, doi:10.1016/j.jspi.2013.03.018) to stored latents that
-are drawn from the clusters that the query's cells lie in. Correcting within soft clusters, so that a difference in
-composition is no difference: Korsunsky et al., Nature Methods 2019 (Harmony, doi:10.1038/s41592-019-0619-0). A distance
-between samples in the place of a likelihood, beside a prior: Cherief-Abdellatif and Alquier, AABI 2020
-(arXiv:1909.13339).
+``elbo``
+    The published objective of scArches' surgery (Lotfollahi et al., Nature Biotechnology 2022,
+    doi:10.1038/s41587-021-01001-7).
+``atlas``
+    The same with another prior: N(0, I) is replaced by the average of the posteriors of the reference's cells, which
+    minified references store. Such a prior was proposed by Tomczak and Welling, AISTATS 2018 (VampPrior,
+    arXiv:1705.07120).
+``match``
+    Within each cluster of the reference, the query's latents should be distributed as the reference's are. The difference is
+    measured by the energy distance (Szekely and Rizzo, J. Stat. Plan. Inference 2013, doi:10.1016/j.jspi.2013.03.018).
+    Comparing within clusters makes a query with another composition no different: Korsunsky et al., Nature Methods 2019
+    (Harmony, doi:10.1038/s41592-019-0619-0). A distance between samples plus a prior, instead of a likelihood plus a prior:
+    Cherief-Abdellatif and Alquier, AABI 2020 (arXiv:1909.13339).
 """
 
 from __future__ import annotations
@@ -68,7 +70,14 @@ def pairs_within(stratum: np.ndarray, like: Tensor, *, most: int = PARTNERS) -> 
 
 
 def stratified_energy(query: Tensor, points: Tensor, pairs: Pairs) -> Tensor:
-    """Energy distance within strata, without bias, averaged over the cells; up to a term that does not move with `query`.
+    """Unbiased energy distance within strata, averaged over the cells, less the term that does not depend on `query`.
+
+    ::
+
+        sum over strata s of  n_s / n * [ 2 * mean |z_i - p_j|  -  mean |z_i - z_k| ]
+
+    where ``z`` are the ``n_s`` latents of the query's cells in stratum ``s``, ``p`` the reference points of that stratum, and
+    the second mean is over pairs of different cells.
 
     Parameters
     ----------
@@ -144,11 +153,14 @@ def atlas(terms: Terms, kl_weight: float, prior: tuple[Tensor, Tensor, Tensor] |
 
 
 def reconstruction(terms: Terms, kl_weight: float, prior: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
-    """What of the bound columns that do not move the latent can change, (n,), in nats."""
+    """Negative log-likelihood of the counts and the KL of the library size, (n,), in nats.
+
+    These are the terms that columns can change which do not move the latent.
+    """
     return terms.counts + terms.kl_library
 
 
-# "match" moves the latent by other means, see scgraft.matching; what is left then are the other columns.
+# "match" fits the columns that move the latent by other means (scgraft.graft.match); this fits the other columns.
 OBJECTIVES: dict[str, Objective] = {"atlas": atlas, "elbo": elbo, "match": reconstruction}
 
 

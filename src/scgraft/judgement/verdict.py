@@ -1,7 +1,7 @@
-"""Was the mapping good? Numbers beside their own null distribution, and one verdict with next actions.
+"""Was the mapping good? Each number is compared with the same number of held-out reference batches; the worst decides.
 
-The null is measured by the calibration: every held-out reference batch went through the same pipeline. Confidence and
-preservation follow the ideas of Symphony and Azimuth (see `measures`).
+The comparison values come from the calibration: every batch of the reference was held out and mapped by the same pipeline.
+What the numbers measure, and where the ideas come from (Symphony, Azimuth), is in :mod:`scgraft.judgement.measures`.
 """
 
 from __future__ import annotations
@@ -83,12 +83,14 @@ def measure_quality(
 
 
 def verdict(measures: tuple[Measure, ...]) -> Quality:
-    """The worst light, and what it comes from."""
+    """The worst light of all measures, and the names of the measures that have it."""
     worst: Light = max((m.light for m in measures), key=ORDER.index, default=ORDER[0])
     names = [m.name for m in measures if m.light == worst]
     if worst == "green":
         return Quality(
-            worst, "The mapping looks like that of the reference's own batches when they are held out.", measures
+            worst,
+            "Every number is in the range of the reference's own batches when they are held out and mapped.",
+            measures,
         )
     word = "Use it with care" if worst == "amber" else "Do not use it before looking"
     return Quality(worst, f"{word}: {', '.join(names)}.", measures)
@@ -102,19 +104,20 @@ def _vote_numbers(
     return vote_numbers(reference.latent, latent, codes, latent_vote, gene_vote)
 
 
-# Slack beyond the worst held-out batch for amber and red, what is said, and what to do.
+# For each measure: how far beyond the worst held-out batch it may lie before it is amber, and before it is red (round
+# numbers, set by hand); what is said; and what to do.
 DISTANCE = (0.25, 1.0, "The median cell lies {value:.2f} standard deviations from the nearest reference cluster", (
     "Look at the batches that moved most, and at the dossiers; try FitConfig(objective='elbo')."
 ))  # fmt: skip
 PRESERVATION = (0.15, 0.35, "The query's own clusters keep {value:.0%} of their neighbourhoods in the latent", (
-    "The reference may lack differences that your cells have; do not look for them in this latent."
+    "Your cells may differ in ways that the reference does not show; do not look for such differences in this latent."
 ))  # fmt: skip
-MIXING = (0.35, 0.7, "Query and reference cells of the same label mix to {value:.0%} of what their numbers allow", (
-    "Fit with more steps (FitConfig(max_steps=1000)) or split the batch column; labels can still be right."
-))  # fmt: skip
-AGREEMENT = (0.1, 0.3, "Neighbours in the latent and marker genes give the same label to {value:.0%} of the cells", (
-    "Believe labels only where both agree: see explain(), and prediction sets at a small error rate."
-))  # fmt: skip
+MIXING = (0.35, 0.7, (
+    "Around a query cell lie {value:.0%} of the reference cells that would lie there if cells of the same label were mixed fully"
+), "Fit with more steps (FitConfig(max_steps=1000)) or split the batch column; labels can still be right.")  # fmt: skip
+AGREEMENT = (0.1, 0.3, (
+    "{value:.0%} of the cells get the same label from their neighbours in the latent and from the classifier on genes"
+), "Believe labels only where both agree: see explain(), and prediction sets at a small error rate.")  # fmt: skip
 
 
 def _range(null: tuple[float, ...]) -> str:
@@ -129,7 +132,7 @@ def _light(excess: float, amber: float, red: float) -> Light:
 def _small(
     value: float, null: tuple[float, ...], name: str, amber: float, red: float, said: str, action: str
 ) -> Measure:
-    """A measure that should be small: how far above the worst held-out batch it is, relative to that."""
+    """A measure that should be small: the light depends on how far above the worst held-out batch it is, as a share of that."""
     worst = np.nanmax([v for v in null if np.isfinite(v)] or [value])
     light = _light(value / max(worst, 1e-9) - 1, amber, red)
     return Measure(
@@ -140,7 +143,7 @@ def _small(
 def _large(
     value: float, null: tuple[float, ...], name: str, amber: float, red: float, said: str, action: str
 ) -> Measure:
-    """A measure that should be large: how far below the worst held-out batch it is."""
+    """A measure that should be large: the light depends on how far below the worst held-out batch it is, as a difference."""
     worst = min([v for v in null if np.isfinite(v)] or [value])
     light = _light(worst - value, amber, red)
     return Measure(
@@ -162,12 +165,15 @@ def _genes(query: Query) -> Measure:
 
 
 def _misfit(value: float, null: tuple[float, ...]) -> Measure:
-    """Reconstruction: generated null cells fit perfectly, so the limits are wide."""
+    """Reconstruction. Fixed limits: held-out cells that the model generated fit it perfectly, and are no comparison."""
     light: Light = "green" if value < 2 else "amber" if value < 5 else "red"
-    said = f"Shared residuals of the reconstruction are {value:.2f} times what noise leaves" + _range(null)
+    said = (
+        f"The model's errors that similar cells share are {value:.2f} times as large as noise alone makes them"
+        + _range(null)
+    )
     action = (
-        "Counts may be reads instead of UMIs, or of another chemistry. Expect up to three times the declared false alarms of "
-        "novelty: believe an unknown group where its genes are markers."
+        "The counts may be reads instead of UMIs, or from another chemistry. Up to three times as many known cells as "
+        "declared may be called novel: believe an unknown group only if its genes are markers."
     )
     return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
 
@@ -193,7 +199,7 @@ def _did_fitting_help(
     key: str,
     value: Mapping[str, float],
 ) -> Measure | None:
-    """Agreement of the latent with the genes, fitted against zero-shot: the genes' vote does not depend on the fit."""
+    """Agreement of latent and genes with the fit less that without (``epochs=0``): the genes' vote does not depend on the fit."""
     if not graft.record.trained or gene_vote is None or reference.latent is None:
         return None
     names, codes = reference_classes(reference, key)

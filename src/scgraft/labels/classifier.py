@@ -1,7 +1,8 @@
-"""A second vote: multinomial logistic regression on genes, trained on cells of the reference, stored or generated.
+"""The second vote for a label: multinomial logistic regression on genes, trained on cells of the reference.
 
-It sees what the latent has lost (rare types, types unlike all others) and needs no counts of the reference: a minified
-reference generates its own training cells (`generate`).
+It sees what the latent has lost, such as rare types. If the repository holds counts, it is trained on them; if not (a
+minified reference), on counts that the model generates from the stored posterior of its cells
+(:mod:`scgraft.expression.generate`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,19 @@ SCALE = 1e4
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained: draws of each cell, least of each class, ridge (scikit-learn's C), trainings averaged."""
+    """How a gene classifier is trained.
+
+    Parameters
+    ----------
+    draws
+        How often each reference cell is used; generated cells are another draw each time.
+    least
+        Cells of each class at least; a rarer class is repeated up to this number.
+    penalty
+        Inverse strength of the ridge penalty: ``C`` of scikit-learn's logistic regression, smaller is stronger.
+    trainings
+        How many classifiers are trained on different draws; their weights are averaged.
+    """
 
     draws: int
     least: int
@@ -40,8 +53,8 @@ class Recipe:
     trainings: int
 
 
-# Chosen by benchmarks/quality.py (docs/trust.md). Generated cells are cleaner than real ones, so their ridge is strong; what
-# is drawn is chance, so three classifiers are averaged.
+# Chosen by benchmarks/quality.py (docs/trust.md). Generated cells have less noise than real ones, so their ridge is stronger.
+# They are random draws, so three classifiers are averaged.
 GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
 STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
 

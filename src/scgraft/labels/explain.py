@@ -34,7 +34,7 @@ def explain(
     k: int = 5,
     alpha: float = 0.1,
 ) -> Explanation:
-    """Why a cell has its label.
+    """Explain why one cell has its label: nearest reference cells, votes, prediction set, novelty and deciding genes.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _deciding_genes(
 
 
 def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
-    """What is to be said where the votes name another class than the label, as held-out batches weigh classes."""
+    """A sentence for a cell whose label is not what its votes name, because the weights of the classes decided; else ""."""
     if calibration is None or labels.pvalues is None:
         return ""
     latent, genes = (labels.votes[name][i : i + 1] for name in ("latent", "genes"))
@@ -152,8 +152,9 @@ def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
         return ""
     weight = calibration.class_weights[first] / calibration.class_weights[label]
     return (
-        f" The votes alone name {labels.classes[first]}, but in held-out batches of the reference that is said too often, or "
-        f"{labels.classes[label]} too rarely: it counts {weight:.2g} times."
+        f" The votes alone name {labels.classes[first]}. In held-out batches of the reference the votes named "
+        f"{labels.classes[first]} too often or {labels.classes[label]} too rarely, so a vote for {labels.classes[first]} "
+        f"counts {weight:.2g} times one for {labels.classes[label]}."
     )
 
 
@@ -172,7 +173,7 @@ def _sentence(made: Explanation, *, calibrated: bool) -> str:
     elif len(made.prediction_set) > 1:
         said += f" At an error rate of {made.alpha:.0%} it may be any of {', '.join(made.prediction_set)}."
     if made.novelty > made.threshold:
-        said += f" It is not like the reference: {made.novelty:.2f} times what is tolerated."
+        said += f" It is novel: its novelty is {made.novelty:.2f} times the limit."
     if made.genes:
         said += f" Genes that decide: {', '.join(g for g, _ in made.genes[:5])}."
     return said

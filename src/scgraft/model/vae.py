@@ -72,11 +72,27 @@ class Expression:
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of the negative ELBO of each cell, (n,), and the posterior that they come from.
+    """Terms of the negative ELBO of each cell, each (n,) in nats, and the posterior that they come from.
 
-    `counts` is minus the log-likelihood of the counts; `latent` what the model's own hierarchy adds without the KL
-    weight (zero for SCVI), `kl` what it adds with it; `kl_library` counts fully. `sample` (n, d) is the draw from the
-    posterior with mean `mean` and variance `variance`.
+    ::
+
+        negative ELBO = counts + latent + kl_weight * kl + kl_library
+
+    Parameters
+    ----------
+    counts
+        Minus the log-likelihood of the raw counts.
+    latent
+        Part of the prior on the latent that is not scaled by the KL weight; 0 for SCVI.
+    kl
+        KL divergence of the latent from its prior; scaled by the KL weight.
+    kl_library
+        KL divergence of the library size from its prior; not scaled by the KL weight, as in scvi-tools. It is 0 for models
+        that take the observed library size.
+    sample
+        Draw from the posterior, (n, d).
+    mean, variance
+        Of the posterior, (n, d).
     """
 
     counts: Tensor

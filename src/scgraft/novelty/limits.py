@@ -1,4 +1,9 @@
-"""The limit above which a score is novel: what a misfit may explain, and what none explains."""
+"""The limit above which a novelty score counts as novel.
+
+A cell's score says how badly the model explains its genes (:mod:`scgraft.novelty.score`). A high score has two possible
+causes: the model misfits every cell of this query a little, or the cell is of a kind that the reference lacks. The limit
+tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,11 @@ from scgraft.values.reference import Latent, Reference
 if TYPE_CHECKING:
     from scgraft.expression.residuals import Decode
 
-NEAR_TYPES = 3
-TYPE_MISFIT = 2.5
-TOWARDS = 1 / 3  # of a squared distance: more than half of the way
-LEAST_TOWARDS = 0.5  # of what noise leaves: types that are nearer to each other say nothing
+# Chosen by benchmarks/trust.py; what else was tried is in docs/trust.md.
+NEAR_TYPES = 3  # the distance to other types is read a third of the way up the sorted list, see nearest_third
+TYPE_MISFIT = 2.5  # times the query's excess misfit: what the model may get wrong about a single type
+TOWARDS = 1 / 3  # of the squared distance to other types: the square root, 0.58, is more than half of the way
+LEAST_TOWARDS = 0.5  # in units of the noise: types closer to each other than this set no limit
 
 
 def type_distances(
@@ -32,17 +38,17 @@ def type_distances(
     *,
     present: np.ndarray | None = None,
 ) -> np.ndarray:
-    """How far each cell's type is from the other types, in the units of squared residuals, (n,) float32.
+    """How far each cell's own type is from the other types, in the units of squared residuals, (n,) float32.
 
-    A type is what the decoder expects at the mean latent of its reference cells, in the query cell's batch and at its depth.
-    The distance is the mean over genes of the squared difference over the variance that the model gives the cell. Not the
-    nearest type counts, but that which a third of the other types are as near as: were every type cut in two or four, the
-    nearest would be the other half, and this one hardly another than before.
+    Each type is stood for by one expression profile: what the decoder predicts at the mean latent of the type's reference
+    cells, in the query cell's batch and at its depth. The distance between two types is the mean over genes of the squared
+    difference of their profiles, divided by the variance that the model gives the cell. Of the distances to all other types
+    the 33rd percentile is returned (:func:`nearest_third` says why).
 
     Parameters
     ----------
     decode
-        Of the reference and the query's cells, from :func:`decoder`.
+        The decoder for the reference and the query's cells, from :func:`scgraft.expression.residuals.decoder`.
     reference, latent
         The reference, and the query's cells in its latent.
     batch
@@ -50,14 +56,14 @@ def type_distances(
     codes
         Class of every reference cell; -1 for none.
     found
-        Nearest reference cells of each query cell in the latent: they say which type it has.
+        Nearest reference cells of each query cell in the latent: their vote says which type the cell has.
     present
         Genes that the query has, (G,) bool; None takes all of them.
 
     Returns
     -------
     ndarray
-        Infinite where there are no two types.
+        Infinite where the reference has fewer than two types.
     """
     assert reference.latent is not None
     points, names = reference.latent.mean, np.unique(codes[codes >= 0])
@@ -84,22 +90,33 @@ def type_distances(
 def nearest_third(
     profile: np.ndarray, weight: np.ndarray, own: np.ndarray, present: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weighted squared distance (m,) from each cell's own type to that which a third of the others are as near as.
+    """The 33rd percentile of the squared distances from each cell's own type to all other types, (m,) float32.
+
+    ::
+
+        D(i, t) = 1/G * sum over genes g of  w[i, g] * (p[t, g] - p[c, g])^2
+
+    where ``i`` is a cell, ``c`` its own type, ``t`` another type, ``p[t, g]`` the expression profile of a type and
+    ``w[i, g]`` the weight of a gene for this cell. The distances of a cell are sorted; the one at place
+    ``ceil((C - 1) / 3)`` is returned, with ``C`` the number of types.
+
+    The smallest distance would depend on how finely the labels are cut: split one label into two and the nearest "other
+    type" is its other half, at almost no distance. The 33rd percentile hardly changes when labels are split.
 
     Parameters
     ----------
     profile
-        Of at least two types, (C, G).
+        Expression profile of each type (C, G); at least two types.
     weight
-        Of the genes, for each cell, (m, G).
+        Weight of each gene for each cell, (m, G).
     own
-        The cells' types, (m,).
+        Type of each cell, (m,).
     present
         Genes that count, (G,) bool; None takes all of them.
     """
     kept = np.ones(profile.shape[1], bool) if present is None else present
     profile, weight = profile[:, kept], weight[:, kept]
-    place = -(-(len(profile) - 1) // NEAR_TYPES) - 1  # a third of them, and one at least
+    place = -(-(len(profile) - 1) // NEAR_TYPES) - 1  # rounded up, so that it is one of them at least
     out = np.empty(len(own), np.float32)
     for c in np.unique(own):
         others = np.delete(profile, c, axis=0) - profile[c]
@@ -109,11 +126,12 @@ def nearest_third(
 
 
 def scaled_null(null: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The null scores on the query's scale: the medians are matched, and the null never shrinks.
+    """The scores of held-out reference cells, multiplied so that their median is that of the query; never made smaller.
 
-    Held-out cells that were generated lack what the model gets wrong about every real cell; the median cell of a query
-    shows that common misfit (the idea of an empirical null; Efron 2004, doi:10.1198/016214504000000089). It is a known cell
-    as long as less than half of the query is novel; beyond that, novel cells are increasingly missed, never invented.
+    The model explains every real cell of another laboratory a little worse than the reference's own cells. The median cell of
+    the query shows by how much, and the null is scaled by it (an empirical null; Efron 2004,
+    doi:10.1198/016214504000000089). The median cell is a known cell as long as less than half of the query is novel. In a
+    query with more novel cells the null becomes too wide: novel cells are missed, but no known cell is called novel.
     """
     if not len(null) or not len(score):
         return null
@@ -122,27 +140,40 @@ def scaled_null(null: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np.ndarray, rate: float) -> np.ndarray:
-    """Score above which each cell is novel, (n,): the smaller of two limits.
+    """Score above which each cell is novel, (n,) float32: the smaller of two limits.
 
-    *What a misfit may explain.* The null on the query's scale, and at least 1 + 2.5 times the excess of the misfit: types
-    differ in what the model gets wrong about them, and what it gets wrong of one type is of the order of what it gets wrong
-    of all. *What no misfit explains.* The null as it is, and a residual longer than half of the way to other types: such a
-    cell is none of its own type, even where so many cells are novel that their median is no yardstick. It counts from 1.5 on:
-    subtypes that lie within the noise of one another are no yardstick either.
+    ::
+
+        misfit limit  = max( q(scaled null),  1 + 2.5 * excess )
+        foreign limit = max( q(null),         1 + max(apart / 3, 0.5) )
+        limit         = min( misfit limit, foreign limit )
+
+    where ``q`` is the ``1 - rate`` quantile, ``null`` the scores of held-out reference cells, ``scaled null`` the same after
+    :func:`scaled_null`, and ``excess`` and ``apart`` are described below. A score of 1 is what noise alone gives.
+
+    *Misfit limit*: a score below it may come from the model being a little wrong about this query. The model is wrong by
+    different amounts about different cell types. Its error on one type is about as large as its error overall, so 2.5 times
+    the overall excess is allowed.
+
+    *Foreign limit*: a score above it means that the cell lies more than half of the way from its own type towards other
+    types, which no misfit explains. This limit finds novel cells even where they are the majority of the query and so decide
+    its median. It is never below 1.5, because types that differ by less than the noise cannot set a limit.
 
     Parameters
     ----------
     score
-        Of the query's cells, (n,).
+        Scores of the query's cells, (n,).
     null
-        Of held-out cells, (m,).
+        Scores of held-out reference cells, (m,).
     excess
-        Misfit of the query less that of held-out batches, which counts as 1 at least; what is below 0 counts as 0.
+        How much larger the query's misfit is than that of held-out batches, from :func:`misfit_excess`; a negative value
+        counts as 0.
     apart
-        Expected score of a cell that was as far from its type as other types are, less 1, (n,): distances between types
-        in squared residuals, times the number of neighbours.
+        Squared distance between the cell's type and other types, in the units of the score, (n,): a cell that looks like
+        another type than its own has an expected score of about 1 + ``apart``. It is the result of :func:`type_distances`,
+        averaged over the cell's neighbours, times their number.
     rate
-        Declared share of reference-like cells above the threshold.
+        Declared share of known cells that may lie above the limit.
     """
     misfitted = max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
     foreign = np.maximum(threshold_at(null, rate), 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS))
@@ -150,5 +181,5 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
 
 
 def misfit_excess(misfit: float, held_out: Sequence[float]) -> float:
-    """How much larger a query's misfit is than that of the median held-out batch, or than 1, which a right model has."""
+    """The query's misfit less that of the median held-out batch, or less 1 (the misfit of a model that is right) if larger."""
     return misfit - max([1.0, float(np.median(held_out))] if len(held_out) else [1.0])

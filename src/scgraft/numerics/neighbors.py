@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in a latent space: the one place where "which kNN" is chosen."""
+"""Exact nearest neighbours in a latent space. Every neighbour search of the package goes through this file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Neighbours:
 
 
 def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
-    """Exact Euclidean nearest neighbours, in blocks of queries on torch's threads; never a whole m x n matrix in memory.
+    """The k nearest points of each query by Euclidean distance, exactly; the m x n matrix is never in memory as a whole.
 
     Parameters
     ----------
@@ -37,19 +37,22 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     queries
         (m, d).
     k
-        Neighbours; at most n are returned.
+        Number of neighbours; if there are fewer than k points, all of them are returned.
 
     Returns
     -------
     Neighbours
-        Distances are recomputed from differences in float64, so identical points are at distance 0. Equal distances are
-        in the order of the points.
+        Identical points are at distance 0 exactly: the distances of the candidates are computed again from differences in
+        float64. Points at equal distances come in their own order.
 
     Notes
     -----
-    Points are taken in groups, groups in groups of groups. The k nearest lie in the k groups with the smallest minima, so
-    every level is searched in the members of the k best of the level above, the top one alone in full. Half the square of a
-    point is a coordinate of its own, so that a product gives the distances up to a constant of the query.
+    For a query ``q`` and a point ``p``, ``|q - p|^2 / 2 = |q|^2 / 2 - q . p + |p|^2 / 2``. The first part is the same for all
+    points, so it does not change which are nearest. The rest is one matrix product when ``|p|^2 / 2`` is stored as an
+    additional coordinate of ``p`` and 1 as that of ``-q``.
+
+    Points are put into groups, and groups into groups of groups. The k nearest points lie in the k groups whose nearest point
+    is nearest, so only the groups of the highest level are all looked at; below, only members of the best k.
     """
     import torch
 
@@ -84,7 +87,7 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
 
 
 def _grouped(points: torch.Tensor) -> torch.Tensor:
-    """Points (groups, GROUP, d + 1) with half their square as last coordinate; those added to fill are at infinity."""
+    """Points in groups, (groups, GROUP, d + 1), the last coordinate ``|p|^2 / 2``; groups are filled up with infinity there."""
     import torch
 
     n, d = points.shape
@@ -96,7 +99,7 @@ def _grouped(points: torch.Tensor) -> torch.Tensor:
 
 
 def _candidates(q: torch.Tensor, grouped: torch.Tensor, tiles: torch.Tensor, wanted: int) -> np.ndarray:
-    """Indices (m, wanted) of the smallest expanded distances, by way of the groups with the smallest minima."""
+    """Indices (m, wanted) of the points with the smallest ``|p|^2 / 2 - q . p``, found in the groups with the smallest minima."""
     import torch
 
     m, width = len(q), GROUP * TILE_GROUPS

@@ -263,12 +263,13 @@ def methods(summary: dict[str, Any]) -> str:
         said += (
             "Labels are the product of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
             "trained on cells of the reference, with a temperature (Guo et al., ICML 2017) and class-conditional split-conformal "
-            "prediction sets (Sadinle et al., JASA 2019, doi:10.1080/01621459.2017.1395341) from held-out reference batches; "
-            + "; ".join(value["guarantee"] for value in summary["calibration"].values())
-            + ". Cells were called novel whose shared residuals under the model, or whose distance to the reference in the "
-            "latent, exceed those of held-out cells on an empirical null (Efron, JASA 2004, doi:10.1198/016214504000000089) and what "
-            "the misfit of the whole query may explain, or are as large as the way towards other types of the reference; "
-            "clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
+            "prediction sets (Sadinle et al., JASA 2019, doi:10.1080/01621459.2017.1395341) from held-out reference batches. "
+            + "".join(value["guarantee"].rstrip(".") + ". " for value in summary["calibration"].values())
+            + "A cell was called novel if the errors of the model that it shares with similar cells exceed a limit, or if its "
+            "distance to the reference in the latent does. Both limits come from held-out cells, scaled to the query (an "
+            "empirical null; Efron, JASA 2004, doi:10.1198/016214504000000089). The limit of the errors also allows for the "
+            "misfit of the whole query, and is not above what a cell half of the way to other types of the reference would show. "
+            "Clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
         )
     cited = "; ".join(MODELS[name] for name in MODELS if name == "SCVI" or name == base["family"])
     return said + f"The model is described by {cited}. Software: {versions}."

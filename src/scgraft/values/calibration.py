@@ -16,19 +16,22 @@ if TYPE_CHECKING:
 class GeneClassifier:
     """Multinomial logistic regression on genes (log1p of counts per ten thousand), trained on cells of the reference.
 
+    It is the second of the two votes for a label; the first is that of the nearest reference cells in the latent.
+
     Parameters
     ----------
     classes
-        Class names in the order of the rows.
+        Names of the classes, in the order of the rows.
     coefficient, intercept
-        (C, G) and (C,), float32, G genes of the reference in its order; zero for genes that were left out.
+        Weights (C, G) and intercepts (C,), float32, over all G genes of the reference in its order; zero for genes that were
+        not used, minus infinity for the intercept of a class without cells.
     genes
         Genes that were used, shape (G,), bool.
     source
-        Where its cells came from.
+        Where the training cells came from: ``"stored counts"`` or ``"generated from the stored posterior"``.
     anchors, anchor_codes
-        Raw counts (a, G) of some training cells of every class, and their class codes (a,): what a query's own cells are
-        learnt along with.
+        Raw counts (a, G) of some training cells of every class, and their class codes (a,). When the classifier is trained
+        further on a query's cells, it sees these again, so that it does not unlearn types that the query lacks.
     """
 
     classes: tuple[str, ...]
@@ -42,40 +45,45 @@ class GeneClassifier:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What cells of held-out reference batches say about labels and novelty; made once for a reference and label column.
+    """What cells of held-out reference batches say about labels and novelty.
+
+    Made once for a reference and a label column, by :func:`scgraft.calibrate`.
 
     Parameters
     ----------
     base_sha256, key
         Hash of the reference's model.pt, and the label column.
     classes
-        Class names in the order of the votes.
+        Names of the classes, in the order of the votes.
     classifier
         The gene classifier trained on all of the reference.
     class_weights
-        What the blended vote for each class is multiplied by, (C,) float32: below 1 where it draws the cells of others.
+        Weight of each class, (C,) float32. The blended vote for a class is multiplied by its weight before it is normalised:
+        below 1 for a class that was named too often in held-out batches, above 1 for one that was named too rarely. All are
+        1 where the weights did not transfer from one held-out batch to another.
     temperature
-        The weighted vote is then raised to 1 / temperature and normalised.
+        The weighted vote is raised to the power 1 / temperature and normalised. Above 1 it makes probabilities less sure.
     scores, score_class
-        Nonconformity (one minus the probability of the true class) of each held-out cell, (m,), and its class code.
+        Nonconformity (1 minus the probability of the true class) of each held-out cell, (m,), and its class code, (m,).
     novelty
         Novelty scores of the held-out cells, sorted, (m,).
     distance
-        Their distances to the rest of the reference, relative to its own spacing, sorted, (m,).
+        Distances of the held-out cells to the rest of the reference in the latent, divided by the spacing of the reference's
+        cells there, sorted, (m,).
     reliability
-        Rows (mean probability, share right, cells) of the held-out cells, binned by probability, (bins, 3).
+        One row for each bin of probability: mean probability, share of right labels, number of held-out cells; (bins, 3).
     expected_error
-        Expected calibration error on held-out cells, in [0, 1].
+        Expected calibration error on held-out cells, in [0, 1]: mean gap between probability and share of right labels.
     accuracy
         Share of held-out cells with the right label, by class.
     quality
-        Numbers of a mapping as measured on each held-out fold: the null distribution of ``scgraft.quality``.
+        By measure of the verdict, its value in each held-out fold: what a query's value is compared with.
     folds
-        Reference batches held out together, fold by fold.
+        Names of the reference batches that were held out together, fold by fold.
     source
-        ``"stored counts"`` or ``"generated from the stored posterior"``.
+        Where the held-out cells came from: ``"stored counts"`` or ``"generated from the stored posterior"``.
     guarantee
-        What may be claimed, in words.
+        What may be claimed of prediction sets and novelty limits, in words.
     """
 
     base_sha256: str

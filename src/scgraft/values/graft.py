@@ -23,29 +23,37 @@ class FitConfig:
     Parameters
     ----------
     objective
-        ``"match"``: the encoder's columns bring the latents onto the atlas, whatever the query's composition, where that is
-        better than doing nothing; the other columns reconstruct the counts. ``"atlas"``: the ELBO with the reference's
-        own stored posterior as prior. ``"elbo"``: the published objective, also where the reference stores no latents.
+        What the new columns are fitted to:
+
+        - ``"match"`` (default): the query's cells should lie where the reference's cells of the same kind lie. Use it for
+          labels and integration. It works whatever the query's composition is, and is undone where it is shown to hurt.
+        - ``"atlas"``: the evidence lower bound (ELBO), with the latents of the reference as prior. Use it to stay close to the
+          published method while the query is drawn to where the reference has cells.
+        - ``"elbo"``: the published ELBO. Use it for parity with scvi-tools. It is taken by itself where the reference stores
+          no latents.
     labels
-        obs column of the reference whose votes say how far ``"match"`` may reach; None for that of the registry.
+        obs column of the reference that tells ``"match"`` whether its far fit blurs the labels; None takes that of the
+        registry.
     start
-        Where new columns start: ``"mean"`` of the reference's columns, ``"zero"``, or ``"random"`` as scvi-tools.
+        Value of new columns before the fit: ``"mean"`` of the reference's columns, ``"zero"``, or ``"random"`` as in
+        scvi-tools.
     epochs
-        Passes over the query at most; None runs until the held-out loss stops falling; 0 keeps the start (zero-shot).
+        Passes over the query's cells at most. None sets no limit, so that `max_steps` decides; 0 keeps the start (zero-shot).
     max_steps
         Optimiser steps at most.
     batch_size
         Cells in a step.
     learning_rate
-        Adam's, falling along a cosine.
+        Learning rate of Adam at the start; it falls along a cosine.
     kl_weight
-        Weight of the KL term.
+        Weight of the KL term; ``"match"`` has none.
     fit_cells
         Cells of each new batch used for the fit at most; None uses all of them.
     holdout
-        Share of the cells held out to decide convergence.
+        Share of the cells that is held out to measure the loss.
     patience
-        Evaluations without improvement before the fit stops.
+        Evaluations of the held-out loss without improvement before the fit stops. There is one every 20 steps, so with the
+        default of 100 steps the fit never stops early; it matters with more steps.
     seed
         Seed of everything random in the fit.
     device
@@ -53,7 +61,7 @@ class FitConfig:
     progress
         Show a progress bar.
     force
-        Train even where the latent cannot move, for the sake of decoded expression.
+        Train even where the new columns cannot move the latent, because only decoded expression depends on them.
     """
 
     objective: str = "match"
@@ -82,18 +90,20 @@ class FitRecord:
     config
         The settings.
     trained
-        False when no training was done, with the `reason`.
+        False when no training was done; `reason` then says why.
     reason
-        Why the fit stopped, or was skipped.
+        Why the fit stopped or was skipped, in a sentence.
     objective
-        What was minimised; ``"elbo"`` where another was asked for and the reference stores no posterior.
+        The objective that was minimised: the one in `config`, or ``"elbo"`` where the reference stores no latents.
     reach
-        Which fit of the columns that move the latent was kept by ``"match"``: ``"start"`` (none was better), ``"near"``
-        (within clusters of the atlas) or ``"far"`` (across neighbouring ones); None for other objectives.
+        Which of its fits the objective ``"match"`` kept: ``"start"`` (none: it was undone), ``"near"`` (cells compared with
+        their own cluster of the reference) or ``"far"`` (with neighbouring clusters too); None for other objectives.
     gain, gain_error
-        Mean log-density of the latents under the atlas, near fit minus start, in nats per cell, and its standard error.
+        Change of the cells' mean log-density under the reference's latents by the near fit, in nats per cell, and its
+        standard error. Below -2 standard errors the fit is undone.
     confidence
-        Mean share of the vote for a cell's label, far fit minus start; None where the far fit was not tried.
+        Change of the mean share of the vote that a cell's label gets, by the far fit. Below -0.02 the far fit is undone. None
+        where it was not tried.
     steps, seconds
         Optimiser steps and wall seconds.
     n_cells, n_fit_cells

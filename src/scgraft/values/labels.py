@@ -15,19 +15,24 @@ class Explanation:
     Parameters
     ----------
     cell, label, probability, runner_up
-        The cell, its label, calibrated probability, and second class.
+        Name of the cell, its label, the calibrated probability of the label, and the second most probable class.
     prediction_set
-        Classes that cannot be excluded at `alpha`.
+        Classes that cannot be excluded at the error rate `alpha`, the most probable first.
+    alpha
+        Error rate of the prediction set.
     novelty, threshold
-        Its novelty score, and the score above which a cell is novel.
+        The cell's ``Novelty.strength``, which is already divided by the cell's own limit, and 1.0: the cell is novel if
+        `novelty` is larger than `threshold`. NaN and infinity where the mapping has no novelty.
     votes
-        For each class with a share: the latent's vote, the genes' vote, and the calibrated blend.
+        For each class that got at least 0.01: the vote of the nearest reference cells in the latent, the vote of the gene
+        classifier (NaN without one), and the calibrated probability made of both.
     neighbours
         Nearest reference cells: name, label, batch, distance.
     genes
-        Genes that speak for the label against the runner-up, with their weight times expression.
+        Genes that speak most for the label and against the runner-up, each with its part of the log-odds between the two
+        (difference of the classifier's coefficients times log-normalised expression).
     sentence
-        In words.
+        The explanation in words.
     """
 
     cell: str
@@ -55,21 +60,24 @@ class Labels:
     method
         How they were made, in words with its source.
     label, runner_up
-        Best and second class of each cell, shape (n,), str.
+        Most and second most probable class of each cell, shape (n,), str.
     probability
-        Share of the vote of `label`, shape (n,), float32, in [0, 1].
+        Probability of `label`, shape (n,), float32, in [0, 1]. With a calibration it is calibrated: of cells with 0.8 about
+        80 % are right. Without one it is the label's share of the vote.
     distance
-        Distance to the reference relative to the reference's own spacing (about 1 inside it), (n,); NaN if unknown.
+        Distance to the reference in the latent, divided by the spacing of the reference's own cells there (so about 1 inside
+        the reference), (n,); NaN where the repository holds no cells.
     unknown
-        True where the label should not be believed, shape (n,).
+        True where the label should not be believed, shape (n,), bool.
     classes
-        Class names, in the order of `matrix`.
+        Names of the classes, in the order of the columns of `matrix`.
     matrix
-        Share of the vote of every class, shape (n, C), float32; calibrated probabilities where `pvalues` are.
+        Probability of every class, shape (n, C), float32; shares of the vote without a calibration.
     pvalues
         Conformal p-value of every class, shape (n, C), float32; None without a calibration.
     votes
-        Votes before blending, by source (``"latent"``, ``"genes"``), each (n, C).
+        The votes that `matrix` was made of: ``"latent"`` (nearest reference cells) and ``"genes"`` (classifier on genes), each
+        (n, C). Empty without a calibration.
     """
 
     key: str
@@ -85,7 +93,9 @@ class Labels:
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def sets(self, alpha: float = 0.1) -> np.ndarray:
-        """Prediction sets at an error rate, shape (n, C), bool: classes that held-out reference cells do not exclude.
+        """Prediction sets, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
+
+        Among cells like the held-out cells of the reference, the true class is outside its set for at most a share `alpha`.
 
         Raises
         ------
@@ -99,11 +109,11 @@ class Labels:
         return self.pvalues > alpha
 
     def at(self, alpha: float = 0.1, *, parents: Mapping[str, str] | None = None) -> np.ndarray:
-        """Labels at a declared error rate, shape (n,), str.
+        """One text for each cell at the error rate `alpha`, shape (n,), str, made from its prediction set.
 
-        One label where the prediction set is a single one; where it holds several, their nearest common parent
-        (`parents` maps child to parent), or, without one, all of them, best first, joined by ``" | "``; ``"unknown"``
-        where it is empty.
+        If the set holds one class, it is that class. If it holds several, it is their nearest common parent (`parents` maps
+        child to parent), or, if they have none, all of them, the most probable first, joined by ``" | "``. If it is empty,
+        it is ``"unknown"``.
         """
         from scgraft.values.hierarchy import name_sets
 

@@ -1,4 +1,4 @@
-"""What the reference does not explain."""
+"""Which query cells the reference does not explain, and what is known of them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Novelty:
-    """What the reference lacks, beside (not inside) the doubt about labels.
+    """Which query cells the reference does not explain. This is another question than how sure a label is.
 
-    Two things make a cell novel, each at half of the declared rate: genes that the model does not explain, and a place
-    in the latent where the reference has no cells (a type that the model has seen, but whose cells are not there).
+    A cell is novel for one of two reasons, each tested at half of the declared rate of false alarms:
+
+    - its genes: the model's errors on its counts, averaged over similar query cells, are too large;
+    - its place: it lies in the latent where the reference has no cells (for instance a type that the model was trained on,
+      but whose cells are not in the repository).
 
     Parameters
     ----------
     score
-        (n,) float32: squared mean residual of the cell and its nearest query cells, 1 where the model is right, and
-        what the best explained half of a batch shares taken out.
+        How badly the model explains each cell's genes, (n,) float32; about 1 where the model is right. It is the squared
+        residual, averaged over the cell and its nearest query cells, in units of what noise alone gives. Errors that the
+        best explained half of a batch has in common are subtracted first, as they belong to the batch.
     misfit
-        Median over the cells before anything is taken out.
-    threshold, distance_threshold
-        Scores above the first, (n,), are novel, and so are relative distances to the reference above the second.
+        Median of the score over all cells before anything is subtracted: how badly the model fits the whole query; 1 where
+        it is right.
+    threshold
+        Limit of the score for each cell, (n,).
+    distance_threshold
+        Limit of the distance to the reference in the latent, which is measured in units of the spacing of its cells there.
     novel
-        Either of them, (n,).
+        True where the score or the distance is above its limit, (n,) bool.
     strength
-        The larger of the score and the squared distance over their thresholds, (n,) float32: novel above 1.
+        The larger of score / limit and (distance / limit) squared, (n,) float32: above 1 the cell is novel.
     false_alarms
-        Declared share of reference-like cells above the threshold.
+        Declared share of known cells that may be called novel.
     cluster
-        Community of the query's neighbour graph, (n,) int.
+        Cluster of each cell in the query's own neighbour graph, (n,) int.
     dossiers
-        One for each group of novel cells that chance does not explain.
+        One for each group of novel cells that is too large to be false alarms.
     """
 
     score: np.ndarray
@@ -54,21 +61,21 @@ class Dossier:
     Parameters
     ----------
     cluster
-        Query cluster that they are in.
+        The query cluster that the cells are in, as in :attr:`Novelty.cluster`.
     n_cells, n_cluster
-        Novel cells, and cells of the whole cluster.
+        Number of novel cells in the cluster, and of all its cells.
     batches
-        Novel cells by query batch.
+        Number of novel cells in each query batch.
     nearest
-        Reference types nearest in the latent, with their share of the votes.
+        Types of the nearest reference cells in the latent, with their share of the votes.
     genes
-        Genes that the cells have more of than the reference explains: name and mean residual (in standard deviations).
+        Genes that the cells express more than the model predicts: name, and mean residual in standard deviations.
     lacking
-        The same for genes that they have less of.
+        Genes that the cells express less than the model predicts, in the same form.
     cells
-        Names of up to ten of them, worst first.
+        Names of up to ten of the novel cells, the most novel first.
     sentence
-        All of it in words.
+        The dossier in words.
     """
 
     cluster: int
