@@ -15,8 +15,9 @@ import numpy as np
 
 from scgraft.errors import NoLabels
 from scgraft.numerics.conformal import conformal_pvalues, sharpen
-from scgraft.numerics.neighbors import Neighbours, nearest
-from scgraft.numerics.votes import K, neighbour_vote, relative_distance
+from scgraft.numerics.index import Near
+from scgraft.numerics.neighbors import Neighbours
+from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.reference.cells import reference_classes
 from scgraft.values.calibration import Calibration, held_out_batches
 from scgraft.values.labels import Labels
@@ -42,6 +43,7 @@ def transfer_labels(
     keys: Sequence[str] | None = None,
     k: int = K,
     classifier: np.ndarray | None = None,
+    near: Near | None = None,
 ) -> dict[str, Labels]:
     """Transfer labels of the reference to a query's cells.
 
@@ -57,6 +59,8 @@ def transfer_labels(
         Neighbours that vote; fewer where the reference has fewer cells.
     classifier
         Class probabilities (n, C) over ``reference.schema.labels`` from a SCANVI model's classifier.
+    near
+        Nearest reference cells of the query's cells, where they have been looked up already: ``reference.latent.index.near``.
 
     Returns
     -------
@@ -86,9 +90,8 @@ def transfer_labels(
             f"The reference has no label column {', '.join(map(repr, missing)) or 'in its registry'}; its cells have "
             f"{', '.join(map(str, reference.obs.columns))}. Choose one of these."
         )
-    k = min(k, len(reference.latent.mean))
-    found = nearest(reference.latent.mean, latent.mean, k=k)
-    distance = relative_distance(reference.latent.mean, found)
+    near = reference.latent.index.near(latent.mean, k=k) if near is None else near
+    found, distance = near.found, near.distance
     result = {}
     for key in keys:
         result[key] = _vote(reference, key, found, distance)

@@ -13,6 +13,7 @@ from scgraft.graft.fit import fit
 from scgraft.labels.transfer import transfer_labels
 from scgraft.labels.votes import classify
 from scgraft.mapping.trust import trust
+from scgraft.numerics.index import Near
 from scgraft.query.align import align
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
@@ -81,14 +82,15 @@ def map_query(
     if graft is None:
         graft = fit(reference, query, _with_labels(config or FitConfig(), labels))
     latent = embed(reference, query, graft, device="auto" if config is None else config.device)
-    transferred = _labels(reference, latent, labels)
+    near = None if reference.latent is None else reference.latent.index.near(latent.mean)
+    transferred = _labels(reference, latent, labels, near)
     mapped = MappedQuery(
-        reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred)
+        reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred), near=near
     )
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
         return mapped
     given = None if calibration == "auto" else calibration
-    trusted = trust(reference, query, graft, latent, transferred, calibration=given)
+    trusted = trust(reference, query, graft, latent, transferred, calibration=given, near=near)
     return replace(
         mapped,
         labels=trusted.labels,
@@ -107,14 +109,14 @@ def _with_labels(config: FitConfig, wanted: Literal["auto"] | Sequence[str] | No
 
 
 def _labels(
-    reference: Reference, latent: Latent, wanted: Literal["auto"] | Sequence[str] | None
+    reference: Reference, latent: Latent, wanted: Literal["auto"] | Sequence[str] | None, near: Near | None
 ) -> Mapping[str, Labels]:
     if wanted is None:
         return {}
     if wanted == "auto" and reference.schema.labels_key is None:
         return {}
     keys = None if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
-    return transfer_labels(reference, latent, keys=keys, classifier=classify(reference, latent))
+    return transfer_labels(reference, latent, keys=keys, classifier=classify(reference, latent), near=near)
 
 
 def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
@@ -168,4 +170,4 @@ def quality(
     if mapped.verdict is not None:
         return mapped.verdict
     query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=bool(mapped.alignment.dropped))
-    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels).verdict
+    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels, near=mapped.near).verdict

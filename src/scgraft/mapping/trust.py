@@ -13,6 +13,7 @@ from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.transfer import calibrated_labels
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.query_graph import query_graph
+from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import Graft
 from scgraft.values.labels import Labels
@@ -40,6 +41,7 @@ def trust(
     labels: Mapping[str, Labels],
     *,
     calibration: Mapping[str, Calibration] | None = None,
+    near: Near | None = None,
 ) -> Trusted:
     """Calibrate a mapping's labels and find its novel cells.
 
@@ -49,6 +51,8 @@ def trust(
         The mapping; `labels` from :func:`scgraft.transfer_labels`.
     calibration
         By label column; None takes the one in the cache, or makes it.
+    near
+        Nearest reference cells of the query's cells, where they have been looked up already.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def trust(
         null_misfit=first.quality.get("misfit", ()),
         key=first.key or None,
         graph=graph,
+        near=near,
     )
     out, explained = dict(labels), best_explained(novelty.score, query.codes[:, 0])
     for key in keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, residuals
 from scgraft.model.build import take_cells
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
-from scgraft.novelty.limits import misfit_excess, novelty_limits, scaled_null, type_distances
+from scgraft.novelty.limits import misfit_excess, misfit_limit, scaled_null, type_distances
 from scgraft.novelty.query_graph import QueryGraph, query_graph
-from scgraft.novelty.score import LEAST_BATCH, novelty_score, present_genes
+from scgraft.novelty.rule import NoveltyRule
+from scgraft.novelty.score import LEAST_BATCH, batch_centres, present_genes, used_genes
 from scgraft.numerics.conformal import threshold_at
-from scgraft.numerics.neighbors import Neighbours, nearest
-from scgraft.numerics.votes import K, relative_distance
+from scgraft.numerics.index import K, Near
 from scgraft.reference.cells import reference_classes
 from scgraft.values.graft import Graft
 from scgraft.values.names import column_text
@@ -37,6 +38,7 @@ def find_novelty(
     null_misfit: Sequence[float] = (),
     key: str | None = None,
     graph: QueryGraph | None = None,
+    near: Near | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> Novelty:
     """Find the query's cells that the reference does not explain.
@@ -56,6 +58,8 @@ def find_novelty(
         misfit sets the threshold.
     graph
         The query's neighbours, where they are known already.
+    near
+        Nearest reference cells of the query's cells, where they have been looked up already.
     false_alarms
         Declared share of reference-like cells above the threshold.
 
@@ -65,28 +69,53 @@ def find_novelty(
         Scores and clusters of the cells, and a dossier for each group of at least five novel cells in a cluster that a
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
-    graph = query_graph(query.counts) if graph is None else graph
+    return judge_sample(
+        reference,
+        query,
+        graft,
+        latent,
+        null,
+        null_distance=null_distance,
+        null_misfit=null_misfit,
+        key=key,
+        graph=query_graph(query.counts) if graph is None else graph,
+        near=near,
+        false_alarms=false_alarms,
+    )[0]
+
+
+def judge_sample(
+    reference: Reference,
+    query: Query,
+    graft: Graft | None,
+    latent: Latent,
+    null: np.ndarray,
+    *,
+    null_distance: np.ndarray | None,
+    null_misfit: Sequence[float],
+    key: str | None,
+    graph: QueryGraph,
+    near: Near | None,
+    false_alarms: float = FALSE_ALARMS,
+) -> tuple[Novelty, NoveltyRule]:
+    """Novelty of a query's cells as :func:`find_novelty` has it, and the rule that judges further cells of the query."""
+    assert reference.latent is not None
+    near = reference.latent.index.near(latent.mean, k=K) if near is None else near
     seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
     decode, present = decoder(reference, seen, graft), present_genes(reference, query)
     residual = residuals(decode, seen.counts, at.mean)
     batch = query.codes[:, 0]
-    score, misfit = novelty_score(residual, graph, batch, present)
+    kept = used_genes(residual, present)
+    centres, misfit = batch_centres(kept, graph, batch)
     labels, codes = _types(reference, key)
-    assert reference.latent is not None
-    points = reference.latent.mean
-    found = nearest(points, latent.mean, k=min(K, len(points)))
-    near = Neighbours(found.indices[graph.anchors], found.distances[graph.anchors])
-    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, near, present=present)
-    apart = between[graph.neighbours].mean(axis=1) * graph.neighbours.shape[1]
-    # From a small batch nothing was taken out: what all of its cells share is in every residual, and says nothing.
-    apart = np.where(np.bincount(batch)[batch] >= LEAST_BATCH, apart, np.inf)
-    threshold = novelty_limits(score, null, misfit_excess(misfit, null_misfit), apart, false_alarms / 2)
-    far, strength = float("inf"), score / threshold
+    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, near[graph.anchors].found, present=present)
+    rule = NoveltyRule(kept, centres, between, np.bincount(batch) >= LEAST_BATCH, misfit, float("inf"))
+    score, apart = rule.score(graph.neighbours, batch), rule.apart(graph.neighbours, batch)
+    misfitted = misfit_limit(score, null, misfit_excess(misfit, null_misfit), false_alarms / 2)
+    rule = replace(rule, misfit_limit=misfitted, held_out_limit=threshold_at(null, false_alarms / 2))
     if null_distance is not None and len(null_distance):
-        distance = relative_distance(points, found)
-        far = threshold_at(scaled_null(null_distance, distance), false_alarms / 2)
-        strength = np.maximum(strength, (distance / far) ** 2)  # the score is a square too
-    strength = strength.astype(np.float32)
+        rule = replace(rule, far=threshold_at(scaled_null(null_distance, near.distance), false_alarms / 2))
+    threshold, strength = rule.judge(score, apart, near.distance)
     novel = strength > 1
     groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
     dossiers = tuple(
@@ -94,7 +123,8 @@ def find_novelty(
         for cluster in np.unique(graph.cluster)
         if _is_group(groups, cluster, false_alarms)
     )
-    return Novelty(score, misfit, threshold, far, novel, strength, false_alarms, graph.cluster, dossiers)
+    made = Novelty(score, misfit, threshold, rule.far, novel, strength, false_alarms, graph.cluster, dossiers)
+    return made, rule
 
 
 def _types(reference: Reference, key: str | None) -> tuple[np.ndarray | None, np.ndarray]:

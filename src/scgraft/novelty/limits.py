@@ -175,8 +175,17 @@ def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np
     rate
         Declared share of known cells that may lie above the limit.
     """
-    misfitted = max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
-    foreign = np.maximum(threshold_at(null, rate), 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS))
+    return smaller_limit(misfit_limit(score, null, excess, rate), threshold_at(null, rate), apart)
+
+
+def misfit_limit(score: np.ndarray, null: np.ndarray, excess: float, rate: float) -> float:
+    """What a misfit may explain: one limit for all cells of a query."""
+    return max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
+
+
+def smaller_limit(misfitted: float, held_out: float, apart: np.ndarray) -> np.ndarray:
+    """The smaller of both limits, (n,), from that of the misfit, that of held-out cells, and the distance between types."""
+    foreign = np.maximum(held_out, 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS))
     return np.minimum(misfitted, foreign).astype(np.float32)
 
 

@@ -25,6 +25,38 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
+class QuerySpace:
+    """Where a query's cells lie in the space of their genes: learnt from some of them, the same for every other one.
+
+    Parameters
+    ----------
+    axes, shift
+        Principal axes (G, d) of log-normalised counts, and what is taken from the projection, (d,).
+    anchors
+        Projections of the cells that are looked among, (a, d) float32.
+    centres, community
+        Seeds of the communities (s, d) float64, and the community of each seed, (s,) int.
+    k
+        Neighbours of a cell.
+    """
+
+    axes: np.ndarray
+    shift: np.ndarray
+    anchors: np.ndarray
+    centres: np.ndarray
+    community: np.ndarray
+    k: int
+
+    def place(self, counts: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Neighbours (n, k) among the anchors, and communities (n,), of cells from their counts (n, G).
+
+        What is found of a cell depends on this value and the cell alone.
+        """
+        points = project(counts, self.axes, self.shift)
+        return nearest(self.anchors, points, k=self.k).indices, self.community[seeds_of(points, self.centres)]
+
+
+@dataclass(frozen=True)
 class QueryGraph:
     """Neighbours of query cells among the query's anchors.
 
@@ -36,17 +68,20 @@ class QueryGraph:
         (n, k) positions in `anchors`; an anchor is its own first neighbour.
     cluster
         Community of each cell, (n,) int, the largest first.
+    space
+        What places further cells in this graph; None where it was not learnt from counts.
     """
 
     anchors: np.ndarray
     neighbours: np.ndarray
     cluster: np.ndarray
+    space: QuerySpace | None = None
 
 
-def gene_components(counts: csr_matrix, *, seed: int = 0) -> np.ndarray:
-    """Principal components (n, up to 20) float32 of log-normalised counts, genes on a common scale.
+def gene_axes(counts: csr_matrix, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes (G, up to 20) of log-normalised counts with genes on a common scale, and the shift (d,) of a projection.
 
-    The axes come from at most 3000 cells (seeded); every cell is projected from its stored counts.
+    They come from at most 3000 cells (seeded).
     """
     n = counts.shape[0]
     rng = np.random.default_rng(seed)
@@ -60,8 +95,12 @@ def gene_components(counts: csr_matrix, *, seed: int = 0) -> np.ndarray:
         basis, _ = np.linalg.qr(x.T @ (x @ basis))
     _, _, right = np.linalg.svd(x @ basis, full_matrices=False)
     axes = (basis @ right.T)[:, :width] / scale[:, None]
-    shift = centre @ axes
-    parts = [_log(counts[i : i + BLOCK]) @ axes - shift for i in range(0, n, BLOCK)]
+    return axes, centre @ axes
+
+
+def project(counts: csr_matrix, axes: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Principal components (n, d) float32 of cells from their counts (n, G)."""
+    parts = [_log(counts[i : i + BLOCK]) @ axes - shift for i in range(0, counts.shape[0], BLOCK)]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -77,39 +116,56 @@ def query_graph(counts: csr_matrix, *, k: int = K, seed: int = 0) -> QueryGraph:
     """Neighbours and communities of a query's cells from their counts (n, G); one cell is a graph of itself."""
     n = counts.shape[0]
     if n == 1:
-        return QueryGraph(np.zeros(1, np.int64), np.zeros((1, 1), np.int64), np.zeros(1, np.int64))
-    points = gene_components(counts, seed=seed)
+        axes, shift = np.zeros((counts.shape[1], 1), np.float32), np.zeros(1, np.float32)
+        none = np.zeros(1, np.int64)
+        alone = QuerySpace(axes, shift, np.zeros((1, 1), np.float32), np.zeros((1, 1)), none, k)
+        return QueryGraph(none, np.zeros((1, 1), np.int64), none, alone)
+    axes, shift = gene_axes(counts, seed=seed)
+    points = project(counts, axes, shift)
     rng = np.random.default_rng(seed)
     anchors = np.arange(n) if n <= ANCHORS else np.sort(rng.choice(n, ANCHORS, replace=False))
     neighbours = nearest(points[anchors], points, k=k).indices
-    return QueryGraph(anchors, neighbours, communities(points, anchors, neighbours, rng))
+    centres = seed_centres(points[anchors], rng)
+    seed_of = seeds_of(points, centres)
+    community = communities(seed_of, anchors, neighbours, len(centres))
+    space = QuerySpace(axes, shift, points[anchors], centres, community, k)
+    return QueryGraph(anchors, neighbours, community[seed_of], space)
 
 
-def communities(
-    points: np.ndarray, anchors: np.ndarray, neighbours: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Communities of the neighbour graph (Louvain; Blondel et al. 2008), after joining cells into small seeds by k-means."""
+def seed_centres(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Centres (s, d) float64 of small groups of points, by k-means: what communities are made of."""
     import warnings
 
-    import networkx
-    from scipy.cluster.vq import kmeans2, vq
+    from scipy.cluster.vq import kmeans2
 
-    own = points[anchors].astype(np.float64)
+    own = points.astype(np.float64)
     wanted = int(np.clip(len(own) // CELLS_PER_SEED, 1, MOST_SEEDS))
     with warnings.catch_warnings():  # a seed that loses all its cells stays empty
         warnings.simplefilter("ignore", UserWarning)
         centres, _ = kmeans2(own, own[rng.choice(len(own), wanted, replace=False)], minit="matrix", iter=20)
-    seed_of, _ = vq(points.astype(np.float64), centres)
-    pairs = np.zeros((wanted, wanted))
+    return np.asarray(centres)
+
+
+def seeds_of(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Nearest seed (n,) of each point."""
+    from scipy.cluster.vq import vq
+
+    return np.asarray(vq(points.astype(np.float64), centres)[0])
+
+
+def communities(seed_of: np.ndarray, anchors: np.ndarray, neighbours: np.ndarray, n_seeds: int) -> np.ndarray:
+    """Community (s,) of each seed, the one with most cells first (Louvain; Blondel et al. 2008)."""
+    import networkx
+
+    pairs = np.zeros((n_seeds, n_seeds))
     np.add.at(pairs, (np.repeat(seed_of, neighbours.shape[1]), seed_of[anchors[neighbours]].ravel()), 1.0)
     pairs += pairs.T
     graph = networkx.from_numpy_array(pairs)
     found = networkx.community.louvain_communities(graph, seed=0)
-    group = np.zeros(wanted, np.int64)
+    group = np.zeros(n_seeds, np.int64)
     for i, members in enumerate(found):
         group[list(members)] = i
-    cluster = group[seed_of]
-    names, inverse, number = np.unique(cluster, return_inverse=True, return_counts=True)
-    rank = np.empty(len(names), np.int64)
-    rank[np.argsort(-number, kind="stable")] = np.arange(len(names))
-    return rank[inverse]
+    number = np.bincount(group[seed_of], minlength=len(found))
+    rank = np.empty(len(found), np.int64)
+    rank[np.argsort(-number, kind="stable")] = np.arange(len(found))
+    return rank[group]

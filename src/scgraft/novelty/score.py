@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from scgraft.novelty.query_graph import QueryGraph
@@ -34,15 +36,24 @@ def novelty_score(
     present
         Genes that the query has, (G,); the others say nothing.
     """
-    kept = _columns(residual, present)
-    first, centres = _shared(kept, graph, batch, {}), {}
+    kept = used_genes(residual, present)
+    centres, misfit = batch_centres(kept, graph, batch)
+    return shared_residual(kept, graph.neighbours, batch, centres), misfit
+
+
+def batch_centres(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray) -> tuple[dict[int, np.ndarray], float]:
+    """What the best explained half of each batch shares, (G',) by batch code, and the median misfit of all cells.
+
+    `kept` (a, G') are the residuals of the graph's anchors over the genes that the query has.
+    """
+    first, centres = shared_residual(kept, graph.neighbours, batch, {}), {}
     for code in np.unique(batch):
         own = np.flatnonzero(batch == code)
         if len(own) >= LEAST_BATCH:
             best = own[np.argsort(first[own], kind="stable")[: len(own) // 2]]
             weight = np.bincount(graph.neighbours[best].ravel(), minlength=len(kept)).astype(np.float32)
             centres[int(code)] = weight @ kept / weight.sum()
-    return _shared(kept, graph, batch, centres), float(np.median(first))
+    return centres, float(np.median(first))
 
 
 def present_genes(reference: Reference, query: Query) -> np.ndarray:
@@ -50,18 +61,20 @@ def present_genes(reference: Reference, query: Query) -> np.ndarray:
     return ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
 
 
-def _columns(residual: np.ndarray, present: np.ndarray) -> np.ndarray:
+def used_genes(residual: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Some columns; the array itself, which can be large, where these are all."""
     return residual if present.all() else np.ascontiguousarray(residual[:, present])
 
 
-def _shared(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray, centres: dict[int, np.ndarray]) -> np.ndarray:
+def shared_residual(
+    kept: np.ndarray, neighbours: np.ndarray, batch: np.ndarray, centres: Mapping[int, np.ndarray]
+) -> np.ndarray:
     """Squared mean residual over the neighbours, each batch relative to its centre, over its expectation under noise."""
-    n, k = graph.neighbours.shape
+    n, k = neighbours.shape
     score = np.empty(n, np.float32)
     for start in range(0, n, GATHERED):
         rows = np.arange(start, min(start + GATHERED, n))
-        shared = kept[graph.neighbours[rows]].mean(axis=1)
+        shared = kept[neighbours[rows]].mean(axis=1)
         for code, centre in centres.items():
             shared[batch[rows] == code] -= centre
         score[rows] = (shared**2).mean(axis=1) * k

@@ -74,16 +74,31 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
     def search(start: int) -> None:
         block = slice(start, start + BLOCK)
         candidates = _candidates(q[block], grouped, tiles, wanted)
-        difference = exact[candidates] - queries[block, None, :]
-        square = np.einsum("mkd,mkd->mk", difference, difference)
-        order = np.lexsort((candidates, square), axis=1)[:, :k]
-        indices[block] = np.take_along_axis(candidates, order, axis=1)
-        distances[block] = np.sqrt(np.take_along_axis(square, order, axis=1))
+        indices[block], distances[block] = _nearest_of(exact, queries[block], candidates, k)
 
     starts = range(0, len(queries), BLOCK)
     with fast_products(exact=True), one_thread() as threads, ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
         list(pool.map(search, starts))
     return Neighbours(indices, distances)
+
+
+def exact_distances(points: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int) -> Neighbours:
+    """The k nearest (m, k) among candidates (m, c) of each query, by distances from differences in float64."""
+    k = min(k, candidates.shape[1])
+    indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start in range(0, len(queries), BLOCK):
+        block = slice(start, start + BLOCK)
+        indices[block], distances[block] = _nearest_of(points, queries[block], candidates[block], k)
+    return Neighbours(indices, distances)
+
+
+def _nearest_of(
+    points: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    difference = points[candidates].astype(np.float64) - queries[:, None, :]
+    square = np.einsum("mkd,mkd->mk", difference, difference)
+    order = np.lexsort((candidates, square), axis=1)[:, :k]
+    return np.take_along_axis(candidates, order, axis=1), np.sqrt(np.take_along_axis(square, order, axis=1))
 
 
 def _grouped(points: torch.Tensor) -> torch.Tensor:

@@ -114,6 +114,7 @@ def write_map(mapped: MappedQuery, adata: AnnData, reference: Reference, path: P
         mapped.latent.mean,
         novel=novel,
         cluster=cluster,
+        near=mapped.near,
         keep=cache_folder(reference, ()),
     )
     position = pd.Index(adata.obs_names.astype(str)).get_indexer(pd.Index(mapped.latent.cells))

@@ -13,7 +13,8 @@ import numpy as np
 
 from scgraft.atomic import new_file
 from scgraft.errors import OutputExists
-from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.index import Near
+from scgraft.numerics.neighbors import Neighbours, nearest
 from scgraft.values.reference import Reference
 
 K = 15
@@ -107,6 +108,7 @@ def place(
     *,
     novel: np.ndarray | None = None,
     cluster: np.ndarray | None = None,
+    near: Near | None = None,
     keep: Path | None = None,
 ) -> Placement:
     """Place query cells on the reference's map.
@@ -119,6 +121,8 @@ def place(
         Posterior means of the query, (m, d).
     novel
         Cells that the reference does not explain, (m,): they go to the tray, in rows by their `cluster` (m,).
+    near
+        Nearest reference cells of the query's cells, where they have been looked up already.
     keep
         Folder to keep a map in that had to be computed.
 
@@ -130,7 +134,10 @@ def place(
     """
     assert reference.latent is not None
     points, cells, source = published_map(reference, keep=keep)
-    found = nearest(reference.latent.mean[cells], latent, k=min(K, len(cells)))
+    if near is None or len(cells) < len(reference.latent.mean):
+        found = nearest(reference.latent.mean[cells], latent, k=K)
+    else:
+        found = Neighbours(near.found.indices[:, :K], near.found.distances[:, :K])
     query = np.empty((len(latent), 2), np.float32)
     for start in range(0, len(latent), 4096):
         rows = slice(start, start + 4096)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
 from scgraft.values.novelty import Novelty
 from scgraft.values.quality import Quality
@@ -22,7 +23,8 @@ class MappedQuery:
     """All results of a mapping. `labels` and `calibration` are keyed by the label column.
 
     `novelty` says which cells the reference does not explain, `verdict` whether the mapping was good; both are None
-    where nothing was calibrated.
+    where nothing was calibrated. `near` are the reference cells nearest to each cell, which labels, novelty and the place on
+    the map all come from; None where the reference holds no cells.
     """
 
     base: BaseId
@@ -34,3 +36,4 @@ class MappedQuery:
     novelty: Novelty | None = None
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     verdict: Quality | None = None
+    near: Near | None = None

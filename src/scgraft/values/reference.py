@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.numerics.atlas import Atlas, atlas_of
+from scgraft.numerics.index import Index
 from scgraft.values.names import BATCH, covariate_name
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class Latent:
     def atlas(self) -> Atlas:
         """These cells in clusters, from :func:`scgraft.numerics.atlas.atlas_of`: made once, and kept with them."""
         return atlas_of(self.mean, self.variance)
+
+    @cached_property
+    def index(self) -> Index:
+        """What nearest neighbours among these cells are looked up with: made once, and kept with them."""
+        return Index(self.mean)
 
 
 @dataclass(frozen=True)

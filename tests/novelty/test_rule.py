@@ -1,0 +1,56 @@
+"""What a query's sample says of novelty judges any other cell of it, alone and in any company."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.novelty.find import judge_sample
+from scgraft.novelty.query_graph import query_graph
+from scgraft.query.align import align
+from scgraft.testing import tiny_query
+from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.graft import FitConfig
+from tiny import reference_of
+
+CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters", n_cells=120, n_genes=40)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    reference = reference_of(CONFIG)
+    adata = tiny_query(CONFIG, n_cells=150, batches=("new 1", "new 2"))
+    query = align(adata, reference, batch_key="batch")
+    graft = fit(reference, query, FitConfig(max_steps=5, device="cpu"))
+    latent, graph = embed(reference, query, graft, device="cpu"), query_graph(query.counts)
+    near = reference.latent.index.near(latent.mean)
+    null = np.sort(np.random.default_rng(0).gamma(3, size=200)).astype(np.float32)
+    novelty, rule = judge_sample(
+        reference,
+        query,
+        graft,
+        latent,
+        null,
+        null_distance=null,
+        null_misfit=(),
+        key=reference.schema.labels_key,
+        graph=graph,
+        near=near,
+    )
+    return query, graph, near, novelty, rule
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10_000), st.integers(1, 150))
+def test_cells_are_judged_alone_as_in_company(judged, seed, n):
+    query, graph, near, novelty, rule = judged
+    part = np.random.default_rng(seed).choice(150, n, replace=False)
+    neighbours, cluster = graph.space.place(query.counts[part])
+    assert np.array_equal(neighbours, graph.neighbours[part]) and np.array_equal(cluster, graph.cluster[part])
+    batch = query.codes[part, 0]
+    score = rule.score(neighbours, batch)
+    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near[part].distance)
+    assert np.array_equal(score, novelty.score[part]) and np.array_equal(threshold, novelty.threshold[part])
+    assert np.array_equal(strength, novelty.strength[part])
