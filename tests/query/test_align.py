@@ -18,7 +18,7 @@ from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.query.align import align
 from scgraft.query.counts import find_counts
-from scgraft.query.genes import identifier_kind, species_of
+from scgraft.query.identifiers import identifier_kind, species_of
 from scgraft.query.read import read_query
 from scgraft.testing import tiny_query
 from scgraft.testing.tiny_model import TinyConfig

@@ -117,7 +117,8 @@ def _genes(query: Query) -> Finding:
         return Finding("genes", "stop", said, action, values)
     if found.found_weight < 0.9:
         return Finding("genes", "warning", said, "See what the missing genes cost, below.", values)
-    return Finding("genes", "ok" if set(found.matched_by) <= {"var_names"} else "repaired", said, "", values)
+    exact = all(way.endswith(("var_names", "]")) for way in found.matched_by)
+    return Finding("genes", "ok" if exact else "repaired", said, "", values)
 
 
 def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from scipy import sparse
 
 from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, QueryError
 from scgraft.query.counts import find_counts
-from scgraft.query.genes import GeneMatch, match_genes, require_genes
-from scgraft.values.names import BATCH, covariate_name, level_name
+from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
+from scgraft.values.names import BATCH, column_text, covariate_name, level_name
 from scgraft.values.query import Alignment, Query
 from scgraft.values.reference import Reference, Schema
 
@@ -72,7 +72,10 @@ def align(
             "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
         )
     found = find_counts(adata, layer=layer, prefer=schema.layer)
-    match = match_genes(reference_names(reference), query_names(adata, found.source, found.genes), gene_map=gene_map)
+    var = gene_table(adata, found.source)
+    usable = expression_rows(var)
+    mine = {"var_names": found.genes.astype(str)} | _text_columns(var)
+    match = match_genes(reference_names(reference), mine, gene_map=gene_map, usable=usable)
     weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
     share = float(weight[np.unique(match.gene)].sum())
     require_genes(match, schema.genes, found.genes, share, min_found=min_found, n_found=n_found)
@@ -102,12 +105,13 @@ def align(
         missing=match.missing,
         summed=match.summed,
         n_unused=len(found.genes) - len(match.column),
+        set_aside=tuple(found.genes[~usable].tolist()),
         batch_key=batch_key,
         new_levels={name: new for name, new in new_levels.items() if new},
         known_batches=known,
         cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
         dropped=tuple(dropped.tolist()),
-        messages=(*messages, *gene_messages(match, weight, schema), *known_messages(known)),
+        messages=(*messages, *gene_messages(match, weight, schema, found.genes[~usable]), *known_messages(known)),
     )
     return Query(
         counts=counts[keep] if len(dropped) else counts,
@@ -131,23 +135,20 @@ def reference_names(reference: Reference) -> dict[str, np.ndarray]:
     return names
 
 
-def query_names(adata: AnnData, source: str, genes: np.ndarray) -> dict[str, np.ndarray]:
-    """The query's gene names, and every other column of var that names genes."""
-    var = adata.raw.var if "raw.X" in source and adata.raw is not None else adata.var
-    return {"var_names": genes.astype(str)} | _text_columns(var)
+def gene_table(adata: AnnData, source: str) -> pd.DataFrame:
+    """What is known of the genes of the matrix `source`, (m,) rows; raw's also what var says of the same names."""
+    if not (source.endswith("raw.X") and adata.raw is not None):
+        return adata.var
+    var, other = adata.raw.var, adata.var
+    if not (other.index.is_unique and var.index.is_unique):
+        return var
+    return var.join(other[[name for name in other.columns if name not in var]])
 
 
 def _text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns of text that tell most genes apart."""
-    out = {}
-    for name in var.columns:
-        column = var[name]
-        if column.dtype.kind in "biufc" or str(column.dtype) in ("bool", "boolean"):
-            continue
-        values = np.asarray(column.astype(str), dtype=str)
-        if len(set(values)) > 0.5 * len(values):
-            out[f"var[{name!r}]"] = values
-    return out
+    """Columns that are not numbers, as text."""
+    plain = [i for i, kind in enumerate(var.dtypes) if kind.kind not in "biufcmM" and str(kind) != "boolean"]
+    return {f"var[{var.columns[i]!r}]": column_text(var.iloc[:, i]) for i in plain}
 
 
 def gene_weight(reference: Reference) -> np.ndarray:
@@ -275,9 +276,22 @@ def label_codes(obs: pd.DataFrame, schema: Schema, keep: np.ndarray) -> np.ndarr
     return np.array(values, np.int32)[keep]
 
 
-def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema) -> list[str]:
+def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema, set_aside: np.ndarray) -> list[str]:
     """What the user should know of the genes."""
     messages = []
+    if len(set_aside):
+        messages.append(
+            f"{len(set_aside)} features are not gene expression and were set aside: {_some(set_aside.tolist())}."
+        )
+    if match.other_species:
+        messages.append(
+            f"{len(match.other_species)} genes are another species' and were set aside: {_some(match.other_species)}."
+        )
+    if match.ambiguous:
+        claimed = [f"{gene} ({' or '.join(names)})" for gene, names in match.ambiguous.items()]
+        messages.append(
+            f"{len(match.ambiguous)} genes are claimed by several names with different ids, and count as missing: {_some(claimed)}."
+        )
     if match.missing:
         position = {g: i for i, g in enumerate(schema.genes.tolist())}
         worst = sorted(match.missing, key=lambda g: -weight[position[g]])[:FEW]
@@ -292,6 +306,10 @@ def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema) -> list[
     if repaired:
         messages.append("Genes matched by " + ", ".join(f"{way} ({n})" for way, n in match.matched_by.items()) + ".")
     return messages
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
 
 
 def known_messages(known: tuple[str, ...]) -> list[str]:

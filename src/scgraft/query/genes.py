@@ -1,18 +1,41 @@
-"""Which column of the query is which gene of the reference: names, Ensembl ids, versions, case, duplicates, species."""
+"""Which column of the query is which gene of the reference: ids before names, exact before mangled, nothing by chance."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.errors import AmbiguousGenes, GenesNotFound
+from scgraft.query.identifiers import (
+    ABSENT,
+    any_case,
+    genomes,
+    kind_of_names,
+    plain_letters,
+    species_of,
+    species_of_genome,
+    split_joined,
+    strip_version,
+    trimmed,
+    without_genome,
+)
+from scgraft.values.names import column_text
 
-ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(\.\d+)?")
-SAMPLED = 2000
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Kinds of features beside genes where the column does not use Cell Ranger's words; "protein_coding" is a gene.
+OTHER_FEATURE = re.compile(
+    r"antibod|\bprotein\b|peak|crispr|guide|hashtag|multiplex|custom|\b(adt|hto|gdo|vdj)\b|antigen"
+)
 EXAMPLES = 5
+# A column of names may contradict stronger ones for one gene in five (symbols change between releases); a column that is no
+# name contradicts nearly all of them. Fewer than ten cases tell nothing.
+AGREE, TOLD = 0.8, 10
 
 
 @dataclass(frozen=True)
@@ -20,7 +43,8 @@ class GeneMatch:
     """Columns of a query in a reference's order.
 
     `column` (m,) are query columns and `gene` (m,) the reference genes that they are counted for; a gene occurs more
-    than once where duplicates are summed. `matched_by` counts genes by the way they were found.
+    than once where duplicates are summed. `matched_by` counts genes by the way they were found. `ambiguous` lists genes that
+    several columns of different names and ids claim: none of them is taken. `other_species` are columns of a second genome.
     """
 
     column: np.ndarray
@@ -28,38 +52,28 @@ class GeneMatch:
     matched_by: Mapping[str, int]
     missing: tuple[str, ...]
     summed: Mapping[str, tuple[str, ...]]
+    ambiguous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    other_species: tuple[str, ...] = ()
 
 
-def identifier_kind(names: Sequence[str] | np.ndarray) -> str:
-    """What the names are: ``"Ensembl ids (ENSG)"``, ``"Ensembl ids with versions (ENSG)"`` or ``"symbols"``."""
-    found = [m for m in (ENSEMBL.fullmatch(str(n)) for n in names[:200]) if m]
-    if len(found) < min(len(names), 200) / 2:
-        return "symbols"
-    versioned = sum(m.group(2) is not None for m in found) > len(found) / 2
-    prefix = re.sub(r"\d+", "", found[0].group(1))
-    return f"Ensembl ids{' with versions' if versioned else ''} ({prefix})"
+@dataclass(frozen=True)
+class _Names:
+    """One way to name the genes: `source` for the user, (m,) names ("" where there is none), and whether they are ids."""
+
+    source: str
+    names: np.ndarray
+    ids: bool
+    own: bool  # the names themselves, and not a column beside them
 
 
-def strip_version(name: str) -> str:
-    """An Ensembl id without its version; other names unchanged."""
-    match = ENSEMBL.fullmatch(name)
-    return match.group(1) if match else name
+@dataclass(frozen=True)
+class _Way:
+    """One attempt: the names of both sides, and how they are compared."""
 
-
-def species_of(names: Sequence[str] | np.ndarray) -> str | None:
-    """``"human"`` or ``"mouse"`` where the names tell: by Ensembl prefix, or by the case of symbols."""
-    sample = [str(n) for n in names[:: max(1, len(names) // SAMPLED)]]
-    ids = [m.group(1) for m in map(ENSEMBL.fullmatch, sample) if m]
-    if len(ids) > len(sample) / 2:
-        mouse = sum(i.startswith("ENSMUSG") for i in ids)
-        human = sum(i.startswith("ENSG") for i in ids)
-        return "mouse" if mouse > len(ids) / 2 else "human" if human > len(ids) / 2 else None
-    words = [n for n in sample if len(n) > 2 and n[0].isalpha() and sum(c.isalpha() for c in n) > 2]
-    if len(words) < 10:
-        return None
-    upper = sum(w.upper() == w for w in words) / len(words)
-    title = sum(w[0].isupper() and w[1:].lower() == w[1:] for w in words) / len(words)
-    return "human" if upper > 0.7 else "mouse" if title > 0.7 else None
+    label: str
+    reference: _Names
+    query: _Names
+    key: Callable[[str], str] = str
 
 
 def match_genes(
@@ -67,6 +81,7 @@ def match_genes(
     query: Mapping[str, np.ndarray],
     *,
     gene_map: Mapping[str, str] | None = None,
+    usable: np.ndarray | None = None,
 ) -> GeneMatch:
     """Match the genes of a query to those of a reference.
 
@@ -78,12 +93,16 @@ def match_genes(
         Names of the query's genes by source (``"var_names"``, ``"var['gene_ids']"``, ...), each (m,).
     gene_map
         Query name to reference name, taken before anything else.
+    usable
+        Columns of the query that are genes, (m,) bool; the others match nothing. None: all of them.
 
     Returns
     -------
     GeneMatch
-        Exact names are taken first, then ids without version, then names without regard to case where that is
-        unambiguous.
+        Ids are compared first, where both sides have them; then the names themselves; then columns that look like ids or
+        symbols and that do not contradict what is known. In each, exact names come before ids without version, names
+        whose punctuation R has changed, and names in another case, where these are unambiguous. Genomes written before
+        names, blanks, quotes, and ids joined to symbols are taken apart.
 
     Raises
     ------
@@ -93,76 +112,161 @@ def match_genes(
         The model's own genes are not unique.
     """
     own = next(iter(reference.values())).astype(str)
+    names = next(iter(query.values())).astype(str)
     if len(set(own)) != len(own):
         raise AmbiguousGenes("The reference lists a gene twice; its model cannot be used with named genes.")
-    _refuse_other_species(own, query)
-    owner = np.full(len(next(iter(query.values()))), -1, np.int64)
-    found = np.zeros(len(own), bool)
-    matched_by: dict[str, int] = {}
-
-    def take(way: str, targets: Mapping[str, int], names: Sequence[str]) -> None:
-        """Give free columns to genes that no earlier way has found."""
-        new: set[int] = set()
-        for column, name in enumerate(names):
-            gene = targets.get(name)
-            if gene is not None and owner[column] < 0 and not found[gene]:
-                owner[column] = gene
-                new.add(gene)
-        if new:
-            found[list(new)] = True
-            matched_by[way] = matched_by.get(way, 0) + len(new)
-
-    tables = {source: _unique(names.astype(str)) for source, names in reference.items()}
-    if gene_map:
-        mapped = [gene_map.get(n, "") for n in next(iter(query.values())).astype(str)]
-        take("gene map", tables[next(iter(tables))], mapped)
-    sources = [(source, names.astype(str)) for source, names in query.items()]
-    sources.sort(key=lambda item: -max(sum(n in table for n in item[1]) for table in tables.values()))
-    for way, key in (("", str), (" without version", strip_version), (" in another case", str.casefold)):
-        for source, names in sources:
-            for table in tables.values():
-                if found.all() or (owner >= 0).all():
-                    break
-                folded = _fold(table, key)
-                if way == " in another case":
-                    clear = _unique([key(strip_version(n)) for n in names])
-                    keys = [key(strip_version(n)) if key(strip_version(n)) in clear else "" for n in names]
-                else:
-                    keys = [key(n) for n in names]
-                take(source + way, folded, keys)
+    usable = np.ones(len(names), bool) if usable is None else usable
+    species = species_of(own)
+    theirs = [
+        n
+        for source, values in reference.items()
+        for n in _forms(source, values.astype(str), source == next(iter(reference)))
+    ]
+    shown = {source: np.where(usable, values.astype(str), "") for source, values in query.items()}
+    foreign = _foreign(shown, species)
+    shown = {source: np.where(foreign, "", values) for source, values in shown.items()}
+    mine = [n for source, values in shown.items() for n in _forms(source, values, source == next(iter(query)))]
+    _refuse_other_species(own, species, mine)
+    ids = next((n.names for n in mine if n.ids), np.full(len(names), "", dtype=str))
+    ids = np.array([strip_version(i) for i in ids.tolist()], dtype=str)
+    owner, matched_by, ambiguous = np.full(len(names), -1, np.int64), dict[str, int](), dict[int, tuple[str, ...]]()
+    for label, proposed, trusted in _proposals(own, names, theirs, mine, gene_map or {}):
+        if not trusted and _contradicts(owner, proposed):
+            continue
+        new, several = _taken(owner, proposed, names, ids)
+        ambiguous |= several
+        if n := len(set(new.tolist()) - set(owner.tolist())):
+            matched_by[label] = matched_by.get(label, 0) + n
+        owner = new
     columns = np.flatnonzero(owner >= 0)
-    names = next(iter(query.values())).astype(str)
     counts = np.bincount(owner[columns], minlength=len(own))
-    summed = {str(own[g]): tuple(names[owner == g]) for g in np.flatnonzero(counts > 1)}
-    return GeneMatch(columns, owner[columns], matched_by, tuple(own[~found]), summed)
+    return GeneMatch(
+        columns,
+        owner[columns],
+        matched_by,
+        tuple(own[counts == 0]),
+        {str(own[g]): tuple(names[owner == g].tolist()) for g in np.flatnonzero(counts > 1)},
+        {str(own[g]): several for g, several in ambiguous.items() if not counts[g]},
+        tuple(names[foreign].tolist()),
+    )
 
 
-def _unique(names: Sequence[str] | np.ndarray) -> dict[str, int]:
+def _taken(
+    owner: np.ndarray, proposed: np.ndarray, names: np.ndarray, ids: np.ndarray
+) -> tuple[np.ndarray, dict[int, tuple[str, ...]]]:
+    """Owners, (m,), after free columns went to genes that no earlier way has found; and genes that several columns claim.
+
+    Columns are summed where they have one name, or no two different ids.
+    """
+    free = np.flatnonzero((owner < 0) & (proposed >= 0) & ~np.isin(proposed, owner[owner >= 0]))
+    order = free[np.argsort(proposed[free], kind="stable")]
+    starts = np.flatnonzero(np.diff(proposed[order], prepend=-1))
+    owner, several = owner.copy(), {}
+    for columns in np.split(order, starts[1:]) if len(order) else []:
+        gene = int(proposed[columns[0]])
+        if len(set(names[columns].tolist())) == 1 or len(set(ids[columns].tolist()) - {""}) <= 1:
+            owner[columns] = gene
+        else:
+            several[gene] = tuple(names[columns].tolist())
+    return owner, several
+
+
+def _contradicts(owner: np.ndarray, proposed: np.ndarray) -> bool:
+    """Whether a column says otherwise than stronger names, where these have spoken."""
+    known = (owner >= 0) & (proposed >= 0)
+    return bool(known.sum() >= TOLD and (owner[known] == proposed[known]).mean() < AGREE)
+
+
+def _proposals(
+    own: np.ndarray, names: np.ndarray, theirs: list[_Names], mine: list[_Names], gene_map: Mapping[str, str]
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Way, gene that each column would be (m,), -1 for none, and whether it is trusted without a test; the strongest first."""
+    if gene_map:
+        table = _table(own, str)
+        yield "gene map", np.array([table.get(gene_map.get(n, ""), -1) for n in names.tolist()], np.int64), True
+    for way in _ways(theirs, mine):
+        yield way.label, _proposed(way), way.query.ids or way.query.own
+
+
+def _forms(source: str, values: np.ndarray, own: bool) -> Iterator[_Names]:
+    """The names of one source as they are, and taken apart where they were put together; nothing for what is no name."""
+    kind = kind_of_names(values)
+    if own or kind is not None:
+        yield _Names(source, values, kind == "ids", own)
+    plain = trimmed(values)
+    if (plain != values).any():
+        yield from _form(f"{source} without blanks and quotes", plain, own)
+    if (genome := genomes(plain)).any():
+        plain = without_genome(plain)
+        said = ", ".join(sorted(set(genome.tolist()) - {""}))
+        yield from _form(f"{source} without the genome {said}", plain, own)
+    if (parts := split_joined(plain)) is not None:
+        yield from _form(f"{source} taken apart, id", parts[0], own)
+        yield from _form(f"{source} taken apart, symbol", parts[1], own)
+
+
+def _form(source: str, values: np.ndarray, own: bool) -> Iterator[_Names]:
+    kind = kind_of_names(values)
+    if own or kind is not None:
+        yield _Names(source, values, kind == "ids", own)
+
+
+def _ways(theirs: list[_Names], mine: list[_Names]) -> Iterator[_Way]:
+    """Every attempt, the strongest evidence first."""
+    hits = {id(q): max(int(np.isin(q.names, r.names).sum()) for r in theirs) for q in mine}
+    columns = sorted((n for n in mine if not n.own), key=lambda n: -hits[id(n)])
+    ordered = [n for n in mine if n.own] + columns
+    for key, how in ((str, ""), (strip_version, " without version")):
+        for q in (n for n in ordered if n.ids):
+            yield from (_Way(q.source + how, r, q, key) for r in theirs if r.ids)
+    yield from (_Way(q.source, r, q) for q in mine if q.own for r in theirs if r.own)
+    for key, how in ((str, ""), (plain_letters, " in R's spelling"), (any_case, " in another case")):
+        for q in (n for n in ordered if not n.ids):
+            yield from (_Way(q.source + how, r, q, key) for r in theirs if not r.ids)
+
+
+def _proposed(way: _Way) -> np.ndarray:
+    """Gene that each column would be, (m,), -1 for none. A changed name counts only where it is clear on both sides."""
+    table = _table(way.reference.names, way.key)
+    keys = [way.key(name) if name else "" for name in way.query.names.tolist()]
+    if way.key not in (str, strip_version):
+        clear = _unique(keys)
+        keys = [key if key in clear else "" for key in keys]
+    return np.array([table.get(key, -1) for key in keys], np.int64)
+
+
+def _table(names: np.ndarray, key: Callable[[str], str]) -> dict[str, int]:
+    """Gene of each name that answers for one gene only."""
+    return _unique([key(name) if name else "" for name in names.tolist()])
+
+
+def _unique(names: list[str]) -> dict[str, int]:
     """Position of each name that occurs once; names that are shared answer for nothing."""
     position: dict[str, int] = {}
     for i, name in enumerate(names):
         position[name] = -1 if name in position else i
-    return {name: i for name, i in position.items() if i >= 0 and name not in ("", "nan", "None")}
+    return {name: i for name, i in position.items() if i >= 0 and name not in ABSENT}
 
 
-def _fold(table: Mapping[str, int], key: object) -> dict[str, int]:
-    if key is str:
-        return dict(table)
-    folded: dict[str, int] = {}
-    for name, gene in table.items():
-        short = strip_version(name) if key is strip_version else strip_version(name).casefold()
-        folded[short] = -1 if folded.get(short, gene) != gene else gene
-    return {name: gene for name, gene in folded.items() if gene >= 0}
+def _foreign(query: Mapping[str, np.ndarray], species: str | None) -> np.ndarray:
+    """Columns that belong to a genome of another species, (m,) bool; none where only one genome is named."""
+    none = np.zeros(len(next(iter(query.values()))), bool)
+    for values in query.values():
+        genome = genomes(trimmed(values))
+        named = {g: species_of_genome(g) for g in set(genome.tolist()) - {""}}
+        if len(named) > 1 and species in named.values():
+            return np.isin(genome, [g for g, of in named.items() if of != species])
+    return none
 
 
-def _refuse_other_species(own: np.ndarray, query: Mapping[str, np.ndarray]) -> None:
-    expected = species_of(own)
-    seen = {source: species_of(names) for source, names in query.items()}
-    known = [s for s in seen.values() if s]
-    if expected and known and expected not in known:
-        names = next(names for source, names in query.items() if seen[source])
+def _refuse_other_species(own: np.ndarray, expected: str | None, query: list[_Names]) -> None:
+    seen = [(species_of([n for n in names.names.tolist() if n]), names.names) for names in query]
+    known = [(species, names) for species, names in seen if species]
+    if expected and known and expected not in [species for species, _ in known]:
+        species, names = known[0]
+        examples = ", ".join([n for n in names.tolist() if n][:EXAMPLES])
         raise GenesNotFound(
-            f"The query's genes look like {known[0]} ({', '.join(map(str, names[:EXAMPLES]))}), the reference is "
+            f"The query's genes look like {species} ({examples}), the reference is "
             f"{expected} ({', '.join(own[:EXAMPLES])}). Choose a reference of the query's species, or translate the genes "
             "to orthologs first."
         )
@@ -186,3 +290,13 @@ def require_genes(
         f"{', '.join(map(str, names[:EXAMPLES]))}, .... Give the query the same identifiers (a column of .var will do), "
         "pass gene_map, or lower min_found if you know that these genes suffice."
     )
+
+
+def expression_rows(var: pd.DataFrame) -> np.ndarray:
+    """Rows of var that are genes and their expression, (m,) bool: not antibodies, peaks, guides or other features."""
+    for name in ("feature_types", "feature_type"):
+        if name in var:
+            said = np.char.strip(np.char.lower(column_text(var[name])))
+            genes = said == "gene expression"
+            return genes if genes.any() else np.array([OTHER_FEATURE.search(t) is None for t in said.tolist()], bool)
+    return np.ones(len(var), bool)

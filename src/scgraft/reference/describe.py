@@ -7,7 +7,7 @@ from typing import Any
 
 from scgraft.model.families import family_of
 from scgraft.model.slots import numbers_per_level
-from scgraft.query.genes import identifier_kind
+from scgraft.query.identifiers import identifier_kind
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
 

@@ -32,6 +32,8 @@ class Alignment:
         Reference genes for which several query genes were added up, with the query's names.
     n_unused
         Genes of the query that the reference does not use.
+    set_aside
+        Features of the query that are not gene expression (antibodies, peaks, guides); they match no gene.
     batch_key
         obs column of the query, or None when the whole query is one new batch.
     new_levels
@@ -60,6 +62,7 @@ class Alignment:
     known_batches: tuple[str, ...]
     cells_per_batch: Mapping[str, int]
     dropped: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
 
 
