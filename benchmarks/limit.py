@@ -103,7 +103,7 @@ def problem():
     counts.data = rng.geometric(0.6, counts.nnz).astype(np.float32)
     adata = anndata.AnnData(counts, obs={"batch": np.repeat(["new 1", "new 2"], CELLS // 2)})
     adata.var_names = list(reference.schema.genes)
-    query = scgraft.align(adata, reference, batch_key="batch")
+    query = scgraft.align(reference, adata, batch_key="batch")
     slots = family_of("SCVI").slots(reference.hyper, reference.schema, reference.weights)
     rows = start_rows(reference.weights, slots, {"batch": 2}, start="mean", seed=0)
     names = tuple(s.name for s in slots if s.trainable and s.name in rows)

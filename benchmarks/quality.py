@@ -119,7 +119,7 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
     for row, source in ((LABELS, reference), (COUNTED, replace(reference, adata_path=cells, minified=None))):
         calibration = calibration_of(source, ["cell_type"])
         began = time.process_time()
-        bare = transfer_labels(source, latent, keys=["cell_type"])
+        bare = transfer_labels(source, latent, labels=["cell_type"])
         trusted = trust(source, query, graft, latent, bare, calibration=calibration)
         took = seconds + time.process_time() - began
         found = trusted.labels["cell_type"]
@@ -199,7 +199,7 @@ def score_split(cache: Path, split: Split, seed: int, again: bool) -> None:
             if not (hub / "adata.h5ad").exists():
                 continue
             reference = scgraft.load_reference(hub)
-            query = align(truth, reference, batch_key="batch")
+            query = align(reference, truth, batch_key="batch")
             obs = reference.obs
         labels = obs["cell_type"].to_numpy().astype(str)
         for name, result in rows_of(family, folder, reference, query, labels, seed, again).items():

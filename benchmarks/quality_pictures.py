@@ -32,7 +32,7 @@ def latents(cache: Path, name: str, seed: int) -> tuple[np.ndarray, dict[str, np
     folder = query_folder(cache, split, seed)
     reference = scgraft.load_reference(reference_folder(cache, split, seed) / "SCVI" / "hub")
     adata = anndata.read_h5ad(folder / "query.h5ad")
-    query = scgraft.align(adata, reference, batch_key="batch")
+    query = scgraft.align(reference, adata, batch_key="batch")
     found = {METHODS[1]: np.load(folder / "SCVI" / "scvi-100.npz")["latent"]}
     for method, epochs in ((METHODS[0], 0), (METHODS[2], None)):
         graft = scgraft.fit(reference, query, scgraft.FitConfig(epochs=epochs, labels="cell_type", device="cpu"))

@@ -107,7 +107,7 @@ def main():
 
         query = adata[:2000].copy()
         query.obs["sample"] = np.array(["s1", "s2"])[np.arange(2000) % 2]
-        aligned = scgraft.align(query, reference, batch_key="sample")
+        aligned = scgraft.align(reference, query, batch_key="sample")
         graft = scgraft.fit(reference, aligned, scgraft.FitConfig(epochs=0, device="cpu"))
         size = folder_bytes(scgraft.save_graft(graft, root / "graft"))
         model = (folder / "model.pt").stat().st_size

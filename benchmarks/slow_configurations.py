@@ -69,7 +69,7 @@ def prepare(options: dict):
     with tempfile.TemporaryDirectory() as folder:
         reference = scgraft.load_reference(write_hub_folder(Path(folder) / "reference", config))
     adata = tiny_query(config, n_cells=CELLS, batches=("new 1", "new 2"))
-    query = scgraft.align(adata, reference, batch_key="batch", drop_empty=True)
+    query = scgraft.align(reference, adata, batch_key="batch", drop_empty=True)
     levels = {"batch": ("new 1", "new 2")}
     slots = family_of(reference.base.family).slots(reference.hyper, reference.schema, reference.weights)
     rows = start_rows(reference.weights, slots, {"batch": 2}, start="mean", seed=0)

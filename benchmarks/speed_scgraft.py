@@ -27,7 +27,7 @@ def fit(reference: str, cells: str, configs: dict, out: str) -> dict:
         began = time.process_time()
         wall = time.perf_counter()
         base = scgraft.load_reference(reference)
-        query = scgraft.align(adata, base, batch_key="batch")
+        query = scgraft.align(base, adata, batch_key="batch")
         graft = scgraft.fit(base, query, scgraft.FitConfig(**settings))
         result[name] = {
             "cpu": time.process_time() - began,
@@ -56,7 +56,7 @@ def embed(reference: str, cells: str, columns: str, latent: str) -> dict:
     import scgraft
 
     base = scgraft.load_reference(reference)
-    query = scgraft.align(anndata.read_h5ad(cells), base, batch_key="batch")
+    query = scgraft.align(base, anndata.read_h5ad(cells), batch_key="batch")
     with np.load(columns) as data:
         levels = tuple(str(level) for level in data["levels"])
         rows = {s.name: data[s.key] for s in slots(base)}
@@ -105,14 +105,14 @@ def scaling(reference: str, cells: str) -> dict:
 
     adata = anndata.read_h5ad(cells)
     lap("read")
-    query = scgraft.align(adata, base, batch_key="batch")
+    query = scgraft.align(base, adata, batch_key="batch")
     lap("align")
     memory_before = memory()
     graft = scgraft.fit(base, query)
     lap("fit")
     latent = scgraft.embed(base, query, graft)
     lap("embed")
-    scgraft.transfer_labels(base, latent, keys=["cell_type"])
+    scgraft.transfer_labels(base, latent, labels=["cell_type"])
     lap("transfer")
     return {
         "cells": len(latent.mean), "fit_cells": graft.record.n_fit_cells, **seconds,
@@ -128,7 +128,7 @@ def hub(reference: str, cells: str, configs: dict, out: str) -> dict:
 
     adata = anndata.read_h5ad(cells)
     base = scgraft.load_reference(reference)
-    query = scgraft.align(adata, base, batch_key="batch")
+    query = scgraft.align(base, adata, batch_key="batch")
     result = {}
     np.savez(f"{out}-reference.npz", mean=base.latent.mean, label=base.obs["cell_type"].to_numpy().astype(str))
     for name, settings in configs.items():

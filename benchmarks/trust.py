@@ -72,7 +72,7 @@ def measure(reference, query):
     out = {"seconds": round(seconds, 1), "cells": int(known.sum())}
     out |= {name: scores(matrix[known], classes, truth[known]) for name, matrix in votes.items()}
     for alpha in (0.2, 0.1, 0.05):
-        sets = result.sets(alpha)[known]
+        sets = result.included(alpha)[known]
         out[f"sets {1 - alpha:.2f}"] = [
             round(float(v), 3) for v in (sets[np.arange(len(code)), code].mean(), sets.sum(axis=1).mean())
         ]

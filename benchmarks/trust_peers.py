@@ -146,7 +146,7 @@ def declared(row: dict[str, float], mapped: scgraft.MappedQuery, truth: np.ndarr
     result, novel = mapped.labels["cell_type"], mapped.novelty.novel
     code = np.searchsorted(np.array(result.classes), truth[known])
     for alpha in (0.2, 0.1, 0.05):
-        sets = result.sets(alpha)[known]
+        sets = result.included(alpha)[known]
         row[f"covered {1 - alpha:.2f}"] = round(float(sets[np.arange(len(code)), code].mean()), 3)
         row[f"set size {1 - alpha:.2f}"] = round(float(sets.sum(axis=1).mean()), 3)
     row["false alarms"] = round(float(novel[known].mean()), 3)

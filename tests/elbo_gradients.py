@@ -45,7 +45,7 @@ def problem(folder: Path, config: TinyConfig):
     """A reference, a query of two new batches with 5 cells each, columns without a fit, and standard normal draws."""
     reference = load_reference(write_hub_folder(folder / "reference", config))
     adata = tiny_query(config, n_cells=10, batches=("new 1", "new 2"))
-    query = align(adata, reference, batch_key="batch", drop_empty=True)
+    query = align(reference, adata, batch_key="batch", drop_empty=True)
     graft = fit(reference, query, FitConfig(epochs=0, start="random", device="cpu", force=True))
     width = build(reference, torch.device("cpu")).noise_width
     noise = np.random.default_rng(config.seed).standard_normal((len(query.cells), width))

@@ -18,4 +18,4 @@ def pair(config: TinyConfig, *, n_cells: int = 24, batches=("new 1", "new 2"), s
     """A reference and an aligned query of new batches."""
     reference = reference_of(config)
     adata = tiny_query(config, n_cells=n_cells, batches=batches, seed=seed)
-    return reference, align(adata, reference, batch_key="batch", drop_empty=True)
+    return reference, align(reference, adata, batch_key="batch", drop_empty=True)

@@ -27,7 +27,7 @@ import scgraft
 demo = files("scgraft") / "_demo"
 reference = scgraft.load_reference(demo / "reference")
 cells = anndata.read_h5ad(demo / "query.h5ad")
-query = scgraft.align(cells, reference, batch_key="well")
+query = scgraft.align(reference, cells, batch_key="well")
 graft = scgraft.fit(reference, query)
 
 # %% [markdown]

@@ -63,7 +63,7 @@ mapped.calibration["bulk_labels"].guarantee
 # %%
 code = [labels.classes.index(name) for name in truth]
 for alpha in (0.2, 0.1, 0.05):
-    sets = labels.sets(alpha)
+    sets = labels.included(alpha)
     held = sets[np.arange(len(code)), code].mean()
     print(
         f"declared {1 - alpha:.0%}: {held:.1%} of the sets hold the known label; {sets.sum(axis=1).mean():.2f} labels each"
@@ -72,7 +72,7 @@ for alpha in (0.2, 0.1, 0.05):
 # %%
 names = reference.obs["bulk_labels"].astype(str)
 parents = {name: "T cell" for name in set(names) if name.startswith(("CD4+", "CD8+"))}
-np.unique(labels.at(0.1, parents=parents), return_counts=True)
+np.unique(labels.resolve(0.1, parents=parents), return_counts=True)
 
 # %% [markdown]
 # ## Cells that the reference does not have

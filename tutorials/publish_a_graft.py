@@ -55,7 +55,7 @@ graft = replace(mapped.graft, base=replace(mapped.graft.base, repo="org/blood-at
 card = scgraft.graft_card(
     graft,
     cells_per_batch=mapped.alignment.cells_per_batch,
-    quality=mapped.quality,
+    quality=mapped.summary,
     license="cc0-1.0",
     description="Two wells of blood cells.",
 )

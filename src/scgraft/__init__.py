@@ -3,9 +3,7 @@
 The public names, grouped by the file that they come from. Nothing is imported until it is used.
 """
 
-import sys as _sys
 from importlib import import_module as _import_module
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from scgraft._version import __version__
@@ -29,7 +27,9 @@ if TYPE_CHECKING:
     from scgraft.labels.transfer import transfer_labels
     from scgraft.mapping.check import check
     from scgraft.mapping.load import load_reference
-    from scgraft.mapping.map import map_query, quality
+    from scgraft.mapping.map import map_query, verdict
+    from scgraft.model.families import register_family
+    from scgraft.model.families.family import Family
     from scgraft.query.align import align
     from scgraft.reference.describe import describe
     from scgraft.results.annotate import annotate
@@ -39,88 +39,153 @@ if TYPE_CHECKING:
     from scgraft.sharing.load import load_base, load_graft
     from scgraft.sharing.publish import Pushed, push
     from scgraft.values.calibration import Calibration
-    from scgraft.values.graft import FitConfig, Graft
+    from scgraft.values.graft import FitConfig, FitRecord, Graft
     from scgraft.values.hierarchy import parents_of
     from scgraft.values.labels import Explanation, Labels
     from scgraft.values.mapping import MappedQuery
     from scgraft.values.novelty import Dossier, Novelty
-    from scgraft.values.quality import Check, Finding, Measure, Quality
-    from scgraft.values.query import Query
-    from scgraft.values.reference import Latent, Reference
+    from scgraft.values.quality import Check, Finding, Measure, Verdict
+    from scgraft.values.query import Alignment, AlignOptions, Query
+    from scgraft.values.reference import BaseId, Latent, Reference, Schema
+
+__all__ = [
+    "AlignOptions",
+    "Alignment",
+    "BaseId",
+    "Calibration",
+    "Card",
+    "CardFinding",
+    "Check",
+    "Comparison",
+    "Dossier",
+    "Explanation",
+    "Family",
+    "Finding",
+    "FitConfig",
+    "FitRecord",
+    "Graft",
+    "Labels",
+    "Latent",
+    "LatentCells",
+    "MappedQuery",
+    "Measure",
+    "ModelMetrics",
+    "Novelty",
+    "Pushed",
+    "Query",
+    "Reference",
+    "Schema",
+    "Verdict",
+    "__version__",
+    "align",
+    "annotate",
+    "calibrate",
+    "check",
+    "compare_expression",
+    "decoder_doubts",
+    "describe",
+    "embed",
+    "errors",
+    "evaluate",
+    "explain",
+    "export_scvi",
+    "fit",
+    "graft_card",
+    "join",
+    "lint_card",
+    "load_base",
+    "load_calibration",
+    "load_graft",
+    "load_reference",
+    "map_query",
+    "merge_grafts",
+    "normalized_expression",
+    "parents_of",
+    "pl",
+    "posterior_predictive",
+    "push",
+    "query_cells",
+    "read_card",
+    "reference_card",
+    "reference_cells",
+    "register_family",
+    "rename_levels",
+    "report",
+    "save_calibration",
+    "save_graft",
+    "testing",
+    "transfer_labels",
+    "verdict",
+    "write_card",
+]
 
 _HOME = {
-    "align": "query.align",
-    "annotate": "results.annotate",
     "calibrate": "calibration.calibrate",
-    "describe": "reference.describe",
-    "embed": "graft.embed",
-    "explain": "labels.explain",
-    "fit": "graft.fit",
     "load_calibration": "calibration.store",
-    "load_reference": "mapping.load",
-    "map_query": "mapping.map",
-    "quality": "mapping.map",
-    "report": "results.page",
-    "check": "mapping.check",
-    "parents_of": "values.hierarchy",
     "save_calibration": "calibration.store",
-    "save_graft": "graft.store",
-    "transfer_labels": "labels.transfer",
-    "Calibration": "values.calibration",
-    "Check": "values.quality",
-    "Dossier": "values.novelty",
-    "Explanation": "values.labels",
-    "Finding": "values.quality",
-    "Measure": "values.quality",
-    "Novelty": "values.novelty",
-    "Quality": "values.quality",
-    "compare_expression": "expression.compare",
-    "decoder_doubts": "cards.lint",
-    "evaluate": "expression.evaluate",
-    "export_scvi": "sharing.export",
+    "Card": "cards.card",
     "graft_card": "cards.card",
-    "join": "sharing.join",
-    "lint_card": "cards.lint",
-    "load_base": "sharing.load",
-    "load_graft": "sharing.load",
-    "merge_grafts": "graft.merge",
-    "normalized_expression": "expression.decode",
-    "posterior_predictive": "expression.decode",
-    "push": "sharing.publish",
-    "query_cells": "expression.cells",
     "read_card": "cards.card",
     "reference_card": "cards.card",
-    "reference_cells": "expression.cells",
-    "rename_levels": "graft.merge",
     "write_card": "cards.card",
-    "Card": "cards.card",
-    "Comparison": "expression.compare",
     "CardFinding": "cards.lint",
-    "FitConfig": "values.graft",
-    "Graft": "values.graft",
-    "Labels": "values.labels",
-    "Latent": "values.reference",
-    "LatentCells": "expression.cells",
-    "MappedQuery": "values.mapping",
+    "decoder_doubts": "cards.lint",
+    "lint_card": "cards.lint",
     "ModelMetrics": "cards.metrics",
+    "LatentCells": "expression.cells",
+    "query_cells": "expression.cells",
+    "reference_cells": "expression.cells",
+    "Comparison": "expression.compare",
+    "compare_expression": "expression.compare",
+    "normalized_expression": "expression.decode",
+    "posterior_predictive": "expression.decode",
+    "evaluate": "expression.evaluate",
+    "embed": "graft.embed",
+    "fit": "graft.fit",
+    "merge_grafts": "graft.merge",
+    "rename_levels": "graft.merge",
+    "save_graft": "graft.store",
+    "explain": "labels.explain",
+    "transfer_labels": "labels.transfer",
+    "check": "mapping.check",
+    "load_reference": "mapping.load",
+    "map_query": "mapping.map",
+    "verdict": "mapping.map",
+    "register_family": "model.families",
+    "Family": "model.families.family",
+    "align": "query.align",
+    "describe": "reference.describe",
+    "annotate": "results.annotate",
+    "report": "results.page",
+    "export_scvi": "sharing.export",
+    "join": "sharing.join",
+    "load_base": "sharing.load",
+    "load_graft": "sharing.load",
     "Pushed": "sharing.publish",
+    "push": "sharing.publish",
+    "Calibration": "values.calibration",
+    "FitConfig": "values.graft",
+    "FitRecord": "values.graft",
+    "Graft": "values.graft",
+    "parents_of": "values.hierarchy",
+    "Explanation": "values.labels",
+    "Labels": "values.labels",
+    "MappedQuery": "values.mapping",
+    "Dossier": "values.novelty",
+    "Novelty": "values.novelty",
+    "Check": "values.quality",
+    "Finding": "values.quality",
+    "Measure": "values.quality",
+    "Verdict": "values.quality",
+    "Alignment": "values.query",
+    "AlignOptions": "values.query",
     "Query": "values.query",
+    "BaseId": "values.reference",
+    "Latent": "values.reference",
     "Reference": "values.reference",
+    "Schema": "values.reference",
 }
 _MODULES = ("errors", "pl", "testing")
-
-__all__ = sorted([*_HOME, *_MODULES, "__version__"])
-
-
-class _Package(_ModuleType):
-    """The package, in which ``scgraft.fit`` stays the function when the module of the same name is imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, _ModuleType)):
-            super().__setattr__(name, value)
-
-
-_sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

@@ -90,6 +90,10 @@ class UnsupportedModel(ScgraftError):
     """The model class, or one of its options, is not supported."""
 
 
+class BadOption(ScgraftError, ValueError):
+    """An option has a value that it cannot have."""
+
+
 class QueryError(ScgraftError):
     """The query cannot be used as it is."""
 

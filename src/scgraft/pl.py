@@ -45,7 +45,7 @@ def map(
     mapped: MappedQuery,
     *,
     color: Literal["label", "probability", "novelty"] = "label",
-    key: str | None = None,
+    labels: str | None = None,
     size: float = 8,
     ax: Axes | None = None,
 ) -> Axes:
@@ -57,7 +57,7 @@ def map(
         The reference and the mapping.
     color
         What colours the query.
-    key
+    labels
         Label column; None takes the first.
     size
         Area of a query point.
@@ -68,7 +68,7 @@ def map(
     placed, ax = place(reference, mapped.latent.mean, novel=novel, cluster=cluster), _axes(ax)
     many = len(placed.reference) + len(placed.query) > RASTER
     ax.scatter(placed.reference[:, 0], placed.reference[:, 1], s=size / 3, c=GREY, linewidths=0, rasterized=many)
-    result = _labels(mapped, key)
+    result = _labels(mapped, labels)
     if color == "label":
         for name in in_order(result.label):
             own, colour = result.label == name, palette(result.label)[name]
@@ -107,7 +107,7 @@ def map(
     return ax
 
 
-def composition(mapped: MappedQuery, batch: np.ndarray, *, key: str | None = None, ax: Axes | None = None) -> Axes:
+def composition(mapped: MappedQuery, batch: np.ndarray, *, labels: str | None = None, ax: Axes | None = None) -> Axes:
     """Share of each label in each batch, stacked; cells that are marked unknown in grey.
 
     Parameters
@@ -116,10 +116,10 @@ def composition(mapped: MappedQuery, batch: np.ndarray, *, key: str | None = Non
         The mapping.
     batch
         Batch of each mapped cell, (n,), in the order of ``mapped.latent.cells``.
-    key, ax
+    labels, ax
         As for :func:`map`.
     """
-    result, ax, batch = _labels(mapped, key), _axes(ax), np.asarray(batch).astype(str)
+    result, ax, batch = _labels(mapped, labels), _axes(ax), np.asarray(batch).astype(str)
     batches, colours = in_order(batch), palette(result.label)
     left, believed = np.zeros(len(batches)), np.where(result.unknown, UNKNOWN, result.label)
     for name in in_order(believed):

@@ -149,7 +149,7 @@ def test_a_type_removed_from_the_reference_is_never_predicted(seed):
     rest = subset(reference, reference.obs[key].astype(str).to_numpy() != removed)
     mapped = scgraft.map_query(rest, tiny_query(CONFIG, seed=seed), batch_key="batch", config=FAST)
     result = mapped.labels[key]
-    assert removed not in result.classes and removed not in result.label and removed not in result.at(0.01)
+    assert removed not in result.classes and removed not in result.label and removed not in result.resolve(0.01)
 
 
 @settings(max_examples=5)
@@ -178,7 +178,7 @@ def test_any_number_of_cells(n):
     reference = reference_of(CONFIG)
     mapped = scgraft.map_query(reference, tiny_query(CONFIG, n_cells=n), batch_key="batch", config=FAST)
     result = mapped.labels[reference.schema.labels_key]
-    assert result.sets(0.1).shape == (n, len(result.classes)) and len(mapped.novelty.score) == n
+    assert result.included(0.1).shape == (n, len(result.classes)) and len(mapped.novelty.score) == n
     assert np.isfinite(mapped.novelty.score).all()
 
 
@@ -228,14 +228,14 @@ def test_calibrated_labels_on_real_cells(demo):
     result, truth = mapped.labels["bulk_labels"], query.obs["bulk_labels"].astype(str).to_numpy()
     code = [result.classes.index(t) for t in truth]
     assert (result.label == truth).mean() > 0.75
-    assert result.sets(0.1)[np.arange(len(truth)), code].mean() > 0.85
+    assert result.included(0.1)[np.arange(len(truth)), code].mean() > 0.85
     assert mapped.novelty.novel.mean() < 0.15
 
 
 def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):
     """A foreign programme mixed into B cells: the more of it, the higher their novelty."""
     reference, adata, mapped = demo
-    query = scgraft.align(adata, reference, batch_key="well")
+    query = scgraft.align(reference, adata, batch_key="well")
     chosen = np.flatnonzero(mapped.labels["bulk_labels"].label == "CD19+ B")
     rng = np.random.default_rng(0)
     foreign = rng.permutation(np.asarray(query.counts.sum(axis=0)).ravel())
@@ -258,7 +258,7 @@ def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):
 def test_a_dossier_names_genes_that_its_cells_share(demo):
     """One count of a gene that the model does not expect at all is no marker of the group."""
     reference, adata, mapped = demo
-    query = scgraft.align(adata, reference, batch_key="well")
+    query = scgraft.align(reference, adata, batch_key="well")
     chosen = np.flatnonzero(mapped.labels["bulk_labels"].label == "CD19+ B")
     counts = query.counts.toarray()
     silent = np.argsort(counts.sum(axis=0), kind="stable")[:20]
@@ -377,9 +377,9 @@ def test_bare_votes_have_no_sets(demo):
     bare = scgraft.map_query(reference, query, batch_key="well", graft=mapped.graft, calibration=None)
     assert bare.novelty is None and not bare.calibration
     with pytest.raises(ValueError, match="without a calibration"):
-        bare.labels["bulk_labels"].sets()
+        bare.labels["bulk_labels"].included()
     with pytest.raises(ValueError, match="between 0 and 1"):
-        mapped.labels["bulk_labels"].sets(5)
+        mapped.labels["bulk_labels"].included(5)
 
 
 def test_explain(demo):
@@ -419,7 +419,7 @@ def test_explain_names_what_it_lacks(demo):
     reference, query, mapped = demo
     name = query.obs_names[0]
     with pytest.raises(NoLabels, match="has no labels 'x'"):
-        scgraft.explain(reference, mapped, name, key="x")
+        scgraft.explain(reference, mapped, name, labels="x")
 
 
 def test_annotations_and_table(demo):

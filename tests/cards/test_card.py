@@ -163,8 +163,8 @@ def test_evaluate_on_own_counts_and_on_given_ones(tmp_path):
     given_counts = evaluate(stored, anndata.read_h5ad(tmp_path / "counts/adata.h5ad"), n_samples=2, device="cpu")
     assert given_counts.gene_wise.r2 == pytest.approx(own.gene_wise.r2, abs=0.05)
     with pytest.raises(errors.NoLabels, match="no column obs"):
-        evaluate(reference, label_key="absent")
-    assert evaluate(reference, label_key="batch", n_samples=1, device="cpu").diff_exp.keys() == {"b0", "b1"}
+        evaluate(reference, labels="absent")
+    assert evaluate(reference, labels="batch", n_samples=1, device="cpu").diff_exp.keys() == {"b0", "b1"}
 
 
 def test_evaluate_without_a_batch_key(tmp_path):
@@ -177,7 +177,7 @@ def test_evaluate_without_a_batch_key(tmp_path):
 def test_a_graft_has_a_card_of_its_own():
     reference = reference_of(CONFIG)
     adata = tiny_query(CONFIG, batches=("s1", "s2"))
-    query = align(adata, reference, batch_key="batch")
+    query = align(reference, adata, batch_key="batch")
     graft = fit(reference, query, FitConfig(max_steps=3, device="cpu"))
     text = graft_card(graft, cells_per_batch=query.alignment.cells_per_batch, quality={"cells": 40}, license="cc0-1.0")
     card = read_card(text)

@@ -119,6 +119,6 @@ def test_named_errors():
     with pytest.raises(errors.NoLabels, match="No reference cell is labelled 'C'"):
         compare_expression(reference, cells, None, ["C"] * 150, "C", **QUIET)
     with pytest.raises(errors.NoLabels, match="no label column 'absent'"):
-        compare_expression(reference, cells, None, ["A"] * 150, "A", label_key="absent", **QUIET)
+        compare_expression(reference, cells, None, ["A"] * 150, "A", labels="absent", **QUIET)
     with pytest.raises(errors.UnknownBatch):
         compare_expression(reference, cells, None, ["A"] * 150, "A", batch="b9", **QUIET)

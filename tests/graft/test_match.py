@@ -173,7 +173,7 @@ def test_a_fit_that_is_not_finite_is_not_kept(monkeypatch):
 def test_without_labels_the_far_fit_is_not_tried():
     config = replace(CONFIG, labels=())
     reference = reference_of(config)
-    query = align(tiny_query(config, n_cells=60, batches=("new 1",)), reference, batch_key="batch", drop_empty=True)
+    query = align(reference, tiny_query(config, n_cells=60, batches=("new 1",)), batch_key="batch", drop_empty=True)
     graft = fit(reference, query, QUICK)
     assert graft.record.reach != "far" and graft.record.confidence is None
 
@@ -187,7 +187,7 @@ def test_labels_must_be_a_column():
 @pytest.mark.parametrize("n", [1, 2, 129])
 def test_any_number_of_cells(n):
     reference = reference_of(CONFIG)
-    query = align(tiny_query(CONFIG, n_cells=n, batches=("new 1",)), reference, batch_key="batch", drop_empty=True)
+    query = align(reference, tiny_query(CONFIG, n_cells=n, batches=("new 1",)), batch_key="batch", drop_empty=True)
     graft = fit(reference, query, QUICK)
     assert all(np.isfinite(row).all() for row in graft.rows.values())
     if n == 1:

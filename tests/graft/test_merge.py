@@ -37,7 +37,7 @@ def labs(config, sizes=(1, 2, 1)):
         covariates = {key: (levels[0], f"{key} of lab {i}") for key, levels in config.covariates.items()}
         batches = tuple(f"lab {i} batch {j}" for j in range(n))
         adata = tiny_query(config, n_cells=12 + i, batches=batches, covariates=covariates, seed=i + 1)
-        queries.append(align(adata, reference, batch_key="batch", drop_empty=True))
+        queries.append(align(reference, adata, batch_key="batch", drop_empty=True))
     return reference, queries, [fit(reference, q, replace(QUICK, seed=i)) for i, q in enumerate(queries)]
 
 
@@ -119,7 +119,7 @@ def test_a_renamed_graft_embeds_cells_with_the_new_name():
 def test_a_clash_of_another_covariate_names_its_way_out():
     reference = reference_of(CONFIG)
     queries = [
-        align(tiny_query(CONFIG, batches=(b,), covariates={"donor": ("d0", "d9")}), reference, batch_key="batch")
+        align(reference, tiny_query(CONFIG, batches=(b,), covariates={"donor": ("d0", "d9")}), batch_key="batch")
         for b in "ab"
     ]
     first, second = (fit(reference, q, QUICK) for q in queries)

@@ -120,7 +120,7 @@ def test_several_columns_at_once():
     points = rng.standard_normal((20, 2))
     reference = reference_of(points, ["a"] * 20)
     reference.obs["fine"] = ["a1", "a2"] * 10
-    found = transfer_labels(reference, latent_of(points), keys=["type", "fine"], k=1)
+    found = transfer_labels(reference, latent_of(points), labels=["type", "fine"], k=1)
     assert list(found) == ["type", "fine"] and found["fine"].label.tolist() == ["a1", "a2"] * 10
 
 
@@ -133,7 +133,7 @@ def test_errors_say_what_there_is():
     reference = reference_of(np.zeros((3, 2)), ["a", "b", "c"])
     query = latent_of(np.zeros((1, 2)))
     with pytest.raises(NoLabels, match="no label column 'celltype'.*cells have type"):
-        transfer_labels(reference, query, keys=["celltype"])
+        transfer_labels(reference, query, labels=["celltype"])
     bare = replace(reference, latent=None, obs=None)
     with pytest.raises(NoLabels, match="holds no cells with a latent .* SCVI model has no classifier"):
         transfer_labels(bare, query)

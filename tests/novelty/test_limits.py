@@ -130,7 +130,7 @@ def test_the_excess_of_a_misfit_is_over_held_out_batches_and_over_one(held_out, 
 def test_any_number_of_cells_has_types_and_limits(n_cells, likelihood):
     reference = reference_of(replace(CONFIG, gene_likelihood=likelihood))
     key = reference.schema.labels_key
-    query = scgraft.align(tiny_query(CONFIG, n_cells=n_cells), reference, batch_key="batch")
+    query = scgraft.align(reference, tiny_query(CONFIG, n_cells=n_cells), batch_key="batch")
     graft = scgraft.fit(reference, query, FitConfig(max_steps=2))
     latent = scgraft.embed(reference, query, graft)
     null = np.random.default_rng(0).gamma(3, size=100)

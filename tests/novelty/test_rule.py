@@ -22,7 +22,7 @@ CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameter
 def judged():
     reference = reference_of(CONFIG)
     adata = tiny_query(CONFIG, n_cells=150, batches=("new 1", "new 2"))
-    query = align(adata, reference, batch_key="batch")
+    query = align(reference, adata, batch_key="batch")
     graft = fit(reference, query, FitConfig(max_steps=5, device="cpu"))
     latent, graph = embed(reference, query, graft, device="cpu"), query_graph(query.counts)
     near = reference.latent.index.near(latent.mean)

@@ -49,33 +49,33 @@ def lognorm(adata):
 def test_the_anndata_is_not_changed():
     adata = query()
     before = adata.copy()
-    align(adata, REFERENCE, batch_key="batch")
+    align(REFERENCE, adata, batch_key="batch")
     assert (adata.X != before.X).nnz == 0 and adata.obs.equals(before.obs) and adata.var.equals(before.var)
     assert list(adata.uns) == list(before.uns) and list(adata.obsm) == list(before.obsm)
 
 
 def test_counts_are_found_wherever_they_are():
     adata = query()
-    expected = align(adata, REFERENCE, batch_key="batch")
+    expected = align(REFERENCE, adata, batch_key="batch")
     for place in ("layers['counts']", "layers['odd name']", "raw.X"):
         other = lognorm(adata)
         if place == "raw.X":
             other.raw = adata
         else:
             other.layers[place.split("'")[1]] = adata.X
-        found = align(other, REFERENCE, batch_key="batch")
+        found = align(REFERENCE, other, batch_key="batch")
         assert found.alignment.counts_from == place and same(found, expected)
     dense = adata.copy()
     dense.X = adata.X.toarray()
-    assert same(align(dense, REFERENCE, batch_key="batch"), expected)
-    assert same(align(adata[:], REFERENCE, batch_key="batch"), expected)
+    assert same(align(REFERENCE, dense, batch_key="batch"), expected)
+    assert same(align(REFERENCE, adata[:], batch_key="batch"), expected)
 
 
 def test_counts_are_recovered_from_log1p_exactly():
     adata = query()
-    found = align(lognorm(adata), REFERENCE, batch_key="batch")
+    found = align(REFERENCE, lognorm(adata), batch_key="batch")
     assert "recovered from log1p-normalised X" in found.alignment.counts_from
-    assert same(found, align(adata, REFERENCE, batch_key="batch"))
+    assert same(found, align(REFERENCE, adata, batch_key="batch"))
 
 
 @settings(max_examples=25)
@@ -112,14 +112,14 @@ def test_what_is_not_counts_is_refused_by_name(value, word):
     adata.X = adata.X.toarray()
     adata.X[3, 2] = value
     with pytest.raises(NotCounts, match=word) as caught:
-        align(adata, REFERENCE, batch_key="batch")
+        align(REFERENCE, adata, batch_key="batch")
     if word != "fractions":
         assert f"cell {adata.obs_names[3]} gene {adata.var_names[2]}" in str(caught.value)
 
 
 def test_a_forced_layer_that_is_not_there():
     with pytest.raises(NotCounts, match=r"no layers\['umi'\]; it has X"):
-        align(query(), REFERENCE, layer="umi")
+        align(REFERENCE, query(), layer="umi")
 
 
 @given(st.integers(0, 2**31), st.integers(0, 5))
@@ -130,15 +130,15 @@ def test_order_of_genes_and_extra_genes_change_nothing(seed, extra):
     matrix = sp.hstack([adata.X, sp.csr_matrix(rng.poisson(1, (adata.n_obs, extra)))], format="csr")
     order = rng.permutation(len(names))
     other = anndata.AnnData(matrix[:, order], obs=adata.obs, var=pd.DataFrame(index=np.array(names)[order]))
-    found = align(other, REFERENCE, batch_key="batch")
-    assert same(found, align(adata, REFERENCE, batch_key="batch")) and found.alignment.n_unused == extra
+    found = align(REFERENCE, other, batch_key="batch")
+    assert same(found, align(REFERENCE, adata, batch_key="batch")) and found.alignment.n_unused == extra
 
 
 @given(st.integers(0, 2**31))
 def test_order_of_cells_permutes(seed):
     adata = query()
     order = np.random.default_rng(seed).permutation(adata.n_obs)
-    found, expected = (align(a, REFERENCE, batch_key="batch") for a in (adata[order], adata))
+    found, expected = (align(REFERENCE, a, batch_key="batch") for a in (adata[order], adata))
     assert (found.counts != expected.counts[order]).nnz == 0
     assert np.array_equal(found.cells, expected.cells[order])
 
@@ -169,9 +169,9 @@ def named(names, var=None):
     ],
 )
 def test_genes_are_matched_in_every_way(reference, adata, way):
-    found = align(adata, reference, batch_key="batch")
+    found = align(reference, adata, batch_key="batch")
     assert found.alignment.n_found == CONFIG.n_genes and found.alignment.matched_by == {way: CONFIG.n_genes}
-    assert same(found, align(query(), REFERENCE, batch_key="batch"))
+    assert same(found, align(REFERENCE, query(), batch_key="batch"))
 
 
 def test_duplicates_are_summed_and_listed():
@@ -179,7 +179,7 @@ def test_duplicates_are_summed_and_listed():
     names = list(adata.var_names)
     names[1] = names[0]
     adata.var.index = names
-    found = align(adata, REFERENCE, batch_key="batch")
+    found = align(REFERENCE, adata, batch_key="batch")
     assert found.alignment.summed == {names[0]: (names[0], names[0])}
     assert found.alignment.missing == (REFERENCE.schema.genes[1],)
     assert np.array_equal(found.counts[:, 0].toarray().ravel(), adata.X[:, :2].sum(axis=1).A1)
@@ -187,7 +187,7 @@ def test_duplicates_are_summed_and_listed():
 
 def test_missing_genes_are_zero_sparse_and_weighed():
     adata = query()
-    found = align(adata[:, 5:], REFERENCE, batch_key="batch", drop_empty=True)
+    found = align(REFERENCE, adata[:, 5:], batch_key="batch", drop_empty=True)
     assert found.counts.shape[1] == CONFIG.n_genes and found.counts[:, :5].nnz == 0
     assert found.alignment.missing == tuple(REFERENCE.schema.genes[:5]) and 0 < found.alignment.found_weight < 1
     assert any("5 genes of the reference are missing" in m for m in found.alignment.messages)
@@ -195,21 +195,21 @@ def test_missing_genes_are_zero_sparse_and_weighed():
 
 def test_other_identifiers_are_refused_with_examples():
     with pytest.raises(GenesNotFound, match="Only 0 of the reference's 30 genes.*ABC0.*gene_map"):
-        align(named(SYMBOLS), REFERENCE)
+        align(REFERENCE, named(SYMBOLS))
 
 
 def test_the_other_species_is_refused():
     mouse = [s.capitalize() for s in SYMBOLS]
     with pytest.raises(GenesNotFound, match="look like mouse .*Abc0.* the reference is human"):
-        align(named(mouse), renamed(SYMBOLS))
+        align(renamed(SYMBOLS), named(mouse))
     with pytest.raises(GenesNotFound, match="look like mouse"):
-        align(named([e.replace("ENSG", "ENSMUSG") for e in ENSEMBL]), renamed(ENSEMBL))
+        align(renamed(ENSEMBL), named([e.replace("ENSG", "ENSMUSG") for e in ENSEMBL]))
     assert species_of(["g0001"] * 40) is None
 
 
 def test_gene_map_comes_first():
     mapping = dict(zip(SYMBOLS, REFERENCE.schema.genes, strict=True))
-    found = align(named(SYMBOLS), REFERENCE, batch_key="batch", gene_map=mapping)
+    found = align(REFERENCE, named(SYMBOLS), batch_key="batch", gene_map=mapping)
     assert found.alignment.matched_by == {"gene map": CONFIG.n_genes}
 
 
@@ -222,7 +222,7 @@ def test_identifier_kinds():
 def test_known_and_new_batches():
     known = CONFIG.batches[0]
     adata = query(batches=(known, "zz", "aa"))
-    found = align(adata, REFERENCE, batch_key="batch")
+    found = align(REFERENCE, adata, batch_key="batch")
     assert found.alignment.known_batches == (known,) and found.alignment.new_levels == {"batch": ("aa", "zz")}
     assert found.levels["batch"] == (*CONFIG.batches, "aa", "zz")
     assert sum(found.alignment.cells_per_batch.values()) == adata.n_obs
@@ -241,24 +241,24 @@ def test_batch_columns_of_any_type(kind):
     }[kind]
     adata.obs["sample"] = column
     expected = ("False", "True") if kind == "bool" else ("0", "1")
-    assert align(adata, REFERENCE, batch_key="sample").alignment.new_levels == {"batch": expected}
+    assert align(REFERENCE, adata, batch_key="sample").alignment.new_levels == {"batch": expected}
 
 
 def test_no_batch_column_is_one_new_batch_said_aloud():
-    found = align(query(), REFERENCE)
+    found = align(REFERENCE, query())
     assert found.alignment.new_levels == {"batch": ("query",)}
     assert any("whole query is one new batch" in m for m in found.alignment.messages)
     taken = replace(REFERENCE, schema=replace(REFERENCE.schema, batches=("query", "query_2")))
-    assert align(query(), taken).alignment.new_levels == {"batch": ("query_3",)}
+    assert align(taken, query()).alignment.new_levels == {"batch": ("query_3",)}
 
 
 def test_bad_batch_columns():
     adata = query()
     with pytest.raises(BatchColumn, match=r"no column obs\['sample'\]; it has .*batch"):
-        align(adata, REFERENCE, batch_key="sample")
+        align(REFERENCE, adata, batch_key="sample")
     adata.obs["sample"] = [None, *["a"] * (adata.n_obs - 1)]
     with pytest.raises(BatchColumn, match=f"missing .NaN. for 1 cells, e.g. {adata.obs_names[0]}"):
-        align(adata, REFERENCE, batch_key="sample")
+        align(REFERENCE, adata, batch_key="sample")
 
 
 def test_covariates_are_extended_or_asked_for():
@@ -266,15 +266,15 @@ def test_covariates_are_extended_or_asked_for():
     reference = reference_of(config)
     adata = tiny_query(config, batches=("new",))
     adata.obs["donor"] = ["d1", "d9"] * (adata.n_obs // 2)
-    found = align(adata, reference, batch_key="batch", drop_empty=True)
+    found = align(reference, adata, batch_key="batch", drop_empty=True)
     assert found.alignment.new_levels["covariate:donor"] == ("d9",)
     with pytest.raises(CovariateMissing, match="'donor'.*the reference knows d1, d2"):
-        align(_without(adata, "donor"), reference, batch_key="batch")
+        align(reference, _without(adata, "donor"), batch_key="batch")
     with pytest.raises(CovariateMissing, match="continuous covariate 'age'"):
-        align(_without(adata, "age"), reference, batch_key="batch")
+        align(reference, _without(adata, "age"), batch_key="batch")
     adata.obs["age"] = np.nan
     with pytest.raises(QueryError, match=r"obs\['age'\] has NaN"):
-        align(adata, reference, batch_key="batch")
+        align(reference, adata, batch_key="batch")
 
 
 def _without(adata, column):
@@ -289,23 +289,23 @@ def test_empty_cells_are_listed_or_dropped():
     matrix[[1, 4]] = 0
     adata.X = sp.csr_matrix(matrix)
     with pytest.raises(EmptyCells, match=f"2 cells .*{adata.obs_names[1]}, {adata.obs_names[4]}"):
-        align(adata, REFERENCE, batch_key="batch")
-    found = align(adata, REFERENCE, batch_key="batch", drop_empty=True)
+        align(REFERENCE, adata, batch_key="batch")
+    found = align(REFERENCE, adata, batch_key="batch", drop_empty=True)
     assert found.alignment.dropped == tuple(adata.obs_names[[1, 4]]) and len(found.cells) == adata.n_obs - 2
 
 
 def test_cell_names_must_be_unique_and_there_must_be_cells():
     adata = query()
     with pytest.raises(QueryError, match="no cells"):
-        align(adata[:0], REFERENCE)
+        align(REFERENCE, adata[:0])
     adata.obs.index = ["c"] * adata.n_obs
     with pytest.raises(QueryError, match="not unique"):
-        align(adata, REFERENCE)
+        align(REFERENCE, adata)
 
 
 def test_files_of_every_kind(tmp_path):
     adata = query(n_cells=12)
-    expected = align(adata, REFERENCE, batch_key="batch")
+    expected = align(REFERENCE, adata, batch_key="batch")
     adata.write_h5ad(tmp_path / "q.h5ad")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # which version of the zarr format will be the default
@@ -331,10 +331,10 @@ def test_files_of_every_kind(tmp_path):
         ):
             group[f"features/{name}"] = values
     for path in (folder, tmp_path / "10x.h5"):
-        assert (align(read_query(path), REFERENCE).counts != expected.counts).nnz == 0
+        assert (align(REFERENCE, read_query(path)).counts != expected.counts).nnz == 0
     for path, backed in (("q.h5ad", False), ("q.h5ad", True), ("q.zarr", False)):
         found = read_query(tmp_path / path, backed=backed)
-        assert same(align(found, REFERENCE, batch_key="batch"), expected)
+        assert same(align(REFERENCE, found, batch_key="batch"), expected)
         if backed:
             found.file.close()
     (tmp_path / "q.txt").write_text("no")
@@ -347,6 +347,6 @@ def test_files_of_every_kind(tmp_path):
 
 
 def test_one_cell_maps():
-    found = align(query(n_cells=1, batches=("new",)), REFERENCE, batch_key="batch", drop_empty=True)
+    found = align(REFERENCE, query(n_cells=1, batches=("new",)), batch_key="batch", drop_empty=True)
     latent = embed(REFERENCE, found, fit(REFERENCE, found, FitConfig(max_steps=2)))
     assert latent.mean.shape == (1, CONFIG.n_latent)

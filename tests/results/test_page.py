@@ -59,7 +59,7 @@ def test_check_says_what_missing_genes_cost(demo):
     assert result.grade == "stop" and finding(result, "genes").grade == "stop"
     cost = finding(result, "missing genes")
     assert cost.grade == "warning" and max(cost.values["loss"].values()) > 0.05
-    aligned = scgraft.align(cut, reference, batch_key="well", min_found=0)
+    aligned = scgraft.align(reference, cut, batch_key="well", min_found=0)
     everything = np.ones(len(reference.schema.genes), bool)
     none, _ = cost_of_missing_genes(reference, "bulk_labels", everything, aligned, 0)
     assert not any(none.values()) and not present_genes(reference, aligned).all()
@@ -149,10 +149,10 @@ def test_grade_is_the_worst():
 
 def test_verdict_of_a_good_and_of_a_spoilt_mapping(demo):
     reference, query, mapped = demo
-    assert mapped.verdict.light == "green" and scgraft.quality(reference, query, mapped) is mapped.verdict
+    assert mapped.verdict.light == "green" and scgraft.verdict(reference, query, mapped) is mapped.verdict
     spoilt = replace(mapped, verdict=None, latent=replace(mapped.latent, mean=mapped.latent.mean[::-1].copy()))
     labels = scgraft.transfer_labels(reference, spoilt.latent)
-    judged = scgraft.quality(reference, query, replace(spoilt, labels=labels), batch_key="well")
+    judged = scgraft.verdict(reference, query, replace(spoilt, labels=labels))
     assert judged.light == "red" and all(m.action for m in judged.measures if m.light != "green")
     lights = {m.name: m.light for m in judged.measures}
     assert lights["agreement"] == "red" and lights["preservation"] != "green"
@@ -302,7 +302,7 @@ def test_static_figures_return_their_axes(demo):
     with pytest.raises(NoLabels):
         scgraft.pl.novelty(bare)
     with pytest.raises(NoLabels):
-        scgraft.pl.composition(mapped, query.obs["well"], key="absent")
+        scgraft.pl.composition(mapped, query.obs["well"], labels="absent")
     plt.close("all")
 
 
@@ -311,7 +311,7 @@ def test_labels_follow_the_hierarchy(demo):
     fine = reference.obs["bulk_labels"].astype(str)
     obs = pd.DataFrame({"coarse": np.where(fine.str.contains("CD4|CD8"), "T cell", fine), "fine": fine})
     result, parents = mapped.labels["bulk_labels"], scgraft.parents_of(obs, ["coarse", "fine"])
-    named, sets = result.at(0.05, parents=parents), result.sets(0.05)
+    named, sets = result.resolve(0.05, parents=parents), result.included(0.05)
     within = [
         {parents.get(result.classes[c], result.classes[c]) for c in np.flatnonzero(row)} == {"T cell"} for row in sets
     ]

@@ -86,7 +86,7 @@ def write_case(folder: Path, config: TinyConfig):
     batches = ("7", "8") if config.batches == (0, 1, 5) else ("new 1", "new 2")
     covariates = {"donor": ("d0", "d9")} if config.covariates else None
     adata = tiny_query(config, n_cells=24, batches=batches, covariates=covariates)
-    query = align(adata, reference, batch_key="batch", drop_empty=True)
+    query = align(reference, adata, batch_key="batch", drop_empty=True)
     graft = fit(reference, query, QUICK)
     labels = None if config.dispersion != "gene-label" else adata.obs["cell_type"].astype(str).tolist()
     with_cells = not reference.hyper.models_library
@@ -211,7 +211,7 @@ CONFIG = TinyConfig(minified=MINI, encode_covariates=True)
 
 def exported(tmp_path, config=CONFIG, **options):
     reference = load_reference(write_hub_folder(tmp_path / "reference", config))
-    query = align(tiny_query(config, batches=("new",)), reference, batch_key="batch")
+    query = align(reference, tiny_query(config, batches=("new",)), batch_key="batch")
     graft = fit(reference, query, QUICK)
     return reference, query, graft, export_scvi(reference, graft, tmp_path / "out", **options)
 

@@ -50,7 +50,7 @@ def files(tmp_path_factory):
     """A reference folder and a graft of it."""
     root = tmp_path_factory.mktemp("files")
     reference = load_reference(write_hub_folder(root / "reference", CONFIG))
-    query = align(tiny_query(CONFIG, batches=("s1",)), reference, batch_key="batch")
+    query = align(reference, tiny_query(CONFIG, batches=("s1",)), batch_key="batch")
     graft = fit(reference, query, FitConfig(epochs=0, start="random", device="cpu", force=True))
     save_graft(graft, root / "graft")
     return root

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     reference: Reference,
-    keys: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
     *,
     genes: np.ndarray | None = None,
     seed: int = 0,
@@ -48,7 +48,7 @@ def calibrate(
     ----------
     reference
         With a latent.
-    keys
+    labels
         Label columns; None takes that of the registry. Without any, only novelty is calibrated, under the key "".
     genes
         Genes that the query has, (G,) bool; None takes all of them.
@@ -74,19 +74,19 @@ def calibrate(
         raise NoLabels(
             f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on."
         )
-    if keys is None:
-        keys = [] if reference.schema.labels_key is None else [reference.schema.labels_key]
-    missing = [key for key in keys if key not in reference.obs]
+    if labels is None:
+        labels = [] if reference.schema.labels_key is None else [reference.schema.labels_key]
+    missing = [key for key in labels if key not in reference.obs]
     if missing:
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
     plan = choose_folds(reference, seed)
-    config = FitConfig(labels=next(iter(keys), None), seed=seed, device="cpu")
+    config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
     folds = [hold_out(reference, batches, members, seed=seed, config=config) for batches, members in plan]
     nulls = tuple(
         np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))
         for parts in ([fold.novelty for fold in folds], [distance_to(fold.rest, fold.latent) for fold in folds])
     )
-    return {key: _calibration(reference, key, folds, nulls, genes=genes, seed=seed) for key in keys or [""]}
+    return {key: _calibration(reference, key, folds, nulls, genes=genes, seed=seed) for key in labels or [""]}
 
 
 def _calibration(

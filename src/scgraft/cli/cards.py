@@ -62,7 +62,7 @@ def metrics_command(
     from scgraft.mapping.load import load_reference
 
     reference = load_reference(source, revision)
-    found = _metrics(reference, counts, label_key=label_key, style=style, n_samples=samples, seed=seed)
+    found = _metrics(reference, counts, labels=label_key, style=style, n_samples=samples, seed=seed)
     click.echo(f"Numbers: {STYLES[style]}.")
     for name, table in metric_tables(found).items():
         click.echo(f"\n{name}\n\n{table}")

@@ -71,7 +71,7 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
         echo(f"  {label:32s} {own.sum():4d} cells  {right[own].mean():6.1%} right")
     code = np.array([result.classes.index(label) for label in truth])
     for alpha in (0.2, 0.1, 0.05):
-        sets = result.sets(alpha)
+        sets = result.included(alpha)
         covered = sets[np.arange(len(code)), code].mean()
         echo(
             f"Prediction sets at {1 - alpha:.0%}: {covered:.1%} hold the known label, {sets.sum(axis=1).mean():.2f} labels each."

@@ -107,7 +107,7 @@ def export_command(
     check_free(out, force=force)
     reference = load_reference(source, revision)
     loaded = None if graft is None else load_graft(graft, reference=reference)
-    aligned = None if query is None else align(read_query(query), reference, batch_key=batch_key, drop_empty=True)
+    aligned = None if query is None else align(reference, read_query(query), batch_key=batch_key, drop_empty=True)
     export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, force=force)
     click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
 

@@ -91,10 +91,10 @@ def compare_expression(
     reference: Reference,
     cells: LatentCells,
     graft: Graft | None,
-    labels: Sequence[str] | np.ndarray,
+    classes: Sequence[str] | np.ndarray,
     label: str,
     *,
-    label_key: str | None = None,
+    labels: str | None = None,
     batch: str | Sequence[str] | None = "reference",
     threshold: float = 0.25,
     error_rate: float = 0.05,
@@ -114,11 +114,11 @@ def compare_expression(
         The query, from :func:`scgraft.query_cells`.
     graft
         The query's graft, or a merged one.
-    labels
+    classes
         Class of each query cell, for example ``mapped.labels[key].label``.
     label
         The class to compare.
-    label_key
+    labels
         obs column of the reference's classes; None takes the reference's own.
     batch
         What both sides are decoded under: ``"reference"`` for the reference's batches that have the class, names of
@@ -154,11 +154,11 @@ def compare_expression(
     """
     check_base(reference, graft)
     own = reference_cells(reference)
-    theirs = own.take(_members(reference, label_key, label))
-    mine = cells.take(np.asarray(labels, str) == label)
+    theirs = own.take(_members(reference, labels, label))
+    mine = cells.take(np.asarray(classes, str) == label)
     if not len(mine):
         raise NoLabels(
-            f"No query cell is labelled {label!r}; there are {', '.join(sorted(set(map(str, labels)))[:8])}."
+            f"No query cell is labelled {label!r}; there are {', '.join(sorted(set(map(str, classes)))[:8])}."
         )
     schema = reference.schema
     names = [schema.batches[code] for code in np.unique(theirs.codes[:, 0])] if batch == "reference" else batch
@@ -196,8 +196,8 @@ def calls_at(probability: np.ndarray, error_rate: float) -> np.ndarray:
     return called
 
 
-def _members(reference: Reference, label_key: str | None, label: str) -> np.ndarray:
-    key, obs = label_key or reference.schema.labels_key, reference.obs
+def _members(reference: Reference, labels: str | None, label: str) -> np.ndarray:
+    key, obs = labels or reference.schema.labels_key, reference.obs
     if obs is None or key is None or key not in obs:
         raise NoLabels(f"The reference's cells have no label column {key!r}.")
     names = np.array([level_name(value) for value in obs[key]], str)

@@ -23,8 +23,7 @@ from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
-    from scgraft.model.scanvae import Scanvae
-    from scgraft.model.vae import Vae
+    from scgraft.model.protocol import Model
 
 BLOCK = 512
 
@@ -175,7 +174,7 @@ def predictive_blocks(
                 yield block, sample, draw_counts(model.hyper.gene_likelihood, expression, random)
 
 
-def decode(model: Vae | Scanvae, z: torch.Tensor, inputs: Cells, rows: Any, code: int | None) -> Expression:
+def decode(model: Model, z: torch.Tensor, inputs: Cells, rows: Any, code: int | None) -> Expression:
     """Count distribution of latents `z` (n, d) under a batch, or each cell's own (None)."""
     codes = inputs.codes
     if code is not None:

@@ -23,7 +23,7 @@ def evaluate(
     reference: Reference,
     adata: AnnData | None = None,
     *,
-    label_key: str | None = None,
+    labels: str | None = None,
     n_samples: int = 5,
     style: Style = "corrected",
     seed: int = 0,
@@ -37,7 +37,7 @@ def evaluate(
         The reference.
     adata
         Raw counts of the reference's cells; None takes those that its repository holds.
-    label_key
+    labels
         obs column of the classes for differential expression; None takes the reference's own, where it has one.
     n_samples
         Draws from the model for each cell.
@@ -68,20 +68,20 @@ def evaluate(
         adata = _own_counts(reference)
     query = own_query(reference, adata)
     cells = query_cells(reference, query, device=device)
-    key = label_key if label_key is not None else reference.schema.labels_key
-    if label_key is not None and label_key not in adata.obs:
-        raise NoLabels(f"There is no column obs[{label_key!r}]; there are {', '.join(map(str, adata.obs.columns))}.")
-    labels = None
+    key = labels if labels is not None else reference.schema.labels_key
+    if labels is not None and labels not in adata.obs:
+        raise NoLabels(f"There is no column obs[{labels!r}]; there are {', '.join(map(str, adata.obs.columns))}.")
+    classes = None
     if key is not None and key in adata.obs:
         kept = adata.obs[key].set_axis(adata.obs_names.astype(str)).loc[query.cells]
-        labels = [level_name(value) for value in kept]
+        classes = [level_name(value) for value in kept]
     train, validation = _split(reference, adata, query)
     draws = predictive_blocks(reference, cells, n_samples=n_samples, seed=seed, device=device)
     return metrics_from_draws(
         query.counts,
         draws,
         n_samples=n_samples,
-        labels=labels,
+        labels=classes,
         train=train,
         validation=validation,
         style=style,

@@ -19,15 +19,15 @@ from scgraft.numerics.products import fast_products
 from scgraft.reference.cells import _continuous, _size_factors, library_sizes, reference_codes
 from scgraft.reference.counts import STORED_COUNTS, stored_counts
 from scgraft.values.names import BATCH
-from scgraft.values.query import Alignment, Query
+from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_matrix
 
-    from scgraft.model.scanvae import Scanvae
-    from scgraft.model.vae import Expression, Vae
+    from scgraft.model.protocol import Model
+    from scgraft.model.vae import Expression
 
 BLOCK = 512
 
@@ -99,7 +99,7 @@ def _skeleton(reference: Reference, index: np.ndarray, factors: np.ndarray | Non
         missing=(),
         summed={},
         n_unused=0,
-        batch_key=None,
+        options=AlignOptions(),
         new_levels={},
         known_batches=tuple(used),
         cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
@@ -129,7 +129,7 @@ def _draw(
     return sparse.vstack(parts, format="csr") if parts else base.counts
 
 
-def decode_block(model: Vae | Scanvae, base: Query, z: np.ndarray, library: np.ndarray, rows: slice) -> Expression:
+def decode_block(model: Model, base: Query, z: np.ndarray, library: np.ndarray, rows: slice) -> Expression:
     """The decoder's output for a block of cells with latent `z` (n, d) and library size (n,), reference batches only."""
     import torch
 

@@ -33,8 +33,8 @@ from scgraft.numerics.votes import neighbour_vote
 from scgraft.values.graft import FitConfig
 
 if TYPE_CHECKING:
-    from scgraft.model.scanvae import Scanvae
-    from scgraft.model.vae import Cells, Vae
+    from scgraft.model.protocol import Model
+    from scgraft.model.vae import Cells
 
 # Weight of the energy distance against the prior on the columns: lambda = 1e5 * n / (n + 100) for a query of n cells, so a
 # query of 100 cells gets half of it. 1e5 was chosen among 1e3 to 1e6 by benchmarks/quality.py (docs/objective.md).
@@ -99,7 +99,7 @@ class Scene:
     `labels` (m,) are codes of the atlas cells' labels, -1 for none; None where the reference has no labels.
     """
 
-    model: Vae | Scanvae
+    model: Model
     cells: Cells
     codes: np.ndarray
     atlas: Atlas
@@ -133,7 +133,7 @@ class Scene:
 
 
 def match_columns(
-    model: Vae | Scanvae,
+    model: Model,
     cells: Cells,
     codes: np.ndarray,
     atlas: Atlas,

@@ -23,9 +23,9 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
-    from scgraft.model.scanvae import Scanvae
+    from scgraft.model.protocol import Model
     from scgraft.model.stored import CountStore
-    from scgraft.model.vae import Cells, Vae
+    from scgraft.model.vae import Cells
 
 EVALUATE_EVERY = 20
 HELD_OUT_AT_MOST = 512
@@ -40,7 +40,7 @@ class Problem:
     `fixed` are new rows that the query's counts decide; `levels` are the names of the batches of the cells, `codes` (n,) their codes, on the host.
     """
 
-    model: Vae | Scanvae
+    model: Model
     cells: Cells
     counts: CountStore
     start: Mapping[str, Tensor]

@@ -23,7 +23,7 @@ from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.labels import Labels
 from scgraft.values.novelty import Novelty
-from scgraft.values.quality import Light, Measure, Quality
+from scgraft.values.quality import Light, Measure, Verdict
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
@@ -40,7 +40,7 @@ def measure_quality(
     novelty: Novelty,
     graph: QueryGraph,
     calibration: Calibration,
-) -> Quality:
+) -> Verdict:
     """Judge a mapping against held-out batches of the reference.
 
     Parameters
@@ -54,7 +54,7 @@ def measure_quality(
 
     Returns
     -------
-    Quality
+    Verdict
         Green where every measure is as in held-out reference batches, else the worst light. Nothing is random.
     """
     key = calibration.key
@@ -82,18 +82,18 @@ def measure_quality(
     return replace(judged, distance=distance.astype(np.float32), preservation=preservation)
 
 
-def verdict(measures: tuple[Measure, ...]) -> Quality:
+def verdict(measures: tuple[Measure, ...]) -> Verdict:
     """The worst light of all measures, and the names of the measures that have it."""
     worst: Light = max((m.light for m in measures), key=ORDER.index, default=ORDER[0])
     names = [m.name for m in measures if m.light == worst]
     if worst == "green":
-        return Quality(
+        return Verdict(
             worst,
             "Every number is in the range of the reference's own batches when they are held out and mapped.",
             measures,
         )
     word = "Use it with care" if worst == "amber" else "Do not use it before looking"
-    return Quality(worst, f"{word}: {', '.join(names)}.", measures)
+    return Verdict(worst, f"{word}: {', '.join(names)}.", measures)
 
 
 def _vote_numbers(
@@ -223,7 +223,7 @@ def _did_fitting_help(
     return Measure("fitting", light, gain, (), said, "" if light == "green" else "Map with FitConfig(epochs=0).")
 
 
-def quality_as_dict(quality: Quality) -> dict[str, Any]:
+def quality_as_dict(quality: Verdict) -> dict[str, Any]:
     """A verdict as plain values, ready for JSON."""
     return {
         "light": quality.light,

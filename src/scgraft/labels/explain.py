@@ -12,7 +12,7 @@ from scgraft.errors import NoLabels, QueryError
 from scgraft.labels.classifier import log_normalised
 from scgraft.labels.transfer import blend
 from scgraft.numerics.neighbors import nearest
-from scgraft.query.align import align
+from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration
 from scgraft.values.labels import Explanation, Labels
 from scgraft.values.mapping import MappedQuery
@@ -29,7 +29,7 @@ def explain(
     mapped: MappedQuery,
     cell: str,
     *,
-    key: str | None = None,
+    labels: str | None = None,
     adata: AnnData | None = None,
     k: int = 5,
     alpha: float = 0.1,
@@ -42,7 +42,7 @@ def explain(
         The reference, and the mapping of the query.
     cell
         Name of the query cell.
-    key
+    labels
         Label column; None takes the first.
     adata
         The query; with it, the genes that decide between the label and the runner-up are named.
@@ -60,7 +60,7 @@ def explain(
     """
     if reference.latent is None or reference.obs is None or not mapped.labels:
         raise NoLabels("There are no labels to explain: map with labels onto a reference that holds cells.")
-    key = next(iter(mapped.labels)) if key is None else key
+    key = next(iter(mapped.labels)) if labels is None else labels
     if key not in mapped.labels:
         raise NoLabels(f"The mapping has no labels {key!r}; it has {', '.join(mapped.labels)}.")
     where = np.flatnonzero(mapped.latent.cells == cell)
@@ -68,30 +68,28 @@ def explain(
         raise QueryError(
             f"The mapping has no cell {cell!r}; its cells are named {', '.join(mapped.latent.cells[:3])}, ..."
         )
-    i, labels = int(where[0]), mapped.labels[key]
-    neighbours = _neighbours(reference, mapped, i, labels.key, k)
-    inside = [] if labels.pvalues is None else np.flatnonzero(labels.sets(alpha)[i]).tolist()
-    inside.sort(key=lambda c: -labels.matrix[i, c])
+    i, found = int(where[0]), mapped.labels[key]
+    neighbours = _neighbours(reference, mapped, i, found.key, k)
     novelty, threshold = float("nan"), float("inf")
     if mapped.novelty is not None:
         novelty, threshold = float(mapped.novelty.strength[i]), 1.0
-    genes = _deciding_genes(reference, mapped, labels, i, adata)
+    genes = _deciding_genes(reference, mapped, found, i, adata)
     made = Explanation(
         cell=cell,
-        label=str(labels.label[i]),
-        probability=float(labels.probability[i]),
-        runner_up=str(labels.runner_up[i]),
-        prediction_set=tuple(labels.classes[c] for c in inside),
+        label=str(found.label[i]),
+        probability=float(found.probability[i]),
+        runner_up=str(found.runner_up[i]),
+        prediction_set=() if found.pvalues is None else found.sets(alpha)[i],
         alpha=alpha,
         novelty=novelty,
         threshold=threshold,
-        votes=_votes(labels, i),
+        votes=_votes(found, i),
         neighbours=neighbours,
         genes=genes,
         sentence="",
     )
-    said = _sentence(made, calibrated=labels.pvalues is not None)
-    return replace(made, sentence=said + _overruled(labels, mapped.calibration.get(labels.key), i))
+    said = _sentence(made, calibrated=found.pvalues is not None)
+    return replace(made, sentence=said + _overruled(found, mapped.calibration.get(found.key), i))
 
 
 def _neighbours(
@@ -132,7 +130,7 @@ def _deciding_genes(
     one = adata[adata.obs_names.astype(str) == cell]
     if one.n_obs != 1:
         raise QueryError(f"This AnnData has no cell {cell!r}; give the query that was mapped.")
-    query = align(one, reference, batch_key=mapped.alignment.batch_key)
+    query = align_as(reference, one, mapped.alignment.options)
     made = mapped.calibration[labels.key].classifier
     first, second = made.classes.index(str(labels.label[i])), made.classes.index(str(labels.runner_up[i]))
     x = log_normalised(query.counts, made.genes)[0]

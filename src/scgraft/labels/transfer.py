@@ -1,4 +1,4 @@
-"""Labels from the reference's latent by weighted nearest neighbours, and from a SCANVI model's own classifier.
+"""Labels from the reference's latent by weighted nearest neighbours, and from a model's own classifier.
 
 The weights are scArches' (Lotfollahi et al. 2022, doi:10.1038/s41587-021-01001-7): with the distances d of a cell's k
 neighbours and their standard deviation s, ``w = exp(-d s^2 / 4)``, normalised. They are close to a plain majority vote.
@@ -33,14 +33,14 @@ BOTH = (
 )
 ALPHA = 0.1
 FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
-CLASSIFIER = "the SCANVI model's own classifier"
+CLASSIFIER = "the reference model's own classifier"
 
 
 def transfer_labels(
     reference: Reference,
     latent: Latent,
     *,
-    keys: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
     k: int = K,
     classifier: np.ndarray | None = None,
     near: Near | None = None,
@@ -53,12 +53,12 @@ def transfer_labels(
         With a latent and obs, unless there is a classifier.
     latent
         Of the query, from :func:`scgraft.embed`.
-    keys
+    labels
         Columns of the reference's obs; None takes the label column of the registry.
     k
         Neighbours that vote; fewer where the reference has fewer cells.
     classifier
-        Class probabilities (n, C) over ``reference.schema.labels`` from a SCANVI model's classifier.
+        Class probabilities (n, C) over ``reference.schema.labels`` from the model's own classifier.
     near
         Nearest reference cells of the query's cells, where they have been looked up already: ``reference.latent.index.near``.
 
@@ -75,17 +75,17 @@ def transfer_labels(
     """
     schema = reference.schema
     if reference.latent is None or reference.obs is None:
-        if classifier is None or keys not in (None, [schema.labels_key]):
+        if classifier is None or labels not in (None, [schema.labels_key]):
             raise NoLabels(
                 f"{reference.base.repo} holds no cells with a latent ({reference.latent_source}), and a "
-                f"{reference.base.family} model has no classifier for {keys or 'labels'}: there is nothing to transfer "
+                f"{reference.base.family} model has no classifier for {labels or 'labels'}: there is nothing to transfer "
                 "labels from. Take a revision with adata.h5ad, or map with labels=None."
             )
         return {str(schema.labels_key): _from_classifier(reference, classifier, None)}
-    if keys is None:
-        keys = [] if schema.labels_key is None else [schema.labels_key]
-    missing = [key for key in keys if key not in reference.obs]
-    if missing or not keys:
+    if labels is None:
+        labels = [] if schema.labels_key is None else [schema.labels_key]
+    missing = [key for key in labels if key not in reference.obs]
+    if missing or not labels:
         raise NoLabels(
             f"The reference has no label column {', '.join(map(repr, missing)) or 'in its registry'}; its cells have "
             f"{', '.join(map(str, reference.obs.columns))}. Choose one of these."
@@ -93,7 +93,7 @@ def transfer_labels(
     near = reference.latent.index.near(latent.mean, k=k) if near is None else near
     found, distance = near.found, near.distance
     result = {}
-    for key in keys:
+    for key in labels:
         result[key] = _vote(reference, key, found, distance)
         if classifier is not None and key == schema.labels_key:
             result[f"{key}:classifier"] = _from_classifier(reference, classifier, distance)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import torch
 
 from scgraft.model.build import build, pick_device
+from scgraft.model.families import family_of
 from scgraft.values.reference import Latent, Reference
+
+if TYPE_CHECKING:
+    from scgraft.model.protocol import Classifier
 
 
 def classify(reference: Reference, latent: Latent, *, device: str = "auto") -> np.ndarray | None:
-    """Class probabilities (n, C) of a SCANVI reference's own classifier on the latent mean; None for other classes."""
-    if reference.base.family != "SCANVI":
+    """Class probabilities (n, C) of the reference model's own classifier on the latent mean; None where it has none."""
+    if not family_of(reference.base.family).has_classifier:
         return None
     where = pick_device(device)
-    model = build(reference, where)
+    model = cast("Classifier", build(reference, where))
     with torch.inference_mode():
-        logits = model.classify(torch.as_tensor(latent.mean).to(where))  # type: ignore[union-attr]
+        logits = model.classify(torch.as_tensor(latent.mean).to(where))
         return torch.softmax(logits, dim=-1).cpu().numpy()

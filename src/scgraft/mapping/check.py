@@ -70,7 +70,7 @@ def check(
     sample = adata[index].to_memory() if adata.isbacked else adata[index]
     findings = [*_batch_column(adata, batch_key)]
     try:
-        query = align(sample, reference, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
+        query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
     except QueryError as error:
         findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
         return Check(tuple(findings))

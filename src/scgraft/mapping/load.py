@@ -53,7 +53,7 @@ def _with_encoded_cells(reference: Reference) -> Reference:
     assert reference.adata_path is not None and reference.obs is not None
     adata = anndata.read_h5ad(reference.adata_path, backed="r")
     try:
-        query = align(adata, reference, batch_key=reference.schema.batch_key, drop_empty=True)
+        query = align(reference, adata, batch_key=reference.schema.batch_key, drop_empty=True)
     except QueryError as error:
         return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
     finally:

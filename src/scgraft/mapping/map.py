@@ -14,13 +14,13 @@ from scgraft.labels.transfer import transfer_labels
 from scgraft.labels.votes import classify
 from scgraft.mapping.trust import trust
 from scgraft.numerics.index import Near
-from scgraft.query.align import align
+from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
-from scgraft.values.quality import Quality
-from scgraft.values.query import Query
+from scgraft.values.quality import Verdict
+from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Latent, Reference
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def map_query(
     graft: Graft | None = None,
     layer: str | None = None,
     drop_empty: bool = False,
+    min_found: float = 0.5,
+    gene_map: Mapping[str, str] | None = None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
 ) -> MappedQuery:
     """Map a query onto a reference: align, fit (or re-apply a graft), embed, transfer labels.
@@ -59,6 +61,10 @@ def map_query(
         Where the counts are, if they should not be looked for.
     drop_empty
         Leave out cells without any count in the reference's genes.
+    min_found
+        Least share of the reference's genes, by weight, that the query must have.
+    gene_map
+        Query gene to reference gene, taken before anything else.
     calibration
         ``"auto"`` calibrates labels and novelty on held-out batches of the reference, once for each reference and label
         column (kept in the user's cache); a calibration from before; or None for bare votes.
@@ -78,7 +84,7 @@ def map_query(
     NoLabels
         Labels were asked for and there is nothing to transfer them from.
     """
-    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=drop_empty)
+    query = align_as(reference, adata, AlignOptions(batch_key, layer, drop_empty, min_found, gene_map))
     if graft is None:
         graft = fit(reference, query, _with_labels(config or FitConfig(), labels))
     latent = embed(reference, query, graft, device="auto" if config is None else config.device)
@@ -97,7 +103,7 @@ def map_query(
         novelty=trusted.novelty,
         calibration=trusted.calibration,
         verdict=trusted.verdict,
-        quality=summary(query, graft, trusted.labels),
+        summary=summary(query, graft, trusted.labels),
     )
 
 
@@ -115,8 +121,8 @@ def _labels(
         return {}
     if wanted == "auto" and reference.schema.labels_key is None:
         return {}
-    keys = None if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
-    return transfer_labels(reference, latent, keys=keys, classifier=classify(reference, latent), near=near)
+    names = None if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
+    return transfer_labels(reference, latent, labels=names, classifier=classify(reference, latent), near=near)
 
 
 def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
@@ -144,9 +150,7 @@ def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[st
     }
 
 
-def quality(
-    reference: Reference, adata: AnnData, mapped: MappedQuery, *, batch_key: str | None = None, layer: str | None = None
-) -> Quality:
+def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdict:
     """Was the mapping good? One verdict, with a sentence and a next action for each measure.
 
     Every number stands beside its null distribution: the same number for batches of the reference that were held out and
@@ -157,8 +161,6 @@ def quality(
     ----------
     reference, adata, mapped
         The reference, the query with its raw counts, and its mapping (with labels, if the reference has any).
-    batch_key, layer
-        As for :func:`map_query`.
 
     Raises
     ------
@@ -169,5 +171,5 @@ def quality(
     """
     if mapped.verdict is not None:
         return mapped.verdict
-    query = align(adata, reference, batch_key=batch_key, layer=layer, drop_empty=bool(mapped.alignment.dropped))
+    query = align_as(reference, adata, mapped.alignment.options)
     return trust(reference, query, mapped.graft, mapped.latent, mapped.labels, near=mapped.near).verdict

@@ -18,7 +18,7 @@ from scgraft.values.calibration import Calibration
 from scgraft.values.graft import Graft
 from scgraft.values.labels import Labels
 from scgraft.values.novelty import Novelty
-from scgraft.values.quality import Quality
+from scgraft.values.quality import Verdict
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
@@ -30,7 +30,7 @@ class Trusted:
     labels: dict[str, Labels]
     novelty: Novelty
     calibration: dict[str, Calibration]
-    verdict: Quality
+    verdict: Verdict
 
 
 def trust(

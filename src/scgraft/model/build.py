@@ -19,8 +19,7 @@ from scgraft.values.reference import Reference
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    from scgraft.model.scanvae import Scanvae
-    from scgraft.model.vae import Vae
+    from scgraft.model.protocol import Model
 
 
 def pick_device(name: str) -> torch.device:
@@ -30,13 +29,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build(reference: Reference, device: torch.device, dtype: torch.dtype = torch.float32) -> Vae | Scanvae:
+def build(reference: Reference, device: torch.device, dtype: torch.dtype = torch.float32) -> Model:
     """The reference's frozen model in torch."""
     return family_of(reference.base.family).build(reference, device, dtype)
 
 
 def make_cells(
-    model: Vae | Scanvae,
+    model: Model,
     query: Query,
     codes: np.ndarray,
     device: torch.device,
@@ -88,7 +87,7 @@ def _rows(counts: csr_matrix, index: np.ndarray | slice) -> csr_matrix:
     return rows
 
 
-def embed_cells(model: Vae | Scanvae, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def embed_cells(model: Model, cells: Cells, rows: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and variance (n, d) float32 of cells whose first product is at hand."""
     with torch.inference_mode(), fast_products(cells.product.device, exact=True):
         mean, variance = model.encode(cells, rows)

@@ -12,7 +12,7 @@ from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, QueryError
 from scgraft.query.counts import find_counts
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
 from scgraft.values.names import BATCH, column_text, covariate_name, level_name
-from scgraft.values.query import Alignment, Query
+from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ FEW = 5
 
 
 def align(
-    adata: AnnData,
     reference: Reference,
+    adata: AnnData,
     *,
     batch_key: str | None = None,
     layer: str | None = None,
@@ -37,11 +37,11 @@ def align(
 
     Parameters
     ----------
+    reference
+        The reference.
     adata
         The query, in memory or backed, a view or not; it is not changed. Raw UMI counts are looked for in X, the layers
         and raw.
-    reference
-        The reference.
     batch_key
         obs column of the query's batches, of any name. None makes the whole query one new batch.
     layer
@@ -63,7 +63,13 @@ def align(
     NotCounts, GenesNotFound, AmbiguousGenes, CovariateMissing, BatchColumn, EmptyCells, QueryError
         What is wrong with the query, what was expected, and what to do.
     """
-    schema = reference.schema
+    options = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map)
+    return align_as(reference, adata, options)
+
+
+def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Query:
+    """:func:`align` with its options as one value, as a mapping carries them."""
+    schema, batch_key = reference.schema, options.batch_key
     if adata.n_obs == 0:
         raise QueryError("The query has no cells.")
     cells = np.asarray(adata.obs_names.astype(str), dtype=str)
@@ -71,20 +77,20 @@ def align(
         raise QueryError(
             "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
         )
-    found = find_counts(adata, layer=layer, prefer=schema.layer)
+    found = find_counts(adata, layer=options.layer, prefer=schema.layer)
     var = gene_table(adata, found.source)
     usable = expression_rows(var)
     mine = {"var_names": found.genes.astype(str)} | _text_columns(var)
-    match = match_genes(reference_names(reference), mine, gene_map=gene_map, usable=usable)
+    match = match_genes(reference_names(reference), mine, gene_map=options.gene_map, usable=usable)
     weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
     share = float(weight[np.unique(match.gene)].sum())
-    require_genes(match, schema.genes, found.genes, share, min_found=min_found, n_found=n_found)
+    require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
     counts = select_genes(found.matrix, match, len(schema.genes))
     codes, levels, messages = batch_codes(adata.obs, schema, batch_key)
     columns = [codes, *(covariate_codes(adata.obs, c.key, c.levels, levels) for c in schema.categorical)]
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
-    if len(dropped) and not drop_empty:
+    if len(dropped) and not options.drop_empty:
         raise EmptyCells(
             f"{len(dropped)} cells have no count in any gene of the reference: {', '.join(dropped[:FEW])}. Filter them "
             "(scanpy.pp.filter_cells), or use drop_empty=True (--drop-empty) to leave them out."
@@ -106,7 +112,7 @@ def align(
         summed=match.summed,
         n_unused=len(found.genes) - len(match.column),
         set_aside=tuple(found.genes[~usable].tolist()),
-        batch_key=batch_key,
+        options=options,
         new_levels={name: new for name, new in new_levels.items() if new},
         known_batches=known,
         cells_per_batch=dict(zip(used, number.tolist(), strict=True)),

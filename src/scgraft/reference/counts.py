@@ -34,7 +34,7 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
         order = np.argsort(rows)
         if rows.min() < 0:
             return None
-        query = align(adata[rows[order]].to_memory(), reference, batch_key=reference.schema.batch_key)
+        query = align(reference, adata[rows[order]].to_memory(), batch_key=reference.schema.batch_key)
     except QueryError:
         return None
     finally:
@@ -44,7 +44,7 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
 
 def own_query(reference: Reference, adata: AnnData) -> Query:
     """The reference's own cells as a query of its known batches."""
-    query = align(adata, reference, batch_key=reference.schema.batch_key, drop_empty=True)
+    query = align(reference, adata, batch_key=reference.schema.batch_key, drop_empty=True)
     if reference.schema.batch_key is None:
         levels = {**query.levels, BATCH: reference.schema.batches}
         codes = np.concatenate([np.zeros_like(query.codes[:, :1]), query.codes[:, 1:]], axis=1)

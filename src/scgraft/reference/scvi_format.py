@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
-from scgraft.model.families import family_of
+from scgraft.model.families import family_of, recognised
 from scgraft.reference.unpickle import read_pickle, read_torch_file
 from scgraft.values.names import level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
@@ -68,7 +68,7 @@ def read(bundle: Bundle) -> Reference:
     metadata = _read_metadata(bundle.metadata)
     name = _model_class(saved, metadata)
     family = family_of(name)
-    schema = read_schema(saved.registry, saved.genes, saved.attrs, model=name)
+    schema = read_schema(saved.registry, saved.genes, saved.attrs, model=name, keeps_unlabeled=family.keeps_unlabeled)
     hyper = family.read_hyper(flat_options(saved.attrs.get("init_params_")), saved.weights, schema)
     family.slots(hyper, schema, saved.weights)
     base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name)
@@ -171,9 +171,7 @@ def _model_class(saved: _Saved, metadata: Mapping[str, Any]) -> str:
     name = saved.registry.get("model_name") or metadata.get("model_cls_name")
     if name:
         return str(name)
-    if "y_prior" in saved.weights:
-        return "SCANVI"
-    return "TOTALVI" if "background_pro_alpha" in saved.weights else "SCVI"
+    return recognised(saved.weights)
 
 
 def flat_options(init: Any) -> dict[str, Any]:
@@ -197,7 +195,14 @@ def _field(registry: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict
     return dict(entry.get("data_registry") or {}), dict(entry.get("state_registry") or {})
 
 
-def read_schema(registry: Mapping[str, Any], genes: np.ndarray, attrs: Mapping[str, Any], *, model: str) -> Schema:
+def read_schema(
+    registry: Mapping[str, Any],
+    genes: np.ndarray,
+    attrs: Mapping[str, Any],
+    *,
+    model: str,
+    keeps_unlabeled: bool = False,
+) -> Schema:
     """What the reference asks of a query, from its registry."""
     setup = registry.get("setup_args") or {}
     if registry.get("setup_method_name") == "setup_mudata":
@@ -210,7 +215,7 @@ def read_schema(registry: Mapping[str, Any], genes: np.ndarray, attrs: Mapping[s
     _, label = _field(registry, "labels")
     labels = [level_name(v) for v in label.get("categorical_mapping", [])]
     labels_key = label.get("original_key")
-    unlabeled = label.get("unlabeled_category", attrs.get("unlabeled_category_")) if model == "SCANVI" else None
+    unlabeled = label.get("unlabeled_category", attrs.get("unlabeled_category_")) if keeps_unlabeled else None
     if unlabeled is not None:
         unlabeled = level_name(unlabeled)
         labels = [v for v in labels if v != unlabeled]

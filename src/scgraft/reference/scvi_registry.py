@@ -12,16 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from scgraft.model.families import family_of
 from scgraft.reference.scvi_format import flat_options
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, covariate_name
 from scgraft.values.reference import Reference
 
-# Options that scvi-tools takes by name; the others go to the module.
-NAMED = {
-    "SCVI": ("n_layers", "n_latent", "dispersion", "gene_likelihood", "use_observed_lib_size", "latent_distribution"),
-    "SCANVI": ("n_layers", "n_latent", "dispersion", "gene_likelihood", "use_observed_lib_size", "linear_classifier"),
-}
 OTHERS = (
     "encode_covariates", "deeply_inject_covariates", "use_batch_norm", "use_layer_norm", "log_variational",
     "batch_representation", "latent_distribution",
@@ -97,7 +93,7 @@ def make_registry(
         "categorical_mapping": labels,
         "original_key": schema.labels_key or "_scvi_labels",
     }
-    if reference.base.family == "SCANVI":
+    if family_of(reference.base.family).keeps_unlabeled:
         # With use_minified off, scvi-tools would encode the zeros of its own minified file.
         setup |= {"unlabeled_category": _unlabeled(reference), "use_minified": True}
         label_state["unlabeled_category"] = _unlabeled(reference)
@@ -147,7 +143,7 @@ def latent_keys(reference: Reference) -> tuple[str, str]:
 def make_attributes(
     reference: Reference, registry: Mapping[str, Any], labels: Sequence[Any], *, keep_split: bool
 ) -> dict[str, Any]:
-    """``attr_dict``: what scvi-tools keeps beside the weights. `labels` are those of the cells, for SCANVI.
+    """``attr_dict``: what scvi-tools keeps beside the weights. `labels` are those of the cells, for a family with an unlabeled category.
 
     `keep_split` is off where cells were left out, so that the positions of the training cells mean nothing any more.
     """
@@ -164,7 +160,7 @@ def make_attributes(
     for key in ("train_indices_", "validation_indices_", "test_indices_"):
         indices = saved.get(key)
         found[key] = np.asarray(indices, np.int64) if keep_split and indices is not None else None
-    if reference.base.family == "SCANVI":
+    if family_of(reference.base.family).keeps_unlabeled:
         found |= {
             "unlabeled_category_": _unlabeled(reference),
             "labels_": np.array(list(labels), object),
@@ -176,7 +172,7 @@ def make_attributes(
 
 def model_options(reference: Reference) -> dict[str, Any]:
     """Options of the model by name: as it was read, or, for a family that is not exported, as they were saved."""
-    if reference.base.family not in NAMED:
+    if family_of(reference.base.family).scvi_options is None:
         return flat_options(reference.attributes.get("init_params_"))
     init = make_init_params(reference)
     return init["non_kwargs"] | {key: value for group in init["kwargs"].values() for key, value in group.items()}
@@ -184,12 +180,10 @@ def model_options(reference: Reference) -> dict[str, Any]:
 
 def make_init_params(reference: Reference) -> dict[str, Any]:
     """``init_params_`` from the hyper-parameters as they were read, every one of them explicit."""
-    family, hyper, saved = (
-        reference.base.family,
-        reference.hyper,
-        flat_options(reference.attributes.get("init_params_")),
-    )
-    named = {name: getattr(hyper, name) for name in NAMED[family]}
+    options, hyper = family_of(reference.base.family).scvi_options, reference.hyper
+    assert options is not None
+    saved = flat_options(reference.attributes.get("init_params_"))
+    named = {name: getattr(hyper, name) for name in options.by_name}
     named["n_hidden"] = int(reference.weights["z_encoder.mean_encoder.weight"].shape[1])
     named["dropout_rate"] = float(saved.get("dropout_rate", 0.1))
     others = {name: getattr(hyper, name) for name in OTHERS if name not in named}
@@ -198,9 +192,7 @@ def make_init_params(reference: Reference) -> dict[str, Any]:
         others["batch_embedding_kwargs"] = {"embedding_dim": int(width)}
     if saved.get("classifier_parameters"):
         others["classifier_parameters"] = dict(saved["classifier_parameters"])
-    if family == "SCVI":
-        return {"kwargs": {"kwargs": others}, "non_kwargs": named}
-    return {"kwargs": {"model_kwargs": others}, "non_kwargs": named}
+    return {"kwargs": {options.others: others}, "non_kwargs": named}
 
 
 def _is_whole(name: str) -> bool:

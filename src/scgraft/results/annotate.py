@@ -47,7 +47,7 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
         unknown[position] = result.unknown
         adata.obs[f"scgraft_{key}_unknown"] = unknown
         if result.pvalues is not None:
-            sets = pd.Series(index=names[position], data=result.at(0.1)).reindex(names)
+            sets = pd.Series(index=names[position], data=result.resolve(0.1)).reindex(names)
             adata.obs[f"scgraft_{key}_set"] = pd.Categorical(sets)
     if mapped.novelty is not None:
         score, novel = np.full(adata.n_obs, np.nan, np.float32), np.zeros(adata.n_obs, bool)

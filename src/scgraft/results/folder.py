@@ -47,7 +47,7 @@ def labels_table(mapped: MappedQuery) -> pd.DataFrame:
         table[f"{key}_distance"] = result.distance
         table[f"{key}_unknown"] = result.unknown
         if result.pvalues is not None:
-            table[f"{key}_set"] = result.at(0.1)
+            table[f"{key}_set"] = result.resolve(0.1)
     if mapped.novelty is not None:
         table["novelty"] = mapped.novelty.strength
         table["novel"] = mapped.novelty.novel
@@ -165,8 +165,8 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
     return {
         "scgraft": __version__,
         "base": asdict(mapped.base),
-        "quality": dict(mapped.quality),
-        "alignment": asdict(mapped.alignment),
+        "quality": dict(mapped.summary),
+        "alignment": asdict(mapped.alignment) | {"batch_key": mapped.alignment.batch_key},
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
         "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),

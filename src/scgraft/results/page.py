@@ -17,6 +17,7 @@ from scgraft._version import __version__
 from scgraft.atomic import new_file
 from scgraft.calibration.store import load_calibration
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.model.families import family_of
 from scgraft.results import figures
 from scgraft.values.calibration import Calibration
 from scgraft.values.hierarchy import UNKNOWN
@@ -271,12 +272,5 @@ def methods(summary: dict[str, Any]) -> str:
             "misfit of the whole query, and is not above what a cell half of the way to other types of the reference would show. "
             "Clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
         )
-    cited = "; ".join(MODELS[name] for name in MODELS if name == "SCVI" or name == base["family"])
+    cited = "; ".join(family_of(base["family"]).citations)
     return said + f"The model is described by {cited}. Software: {versions}."
-
-
-MODELS = {
-    "SCVI": "Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2)",
-    "SCANVI": "Xu et al. (Mol. Syst. Biol. 2021, doi:10.15252/msb.20209620)",
-    "TOTALVI": "Gayoso et al. (Nat. Methods 2021, doi:10.1038/s41592-020-01050-x)",
-}

@@ -16,7 +16,7 @@ from scgraft.cards.card import Card, read_card, reference_card, write_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.graft.levels import check_base
-from scgraft.model.families import family_of
+from scgraft.model.families import families, family_of
 from scgraft.model.slots import widen
 from scgraft.reference import scvi_registry
 from scgraft.reference.scvi_registry import Levels
@@ -96,9 +96,10 @@ def export_scvi(
         The query has a batch that neither the reference nor the graft knows.
     """
     check_base(reference, graft)
-    if reference.base.family not in scvi_registry.NAMED:
+    if family_of(reference.base.family).scvi_options is None:
+        known = [family.name for family in families().values() if family.scvi_options is not None]
         raise UnsupportedModel(
-            f"A model of class {reference.base.family} cannot be exported yet; known are {', '.join(scvi_registry.NAMED)}."
+            f"A model of class {reference.base.family} cannot be exported; those that can are {', '.join(known)}."
         )
     levels = scvi_registry.extended_levels(reference, graft)
     why_not = _why_no_cells(reference)
@@ -179,7 +180,12 @@ def _unlabeled_category(reference: Reference, query: Query | None, query_labels:
                 f"query_labels has {', '.join(map(repr, alien[:5]))}, which are not classes of the reference "
                 f"({', '.join(schema.labels[:8])})."
             )
-    if query is None or query_labels is not None or schema.labels_key is None or reference.base.family == "SCANVI":
+    if (
+        query is None
+        or query_labels is not None
+        or schema.labels_key is None
+        or family_of(reference.base.family).keeps_unlabeled
+    ):
         return None
     if reference.hyper.dispersion == "gene-label":
         raise QueryError(

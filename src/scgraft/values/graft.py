@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from scgraft.errors import BadOption
 from scgraft.values.names import BATCH
+from scgraft.values.options import at_least, one_of, within
 
 if TYPE_CHECKING:
     from scgraft.values.reference import BaseId
 
 GRAFT_FORMAT = 1
+
+Objective = Literal["match", "atlas", "elbo"]
+Start = Literal["mean", "zero", "random"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,16 @@ class FitConfig:
         Show a progress bar.
     force
         Train even where the new columns cannot move the latent, because only decoded expression depends on them.
+
+    Raises
+    ------
+    BadOption
+        A value that the option cannot have.
     """
 
-    objective: str = "match"
+    objective: Objective = "match"
     labels: str | None = None
-    start: Literal["mean", "zero", "random"] = "mean"
+    start: Start = "mean"
     epochs: int | None = None
     max_steps: int = 100
     batch_size: int = 128
@@ -79,6 +90,18 @@ class FitConfig:
     device: str = "auto"
     progress: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("objective", self.objective, get_args(Objective))
+        one_of("start", self.start, get_args(Start))
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
+            raise BadOption(f"device is 'auto', 'cpu', 'cuda' or 'cuda:0' (its number), not {self.device!r}.")
+        for name, least in (("epochs", 0), ("max_steps", 0), ("batch_size", 1), ("fit_cells", 1), ("patience", 1)):
+            at_least(name, getattr(self, name), least)
+        at_least("seed", self.seed, 0)
+        at_least("kl_weight", self.kl_weight, 0, whole=False)
+        within("learning_rate", self.learning_rate, 0, 10)  # beyond, no step of Adam is of any use
+        within("holdout", self.holdout, 0, 0.9)  # the fit needs cells, too
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from scgraft.errors import NoLabels
+from scgraft.values.options import within
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -92,23 +95,31 @@ class Labels:
     pvalues: np.ndarray | None = None
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def sets(self, alpha: float = 0.1) -> np.ndarray:
-        """Prediction sets, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
+    def included(self, alpha: float = 0.1) -> np.ndarray:
+        """Prediction sets as a mask, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
 
         Among cells like the held-out cells of the reference, the true class is outside its set for at most a share `alpha`.
 
         Raises
         ------
-        ValueError
-            There is no calibration, or `alpha` is not between 0 and 1.
+        NoLabels
+            There is no calibration.
+        BadOption
+            `alpha` is not between 0 and 1.
         """
         if self.pvalues is None:
-            raise ValueError("These labels were made without a calibration, so they have no prediction sets.")
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha is an error rate between 0 and 1, not {alpha}.")
+            raise NoLabels("These labels were made without a calibration, so they have no prediction sets.")
+        within("alpha", alpha, 0, 1, open_ends=True)
         return self.pvalues > alpha
 
-    def at(self, alpha: float = 0.1, *, parents: Mapping[str, str] | None = None) -> np.ndarray:
+    def sets(self, alpha: float = 0.1) -> tuple[tuple[str, ...], ...]:
+        """Prediction set of each cell at an error rate, as names, best first; empty where no class fits."""
+        included, order = self.included(alpha), np.argsort(-self.matrix, axis=1, kind="stable")
+        return tuple(
+            tuple(self.classes[c] for c in ranked if own[c]) for own, ranked in zip(included, order, strict=True)
+        )
+
+    def resolve(self, alpha: float = 0.1, *, parents: Mapping[str, str] | None = None) -> np.ndarray:
         """One text for each cell at the error rate `alpha`, shape (n,), str, made from its prediction set.
 
         If the set holds one class, it is that class. If it holds several, it is their nearest common parent (`parents` maps
@@ -117,4 +128,4 @@ class Labels:
         """
         from scgraft.values.hierarchy import name_sets
 
-        return name_sets(self.sets(alpha), self.matrix, self.classes, parents or {})
+        return name_sets(self.included(alpha), self.matrix, self.classes, parents or {})

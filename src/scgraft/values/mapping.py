@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
 from scgraft.values.novelty import Novelty
-from scgraft.values.quality import Quality
+from scgraft.values.quality import Verdict
 
 if TYPE_CHECKING:
     from scgraft.values.graft import Graft
@@ -32,8 +32,8 @@ class MappedQuery:
     graft: Graft
     latent: Latent
     labels: Mapping[str, Labels]
-    quality: Mapping[str, Any]
+    summary: Mapping[str, Any]
     novelty: Novelty | None = None
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
-    verdict: Quality | None = None
+    verdict: Verdict | None = None
     near: Near | None = None

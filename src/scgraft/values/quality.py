@@ -49,7 +49,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Verdict:
     """Whether the mapping was good: a light, a sentence, and the measures behind them.
 
     Parameters

@@ -8,8 +8,48 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.errors import BadOption
+from scgraft.values.options import within
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """How a query is to be brought into the reference's genes and batches: asked once, carried by the mapping.
+
+    Parameters
+    ----------
+    batch_key
+        obs column of the query's batches; None makes the whole query one new batch.
+    layer
+        Where the counts are (``"X"``, ``"raw"`` or a layer); None looks for them.
+    drop_empty
+        Leave out cells without any count in the reference's genes.
+    min_found
+        Least share of the reference's genes, by weight, that the query must have, in [0, 1].
+    gene_map
+        Query gene to reference gene, taken before anything else.
+
+    Raises
+    ------
+    BadOption
+        `min_found` is not between 0 and 1, or a name is not text.
+    """
+
+    batch_key: str | None = None
+    layer: str | None = None
+    drop_empty: bool = False
+    min_found: float = 0.5
+    gene_map: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_key", "layer"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise BadOption(f"{name} is the name of one column or layer, as text, not {value!r}.")
+        within("min_found", self.min_found, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -34,8 +74,8 @@ class Alignment:
         Genes of the query that the reference does not use.
     set_aside
         Features of the query that are not gene expression (antibodies, peaks, guides); they match no gene.
-    batch_key
-        obs column of the query, or None when the whole query is one new batch.
+    options
+        What was asked for.
     new_levels
         New levels by covariate (``"batch"``, ``"covariate:<key>"``), in code order.
     known_batches
@@ -57,13 +97,18 @@ class Alignment:
     missing: tuple[str, ...]
     summed: Mapping[str, tuple[str, ...]]
     n_unused: int
-    batch_key: str | None
+    options: AlignOptions
     new_levels: Mapping[str, tuple[str, ...]]
     known_batches: tuple[str, ...]
     cells_per_batch: Mapping[str, int]
     dropped: tuple[str, ...] = ()
     set_aside: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
+
+    @property
+    def batch_key(self) -> str | None:
+        """Obs column of the query's batches, or None when the whole query is one new batch."""
+        return self.options.batch_key
 
 
 @dataclass(frozen=True)

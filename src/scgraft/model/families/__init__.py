@@ -1,12 +1,71 @@
-"""The supported model families: an open registry."""
+"""The model families that scgraft knows: an open registry.
+
+A family of this package is a module of this folder with a ``FAMILY`` record. Another package brings one by an entry point in the
+group ``scgraft.families`` (the name is that of the model class, the value a :class:`Family`), a notebook by
+:func:`register_family`.
+"""
 
 from __future__ import annotations
 
-from scgraft.errors import UnsupportedModel
-from scgraft.model.families import scanvi, scvi
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from scgraft.errors import BadOption, UnsupportedModel
 from scgraft.model.families.family import Family
 
-FAMILIES: dict[str, Family] = {scvi.FAMILY.name: scvi.FAMILY, scanvi.FAMILY.name: scanvi.FAMILY}
+if TYPE_CHECKING:
+    import numpy as np
+
+GROUP = "scgraft.families"
+_REGISTERED: dict[str, Family] = {}
+
+
+@cache
+def _installed() -> dict[str, Family]:
+    """Families of this folder, and of installed packages that name one; a family of the package itself comes first."""
+    found = {}
+    for module in iter_modules(__path__):
+        record = getattr(import_module(f"{__name__}.{module.name}"), "FAMILY", None)
+        if isinstance(record, Family):
+            found[record.name] = record
+    for point in entry_points(group=GROUP):
+        if point.name not in found:
+            record = point.load()
+            if not isinstance(record, Family):
+                raise BadOption(
+                    f"The entry point {point.name!r} of {GROUP} is a {type(record).__name__}, not a Family."
+                )
+            found[record.name] = record
+    return found
+
+
+def families() -> dict[str, Family]:
+    """Every family by the name of its model class."""
+    return {**_installed(), **_REGISTERED}
+
+
+def register_family(family: Family) -> None:
+    """Make a family known for the rest of the process.
+
+    Parameters
+    ----------
+    family
+        Its record. The same record may be registered again.
+
+    Raises
+    ------
+    BadOption
+        It is no record of a family, or another family has its name.
+    """
+    if not isinstance(family, Family):
+        raise BadOption(f"A family is a scgraft.model.families.Family, not a {type(family).__name__}.")
+    if families().get(family.name, family) is not family:
+        raise BadOption(f"There is a family of the name {family.name!r} already. Give yours another name.")
+    _REGISTERED[family.name] = family
 
 
 def family_of(name: str) -> Family:
@@ -17,9 +76,27 @@ def family_of(name: str) -> Family:
     UnsupportedModel
         No family of that name.
     """
-    if name not in FAMILIES:
+    known = families()
+    if name not in known:
         raise UnsupportedModel(
-            f"The repository holds a model of class {name!r}; supported are {', '.join(sorted(FAMILIES))}. "
+            f"The repository holds a model of class {name!r}; supported are {', '.join(sorted(known))}. "
             "Choose a reference of one of these classes."
         )
-    return FAMILIES[name]
+    return known[name]
+
+
+def recognised(weights: Mapping[str, np.ndarray]) -> str:
+    """Name of the family that a state dict belongs to, for old files that do not name their class.
+
+    Raises
+    ------
+    UnsupportedModel
+        No family, or more than one, knows these weights.
+    """
+    found = [family.name for family in families().values() if family.recognises(weights)]
+    if len(found) != 1:
+        raise UnsupportedModel(
+            "The model's files do not name its class, and its weights are those of "
+            f"{' or '.join(sorted(found)) or 'no class that scgraft knows'} (tensors: {', '.join(sorted(weights)[:4])}, ...)."
+        )
+    return found[0]

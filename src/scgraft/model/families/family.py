@@ -1,35 +1,80 @@
-"""The record of a supported model class."""
+"""The record of a model family: everything that the package needs to know of a model class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from scgraft.model.protocol import Model
+    from scgraft.values.reference import Reference, Schema
     from scgraft.values.slot import Slot
+
+    Weights = Mapping[str, np.ndarray]
+
+
+class ReadHyper(Protocol):
+    """From the flattened ``init_params_``, the weights and the schema to the family's own frozen hyper-parameters."""
+
+    def __call__(self, options: Mapping[str, Any], weights: Weights, schema: Schema) -> Any: ...
+
+
+class FindSlots(Protocol):
+    """From hyper-parameters, schema and weights to every place that has columns of its own for a batch or a covariate."""
+
+    def __call__(self, hyper: Any, schema: Schema, weights: Weights) -> tuple[Slot, ...]: ...
+
+
+class Build(Protocol):
+    """From a reference to its frozen model in torch; the model's methods take the graft's rows."""
+
+    def __call__(self, reference: Reference, device: torch.device, dtype: torch.dtype) -> Model: ...
+
+
+@dataclass(frozen=True)
+class ScviOptions:
+    """How scvi-tools' constructor takes the options of a model: those by name, and the group that holds all others."""
+
+    by_name: tuple[str, ...]
+    others: str
 
 
 @dataclass(frozen=True)
 class Family:
-    """A supported model class: everything that the package needs to know of it.
+    """A supported model class. A new family is one file in ``model/families/`` that ends in one ``FAMILY`` record.
 
     Parameters
     ----------
     name
-        scvi-tools class name.
+        scvi-tools' class name, for example ``"SCVI"``.
     read_hyper
-        (flattened init_params_, weights, schema) -> the family's hyper-parameters.
+        Options, weights and schema to the family's hyper-parameters.
     slots
-        (hyper, schema, weights) -> every slot of the model.
+        Every place whose columns belong to batches or to levels of a covariate.
     build
-        (reference, device, dtype) -> the frozen model in torch; its methods take the graft's rows.
-    source
-        The paper.
+        The frozen model in torch.
+    recognises
+        Whether weights are of this family: for old files that do not name their class.
+    citations
+        The papers to cite, for the methods paragraph of the page.
+    has_classifier
+        Whether the model classifies cells itself: ``classify(z)`` gives logits of the schema's labels.
+    keeps_unlabeled
+        Whether the registry has an unlabeled category, which is no class.
+    scvi_options
+        How scvi-tools takes the options; None where the family cannot be exported.
     """
 
     name: str
-    read_hyper: Callable[..., Any]
-    slots: Callable[..., tuple[Slot, ...]]
-    build: Callable[..., Any]
-    source: str
+    read_hyper: ReadHyper
+    slots: FindSlots
+    build: Build
+    recognises: Callable[[Weights], bool]
+    citations: tuple[str, ...]
+    has_classifier: bool = False
+    keeps_unlabeled: bool = False
+    scvi_options: ScviOptions | None = None

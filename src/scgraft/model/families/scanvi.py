@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile
 from scgraft.model import options as options_of
-from scgraft.model.families.family import Family
+from scgraft.model.families.family import Family, ScviOptions
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
 
@@ -42,4 +42,25 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Sca
     return scanvae.make_scanvae(reference.hyper, reference.schema, reference.weights, device=device, dtype=dtype)
 
 
-FAMILY = Family("SCANVI", read_hyper, slots, build, "doi:10.15252/msb.20209620")
+def recognises(weights: Mapping[str, np.ndarray]) -> bool:
+    """An autoencoder of counts with a prior of the classes."""
+    return "decoder.px_scale_decoder.0.weight" in weights and "y_prior" in weights
+
+
+FAMILY = Family(
+    name="SCANVI",
+    read_hyper=read_hyper,
+    slots=slots,
+    build=build,
+    recognises=recognises,
+    citations=(
+        "Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2)",
+        "Xu et al. (Mol. Syst. Biol. 2021, doi:10.15252/msb.20209620)",
+    ),
+    has_classifier=True,
+    keeps_unlabeled=True,
+    scvi_options=ScviOptions(
+        by_name=("n_layers", "n_latent", "dispersion", "gene_likelihood", "use_observed_lib_size", "linear_classifier"),
+        others="model_kwargs",
+    ),
+)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scgraft.model import options as options_of
-from scgraft.model.families.family import Family
+from scgraft.model.families.family import Family, ScviOptions
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
 
@@ -35,4 +35,27 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Vae
     return vae.make_vae(reference.hyper, reference.schema, reference.weights, device=device, dtype=dtype)
 
 
-FAMILY = Family("SCVI", read_hyper, slots, build, "doi:10.1038/s41592-018-0229-2")
+def recognises(weights: Mapping[str, np.ndarray]) -> bool:
+    """An autoencoder of counts without a classifier's prior and without a background."""
+    return "decoder.px_scale_decoder.0.weight" in weights and not {"y_prior", "background_pro_alpha"} & weights.keys()
+
+
+FAMILY = Family(
+    name="SCVI",
+    read_hyper=read_hyper,
+    slots=slots,
+    build=build,
+    recognises=recognises,
+    citations=("Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2)",),
+    scvi_options=ScviOptions(
+        by_name=(
+            "n_layers",
+            "n_latent",
+            "dispersion",
+            "gene_likelihood",
+            "use_observed_lib_size",
+            "latent_distribution",
+        ),
+        others="kwargs",
+    ),
+)
