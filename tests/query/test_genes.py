@@ -131,21 +131,21 @@ def test_what_a_name_is():
 def test_antibodies_peaks_and_numbers_of_real_files():
     reference = hub_reference("lung-lines-scvi")
     gene = reference.schema.genes.tolist().index("KRT18")
-    plain = align(plain_query("lung-lines-scvi"), reference, batch_key="batch")
-    found = align(anndata.read_h5ad(case("antibody_first")), reference, batch_key="batch")
+    plain = align(reference, plain_query("lung-lines-scvi"), batch_key="batch")
+    found = align(reference, anndata.read_h5ad(case("antibody_first")), batch_key="batch")
     assert found.counts[:5, gene].toarray().ravel().tolist() == [15, 25, 8, 24, 85]
     assert found.alignment.set_aside == ("KRT18",) and "set aside: KRT18" in " ".join(found.alignment.messages)
     assert (found.counts != plain.counts).nnz == 0
     numbers = anndata.read_h5ad(case("numbers_as_column"))
     var = reference.var.assign(feature_length=np.arange(500, 500 + len(reference.var)).astype(str))
     for own in (reference, replace(reference, var=var)):
-        found = align(numbers, own, batch_key="batch")
+        found = align(own, numbers, batch_key="batch")
         assert (found.counts != plain.counts).nnz == 0 and not any("length" in w for w in found.alignment.matched_by)
 
 
 def test_a_genome_before_real_names():
     reference = hub_reference("pbmc-10x-scanvi")
-    found = align(anndata.read_h5ad(case("genome_prefix")), reference, batch_key="batch")
-    expected = align(plain_query("pbmc-10x-scanvi")[found.cells], reference, batch_key="batch")
+    found = align(reference, anndata.read_h5ad(case("genome_prefix")), batch_key="batch")
+    expected = align(reference, plain_query("pbmc-10x-scanvi")[found.cells], batch_key="batch")
     assert (found.counts != expected.counts).nnz == 0
     assert found.alignment.matched_by == {"var_names without the genome GRCh38": 2000}
