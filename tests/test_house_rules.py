@@ -22,12 +22,12 @@ LONG_MODULES = {"unpickle": 440}
 # From the top floor down: a folder imports only from folders further down. A file of the package's root is a folder of its own.
 FLOORS = (
     "cli", "", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
-    "cards", "reference", "query", "testing", "model", "values", "numerics", "atomic", "errors", "_version",
+    "cards", "reference", "query", "testing", "model", "values", "numerics", "files", "errors", "_version",
 )  # fmt: skip
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {
     "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "testing"),
-    "anndata": ("query", "results", "mapping/load", "mapping/check", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
+    "anndata": ("files/h5ad", "query", "results", "mapping/load", "mapping/check", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
     "huggingface_hub": ("reference/hub", "sharing/publish"),
 }  # fmt: skip
 # Calls that only build a constant; a call of a class (capitalised) is one too.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.atomic import new_file
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
+from scgraft.files.atomic import new_file
 from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference

@@ -92,8 +92,8 @@ def write_command(
     force: bool,
 ) -> None:
     """Write a card for SOURCE, with everything that its files say."""
-    from scgraft.atomic import new_file
     from scgraft.cards.card import reference_card, write_card
+    from scgraft.files.atomic import new_file
     from scgraft.mapping.load import load_reference
 
     if out.exists() and not force:

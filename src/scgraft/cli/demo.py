@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scgraft.files.h5ad import read_h5ad
 from scgraft.labels.explain import explain
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
@@ -38,12 +39,10 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
     OutputExists
         The folder exists and `force` is off.
     """
-    import anndata
-
     check_free(out, force=force)
     with as_file(files("scgraft") / "_demo") as folder:
         reference = load_reference(folder / "reference")
-        adata = anndata.read_h5ad(folder / "query.h5ad")
+        adata = read_h5ad(folder / "query.h5ad")
     truth = adata.obs[LABELS].astype(str).to_numpy()
     del adata.obs[LABELS]
     assert reference.latent is not None

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.atomic import new_folder
 from scgraft.errors import CorruptGraft, FormatTooNew
+from scgraft.files.atomic import new_folder
 from scgraft.graft.levels import check_base
 from scgraft.values.graft import GRAFT_FORMAT, FitConfig, FitRecord, Graft
 from scgraft.values.reference import BaseId, Reference

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scgraft.errors import QueryError
+from scgraft.files.h5ad import read_h5ad
 from scgraft.graft.embed import embed
 from scgraft.query.align import align
 from scgraft.reference.hub import fetch
@@ -48,10 +49,8 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
 
 def _with_encoded_cells(reference: Reference) -> Reference:
     """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
-    import anndata
-
     assert reference.adata_path is not None and reference.obs is not None
-    adata = anndata.read_h5ad(reference.adata_path, backed="r")
+    adata = read_h5ad(reference.adata_path, backed=True)
     try:
         query = align(reference, adata, batch_key=reference.schema.batch_key, drop_empty=True)
     except QueryError as error:

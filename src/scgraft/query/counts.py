@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from scgraft.errors import NotCounts
+from scgraft.errors import CorruptFile, NotCounts
+from scgraft.files.structure import check_sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -125,9 +126,9 @@ def _chunks(matrix: Any) -> Iterator[Any]:
 def to_csr(matrix: Any) -> sparse.csr_matrix:
     """CSR float32 without explicit zeros, rows read in chunks; a dense matrix is never copied whole."""
     if sparse.issparse(matrix):
-        out = sparse.csr_matrix(matrix, dtype=np.float32, copy=False)
+        out = sparse.csr_matrix(_sound(matrix), dtype=np.float32, copy=False)
     else:
-        parts = [sparse.csr_matrix(c, dtype=np.float32) for c in _chunks(matrix)]
+        parts = [sparse.csr_matrix(_sound(c), dtype=np.float32) for c in _chunks(matrix)]
         out = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix(matrix.shape, dtype=np.float32)
     out = sparse.csr_matrix(out)
     if not out.has_canonical_format or (out.data == 0).any():
@@ -135,6 +136,15 @@ def to_csr(matrix: Any) -> sparse.csr_matrix:
         out.sum_duplicates()
         out.eliminate_zeros()
     return out
+
+
+def _sound(matrix: Any) -> Any:
+    """The matrix, whose indices compiled code is going to follow."""
+    try:
+        check_sparse(matrix, "The matrix of counts")
+    except CorruptFile as error:
+        raise NotCounts(str(error)) from error
+    return matrix
 
 
 def _problem(matrix: sparse.csr_matrix, place: _Place, adata: AnnData) -> str | None:

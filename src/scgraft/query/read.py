@@ -6,7 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scgraft.errors import QueryError
+from scgraft.errors import QueryError, ScgraftError, UnsafeFile
+from scgraft.files.h5ad import open_h5, read_h5ad
+from scgraft.files.structure import check_matrices
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +28,8 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
     ------
     QueryError
         Not one of these, or it cannot be read.
+    UnsafeFile
+        The file refers to another file.
     """
     import anndata
 
@@ -36,19 +40,30 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
         try:
             if path.suffix == ".h5ad":
-                return anndata.read_h5ad(path, backed="r" if backed else None)
+                return read_h5ad(path, backed=backed)
             if path.suffix == ".zarr":
-                return anndata.read_zarr(path)
+                return _sound(anndata.read_zarr(path))
             if path.suffix == ".h5":
                 import scanpy
 
-                return scanpy.read_10x_h5(path)
+                with open_h5(path):
+                    pass
+                return _sound(scanpy.read_10x_h5(path))
             if path.is_dir() and any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
                 import scanpy
 
-                return scanpy.read_10x_mtx(path)
-        except (OSError, KeyError, ValueError) as error:
-            raise QueryError(f"{path} cannot be read: {error}") from error
+                return _sound(scanpy.read_10x_mtx(path))
+        except UnsafeFile:
+            raise
+        except ScgraftError as error:
+            raise QueryError(str(error)) from error
+        except Exception as error:
+            raise QueryError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     raise QueryError(
         f"{path} is not a query that can be read. Known are .h5ad, .zarr, 10x .h5, and a 10x folder with matrix.mtx(.gz)."
     )
+
+
+def _sound(adata: AnnData) -> AnnData:
+    check_matrices(adata)
+    return adata

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import NotCounts, QueryError
+from scgraft.files.h5ad import read_h5ad
 from scgraft.query.align import align
 from scgraft.values.names import BATCH
 from scgraft.values.query import Query
@@ -22,12 +23,10 @@ STORED_COUNTS = "stored counts"
 
 def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     """Raw counts (m, G) of reference cells as the repository stores them; None where it holds none."""
-    import anndata
-
     if reference.adata_path is None or reference.minified == "latent_posterior_parameters" or not len(index):
         return None
     assert reference.latent is not None
-    adata = anndata.read_h5ad(reference.adata_path, backed="r")
+    adata = read_h5ad(reference.adata_path, backed=True)
     try:
         used, inverse = np.unique(index, return_inverse=True)
         rows = adata.obs_names.astype(str).get_indexer(reference.latent.cells[used])
@@ -53,11 +52,9 @@ def own_query(reference: Reference, adata: AnnData) -> Query:
 
 
 def _own_counts(reference: Reference) -> AnnData:
-    import anndata
-
     if reference.adata_path is None or reference.minified == "latent_posterior_parameters":
         raise NotCounts(
             f"{reference.base.repo} holds no counts ({reference.minified or 'no AnnData'}), and the metrics compare the model "
             "with counts. Give those of the reference's cells as adata."
         )
-    return anndata.read_h5ad(reference.adata_path)
+    return read_h5ad(reference.adata_path)

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.files.h5ad import open_h5ad
+from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
+from scgraft.reference.maps import read_maps
 from scgraft.reference.unpickle import read_pickle, read_torch_file
 from scgraft.values.names import level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
@@ -246,21 +249,15 @@ def _columns(state: Mapping[str, Any]) -> list[Any]:
 
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
-    import h5py
     from anndata.io import read_elem
 
-    try:
-        with h5py.File(path, "r") as file:
-            obs, var = read_elem(file["obs"]), read_elem(file["var"])
-            obsm = file["obsm"] if "obsm" in file else {}
-            flag = next((file["uns"][f] for f in MINIFY_FLAGS if "uns" in file and f in file["uns"]), None)
-            minified = None if flag is None else str(read_elem(flag))
-            latent = _stored_posterior(obsm, registry, obs, n_latent)
-            skip = ("latent_qzm", "latent_qzv")
-            keys = [k for k in obsm if not k.endswith(skip) and getattr(obsm[k], "shape", (0, 0))[1:] == (2,)]
-            maps = {key: np.asarray(read_elem(obsm[key]), dtype=np.float32) for key in keys}
-    except (OSError, KeyError) as error:
-        raise CorruptFile(f"{path.name} cannot be read as an AnnData file: {error}.") from error
+    with open_h5ad(path, ("obs", "var", "uns")) as file:
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        obsm = file["obsm"] if "obsm" in file else {}
+        flag = next((file["uns"][f] for f in MINIFY_FLAGS if "uns" in file and f in file["uns"]), None)
+        minified = None if flag is None else str(read_elem(flag))
+        latent = _stored_posterior(obsm, registry, obs, n_latent)
+        maps, remarks = read_maps(obsm, len(obs))
     place, _ = _field(registry, "observed_lib_size")
     key = place.get("attr_key") or "observed_lib_size"
     library = np.asarray(obs[key], dtype=np.float32) if key in obs else None
@@ -270,6 +267,7 @@ def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int) -> dict[
         "obs": obs,
         "var": var,
         "maps": maps,
+        "remarks": remarks,
         "library": library,
         "minified": (minified or "latent_posterior_parameters") if latent is not None else None,
     }
@@ -286,11 +284,14 @@ def _stored_posterior(
         key = next((k for k in spellings if k and k in obsm), None)
         if key is None:
             return None
+        check_element(obsm[key], f"obsm/{key}")
         found[part] = np.asarray(obsm[key], dtype=np.float32)
         if found[part].shape != (len(obs), n_latent):
             raise CorruptFile(
                 f"The stored posterior obsm[{key!r}] has shape {found[part].shape}; {len(obs)} cells and {n_latent} "
                 "latent dimensions were expected. The AnnData file and the model do not belong together."
             )
+    if not all(np.isfinite(values).all() for values in found.values()) or (found["latent_qzv"] < 0).any():
+        raise CorruptFile("The stored posterior in obsm holds NaN, infinite numbers, or negative variances.")
     cells = np.asarray(obs.index.astype(str), dtype=str)
     return Latent(found["latent_qzm"], found["latent_qzv"], cells)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.atomic import new_folder
 from scgraft.calibration.store import cache_folder, save_calibration
 from scgraft.errors import OutputExists
+from scgraft.files.atomic import new_folder
 from scgraft.graft.store import save_graft
 from scgraft.judgement.verdict import quality_as_dict
 from scgraft.results.annotate import annotate

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.atomic import new_file
 from scgraft.calibration.store import load_calibration
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files.atomic import new_file
 from scgraft.model.families import family_of
 from scgraft.results import figures
 from scgraft.values.calibration import Calibration

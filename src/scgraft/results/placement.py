@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scgraft.atomic import new_file
 from scgraft.errors import OutputExists
+from scgraft.files.atomic import new_file
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours, nearest
 from scgraft.values.reference import Reference

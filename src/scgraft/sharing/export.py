@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.atomic import new_folder
 from scgraft.cards.card import Card, read_card, reference_card, write_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
+from scgraft.files.atomic import new_folder
 from scgraft.graft.levels import check_base
 from scgraft.model.families import families, family_of
 from scgraft.model.slots import widen

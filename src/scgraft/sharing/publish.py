@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft import errors
 from scgraft.cards.card import graft_card
+from scgraft.files.h5ad import open_h5
 from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
 from scgraft.reference.scvi_format import read, sha256
@@ -219,9 +220,7 @@ def _reference_files(folder: Path, *, counts: bool) -> dict[str, Path]:
 
 def stored_counts(path: Path) -> list[str]:
     """Matrices of an AnnData file that hold any number but zero: X, layers, raw."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    with open_h5(path) as file:
         places: dict[str, Any] = {"X": file.get("X"), "raw.X": file.get("raw/X")}
         places |= {f"layers[{name!r}]": item for name, item in (file.get("layers") or {}).items()}
         return [name for name, item in places.items() if item is not None and _holds_numbers(item)]

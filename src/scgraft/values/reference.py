@@ -157,6 +157,8 @@ class Reference:
         Text of the model card, or None.
     adata_path
         The AnnData file of the repository, or None.
+    remarks
+        What was left out of the repository's files because it cannot be used, a sentence each.
     attributes
         Options of the constructor (``init_params_``) and the split of the cells (``train_indices_``,
         ``validation_indices_``, ``test_indices_``) as saved.
@@ -177,6 +179,7 @@ class Reference:
     registry: Mapping[str, Any] = field(default_factory=dict)
     card: str | None = None
     adata_path: Path | None = None
+    remarks: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

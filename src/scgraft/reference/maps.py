@@ -1,0 +1,44 @@
+"""Two-dimensional maps of the reference's cells, as its repository publishes them: read where they can be drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.errors import CorruptFile
+from scgraft.files.structure import check_element
+from scgraft.files.text import visible
+
+if TYPE_CHECKING:
+    import h5py
+
+POSTERIOR = ("latent_qzm", "latent_qzv")
+# Positions of force-directed layouts and of images reach 1e5; squares of more than 1e19 overflow float32.
+MAX_COORDINATE = 1e9
+
+
+def read_maps(obsm: h5py.Group | dict[str, Any], n_cells: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Maps (n, 2) float32 by name, and a sentence for each that was left out because it cannot be drawn."""
+    maps: dict[str, np.ndarray] = {}
+    remarks: list[str] = []
+    for key in obsm:
+        if key.endswith(POSTERIOR) or getattr(obsm[key], "shape", (0, 0))[1:] != (2,):
+            continue
+        place = f"obsm[{visible(repr(key))}]"
+        try:
+            check_element(obsm[key], place)
+            if len(obsm[key]) != n_cells:
+                raise CorruptFile(f"{place} has {len(obsm[key])} positions for {n_cells} cells")
+            points = np.asarray(obsm[key], dtype=np.float64)
+        except (CorruptFile, OSError, TypeError, ValueError) as error:
+            remarks.append(f"The map {place} was left out: {error}")
+            continue
+        wrong = ~(np.abs(points) <= MAX_COORDINATE).all(axis=1)
+        if wrong.any():
+            remarks.append(
+                f"The map {place} was left out: {int(wrong.sum())} of {n_cells} cells have no finite position."
+            )
+            continue
+        maps[key] = points.astype(np.float32)
+    return maps, tuple(remarks)
