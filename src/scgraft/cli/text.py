@@ -92,6 +92,7 @@ def describe_text(reference: Reference) -> str:
             f"projection is the exact answer (a new batch adds {added} numbers, decoder only)"
         )
     lines += [f"  query needs   {need}" for need in surgery["query_needs"]]
+    lines += [f"  left out      {remark}" for remark in reference.remarks]
     return "\n".join(lines)
 
 

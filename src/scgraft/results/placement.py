@@ -63,7 +63,8 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
         if points.shape == (n, 2) and np.isfinite(points).all():
             return points, np.arange(n), f"the reference's own map (obsm[{name!r}])"
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:COMPUTED])
-    source = "a UMAP of the reference's latent, as it publishes no map"
+    said = " ".join(reference.remarks) or "as it publishes no map"
+    source = f"a UMAP of the reference's latent, {said}"
     path = None if keep is None else keep / "umap.npy"
     if path is not None and path.exists():
         points = np.load(path, allow_pickle=False)
