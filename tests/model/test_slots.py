@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgraft.graft.start import start_rows
-from scgraft.model.slots import merge_rows, numbers_per_level, reference_table, split, widen
+from scgraft.model.slots import numbers_per_level, reference_table, split, widen
 from scgraft.values.slot import Slot
 
 
@@ -64,17 +64,6 @@ def test_every_old_column_keeps_its_level(layout):
         expected = reference_table(weights, slot)[: slot.size + implicit]
         assert np.array_equal(old, expected)
         shift[slot.key] += implicit + k
-
-
-@given(layouts(), layouts())
-def test_merge_is_concatenation_in_the_order_given(first, second):
-    weights, slots, rows, n_new = first
-    other = {name: row + 1 for name, row in rows.items()}
-    both = merge_rows(slots, [rows, other])
-    again = merge_rows(slots, [merge_rows(slots, [rows]), other])
-    assert same(both, again)
-    _, back = split(widen(weights, slots, both), slots, {c: 2 * k for c, k in n_new.items()})
-    assert same(back, both)
 
 
 def test_a_single_level_becomes_an_explicit_column_of_zeros():

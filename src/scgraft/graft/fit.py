@@ -25,6 +25,7 @@ from scgraft.graft.start import column_prior, library_prior_rows, start_rows
 from scgraft.model.build import embed_cells, pick_device, take_cells
 from scgraft.model.families import family_of
 from scgraft.numerics.atlas import Atlas
+from scgraft.numerics.order import order_by_name
 from scgraft.numerics.products import one_thread
 from scgraft.reference.cells import reference_classes
 from scgraft.values.graft import FitConfig, FitRecord, Graft
@@ -51,7 +52,8 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     Returns
     -------
     Graft
-        The new columns, with a record of what happened. The same seed and device give the same bytes on a CPU.
+        The new columns, with a record of what happened. On a CPU the same cells, settings and seed give the same bytes, in
+        whatever order the cells come.
 
     Raises
     ------
@@ -62,8 +64,8 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
 
     Notes
     -----
-    Random: the start (``start="random"`` only), the cells that are used and held out, the order of the mini-batches
-    and the draws from the posterior. All come from ``config.seed``.
+    Random, from ``config.seed``: the start (``start="random"`` only), the cells that are used and held out (also by their
+    names), the order of the mini-batches and the draws from the posterior.
     """
     config = config or FitConfig()
     began = time.perf_counter()
@@ -85,8 +87,7 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
         record = replace(record, reference_unchanged=(before, before), seconds=time.perf_counter() - began)
         return Graft(reference.base, levels, rows, record)
 
-    used, held = choose_cells(query, config)
-    chosen = np.sort(np.concatenate([used, held]))
+    chosen, n_held = choose_cells(query, config)
     names = tuple(s.name for s in trainable)
     atlas = None if objective == "elbo" or reference.latent is None else reference.latent.atlas
     settings = replace(config, objective=objective)
@@ -101,7 +102,7 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
             problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
         if objective == "match":
             problem = with_posteriors(problem)
-        outcome = minimise(problem, np.searchsorted(chosen, used), np.searchsorted(chosen, held))
+        outcome = minimise(problem, np.arange(n_held, len(chosen)), np.arange(n_held))
     new = outcome.rows if matched is None else {**matched.rows, **outcome.rows}
     fitted = rows | {name: row.cpu().numpy() for name, row in new.items()}
     if matched is not None:
@@ -194,16 +195,16 @@ def reason_to_skip(trainable: list[Slot], levels: Mapping[str, tuple[str, ...]],
     return None
 
 
-def choose_cells(query: Query, config: FitConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Cells to fit on and cells held out, each new batch at most ``config.fit_cells`` of them (seeded)."""
-    rng = np.random.default_rng(config.seed)
-    chosen = []
-    for code in np.unique(query.codes[:, 0]):
-        members = rng.permutation(np.flatnonzero(query.codes[:, 0] == code))
-        chosen.append(members if config.fit_cells is None else members[: config.fit_cells])
-    cells = rng.permutation(np.concatenate(chosen))
-    n_held = min(int(config.holdout * len(cells)), HELD_OUT_AT_MOST)
-    return cells[n_held:], cells[:n_held]
+def choose_cells(query: Query, config: FitConfig) -> tuple[np.ndarray, int]:
+    """Cells of the fit, at most ``config.fit_cells`` of each batch, and how many of them, from the first on, are held out.
+
+    They come in an order that their names and ``config.seed`` decide, so that the order of the query's cells changes nothing.
+    """
+    order = order_by_name(query.cells, config.seed)
+    codes = query.codes[order, 0]
+    members = [np.flatnonzero(codes == code)[: config.fit_cells] for code in np.unique(codes)]
+    cells = order[np.sort(np.concatenate(members))]
+    return cells, min(int(config.holdout * len(cells)), HELD_OUT_AT_MOST)
 
 
 def movement(problem: Problem, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> dict[str, float]:

@@ -83,8 +83,10 @@ def library_prior_rows(query: Query, slots: tuple[Slot, ...], n_new: Mapping[str
     if not own:
         return {}
     log_total = np.log(np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel())
+    order = np.argsort(log_total)  # sums of floats depend on their order, and that of the cells must change nothing
+    log_total, codes = log_total[order], query.codes[order, 0]
     first = len(query.levels[BATCH]) - n_new[BATCH]
-    groups = [log_total[query.codes[:, 0] == code] for code in range(first, len(query.levels[BATCH]))]
+    groups = [log_total[codes == code] for code in range(first, len(query.levels[BATCH]))]
     groups = [g if len(g) else log_total for g in groups]
     means = np.array([[g.mean() for g in groups]], np.float32)
     # A batch of one cell has no spread of its own: the whole query's is used.

@@ -119,17 +119,6 @@ def reference_table(weights: Weights, slot: Slot) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(np.concatenate(columns, axis=slot.axis), slot.axis, 0))
 
 
-def merge_rows(slots: Iterable[Slot], parts: Iterable[Weights]) -> dict[str, np.ndarray]:
-    """Join new columns of several grafts along each slot's axis, in the order given."""
-    parts = list(parts)
-    merged = {}
-    for slot in slots:
-        columns = [part[slot.name] for part in parts if slot.name in part]
-        if columns:
-            merged[slot.name] = np.concatenate(columns, axis=slot.axis)
-    return merged
-
-
 def numbers_per_level(weights: Weights, slots: Iterable[Slot], covariate: str) -> int:
     """How many trainable numbers one new level of `covariate` adds."""
     return sum(
