@@ -12,9 +12,10 @@ from scipy import stats
 from golden_cells import cells_of
 from scgraft import errors
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
-from scgraft.expression.decode import normalized_expression, posterior_predictive
+from scgraft.expression.decode import decode, decoder_inputs, normalized_expression, posterior_predictive
 from scgraft.expression.draws import draw_counts, draw_negative_binomial
 from scgraft.graft.fit import fit
+from scgraft.model.build import build
 from scgraft.model.vae import Expression
 from scgraft.reference import scvi_format
 from scgraft.reference.hub import fetch
@@ -154,6 +155,19 @@ def test_posterior_predictive_has_the_mean_of_the_model():
     genes = [str(g) for g in reference.schema.genes[:2]]
     few = posterior_predictive(reference, cells, n_samples=300, seed=3, genes=genes, device="cpu")
     assert np.array_equal(few, samples[:, :2])
+
+
+def test_expected_counts_are_those_before_the_zeros_that_zero_inflation_adds():
+    reference = reference_of(replace(CONFIG, gene_likelihood="zinb"))
+    cells = reference_cells(reference)
+    narrow = replace(cells, latent=replace(cells.latent, variance=np.full_like(cells.latent.variance, 1e-14)))
+    expected = normalized_expression(reference, cells, library_size="observed", device="cpu")
+    drawn = posterior_predictive(reference, narrow, n_samples=300, seed=3, device="cpu").mean(axis=2)
+    model, where = build(reference, torch.device("cpu")), torch.device("cpu")
+    expression = decode(model, torch.tensor(cells.latent.mean), decoder_inputs(cells, where), {}, None)
+    kept = torch.sigmoid(-expression.zi_logits).numpy()
+    assert kept.mean() < 0.9  # else nothing is tested
+    assert abs(drawn.sum() / (kept * expected).sum() - 1) < 0.02
 
 
 def test_a_batch_moves_the_expression_and_no_code_is_changed_in_place():

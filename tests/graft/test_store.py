@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from scgraft.errors import BaseMismatch, CorruptGraft, FormatTooNew, GraftError, OutputExists
 from scgraft.graft.store import load_graft, save_graft
-from scgraft.values.graft import FitConfig, FitRecord, Graft
+from scgraft.values.graft import GRAFT_FORMAT, FitConfig, FitRecord, Graft
 from scgraft.values.reference import BaseId, Reference, Schema
 
 BASE = BaseId("org/atlas", "a" * 40, "b" * 64, "SCVI")
@@ -130,3 +131,23 @@ def test_entries_that_are_not_known(tmp_path):
     (folder / "graft.json").write_text(json.dumps(document))
     with pytest.raises(CorruptGraft, match="checksum does not fit"):
         load_graft(folder)
+
+
+FORMATS = Path(__file__).parent / "formats"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FORMATS.iterdir()))
+def test_grafts_of_every_format_that_was_ever_released_are_read(name):
+    """`1-first` was written by the commit that introduced format 1; entries that its record lacks have their default."""
+    graft = load_graft(FORMATS / name)
+    assert graft.format == int(name.split("-")[0]) and graft.batches == ("new",)
+    assert graft.base.sha256 == "011797a6e9d0ddad80e34ce5c0e6f1dc40debc7a5eb703efe78d24b3674085fd"
+    places = ("z_encoder.encoder", "l_encoder.encoder", "decoder.px_decoder")
+    shapes = {name: row.shape for name, row in graft.rows.items()}
+    assert shapes == {f"{place}.fc_layers.Layer 0.0.weight[batch]": (4, 1) for place in places}
+    assert graft.record.config.seed == 7 and graft.record.steps == {"1-first": 3, "1": 9}[name]
+    assert graft.record.config.labels is None and (graft.record.reach is None) == (name == "1-first")
+
+
+def test_every_format_has_a_folder():
+    assert {int(path.name.split("-")[0]) for path in FORMATS.iterdir()} == set(range(1, GRAFT_FORMAT + 1))

@@ -58,7 +58,8 @@ def normalized_expression(
         mean over them. None takes each cell's own batch. Other covariates stay as they are.
     library_size
         Counts of a cell: 1 gives frequencies, ``"observed"`` the expected counts at the cell's own library size (or size
-        factor).
+        factor). These are the means of the negative binomial, as in scvi-tools. A model with zero inflation (``"zinb"``)
+        turns some counts into zeros after that, so the counts that :func:`posterior_predictive` draws are fewer.
     n_samples
         Draws from the posterior to average over; None decodes the posterior mean, and nothing is random.
     seed
@@ -121,6 +122,8 @@ def posterior_predictive(
     device: str = "auto",
 ) -> np.ndarray:
     """Counts drawn from the model: a latent from the posterior of each cell, then counts at its observed library size.
+
+    The zeros that a model with zero inflation adds are drawn too.
 
     Parameters
     ----------

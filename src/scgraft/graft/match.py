@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from scgraft.model.vae import Cells
 
 # Weight of the energy distance against the prior on the columns: lambda = 1e5 * n / (n + 100) for a query of n cells, so a
-# query of 100 cells gets half of it. 1e5 was chosen among 1e3 to 1e6 by benchmarks/quality.py (docs/objective.md).
+# query of 100 cells gets half of it. 1e5 was chosen among 1e3 to 1e6 by benchmarks/quality.py (docs/objective-evidence.md).
 STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
 # Steps of each of the two fits; after how many the cells' nearest clusters are looked up again; reference cells that vote for
 # a cell's cluster (as many as vote for its label, scgraft.numerics.votes.K).
@@ -47,7 +47,7 @@ CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
 # Cells of the whole fit: 1000, and 200 of each batch where there are many batches.
 CELLS, CELLS_OF_BATCH = 1000, 200
 STANDARD_ERRORS = 2.0  # the usual limit of a clear loss
-LOST_CONFIDENCE = 0.02  # chosen by benchmarks/quality.py (docs/objective.md)
+LOST_CONFIDENCE = 0.02  # chosen by benchmarks/quality.py (docs/objective-evidence.md)
 Rows = dict[str, Tensor]
 Reach = Literal["start", "near", "far"]
 

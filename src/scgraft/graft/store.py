@@ -128,9 +128,12 @@ def _graft(folder: Path, document: dict[str, Any], data: bytes) -> Graft:
 
     try:
         record = dict(document["record"])
-        known = {f.name for f in fields(FitRecord)}
-        if set(record) != known or set(record["config"]) != {f.name for f in fields(FitConfig)}:
-            raise TypeError("unknown or missing entries in the record")
+        # Entries that a later version of the same format added are missing here, and get their default.
+        unknown = set(record) - {f.name for f in fields(FitRecord)} | (
+            set(record["config"]) - {f.name for f in fields(FitConfig)}
+        )
+        if unknown:
+            raise TypeError(f"unknown entries in the record: {', '.join(sorted(unknown))}")
         record["config"] = FitConfig(**record["config"])
         record["loss"] = tuple((int(step), float(value)) for step, value in record["loss"])
         record["reference_unchanged"] = tuple(record["reference_unchanged"])

@@ -20,7 +20,7 @@ from scgraft.values.calibration import GeneClassifier
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# Chosen by benchmarks/quality.py (docs/trust.md).
+# Chosen by benchmarks/quality.py (docs/trust-evidence.md).
 PENALTY, ITERATIONS = 0.001, 15
 LEAST_SURE, MOST_EACH = 20, 250
 

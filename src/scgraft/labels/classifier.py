@@ -53,7 +53,7 @@ class Recipe:
     trainings: int
 
 
-# Chosen by benchmarks/quality.py (docs/trust.md). Generated cells have less noise than real ones, so their ridge is stronger.
+# Chosen by benchmarks/quality.py (docs/trust-evidence.md). Generated cells have less noise than real ones, so their ridge is stronger.
 # They are random draws, so three classifiers are averaged.
 GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
 STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)

@@ -101,7 +101,7 @@ def transfer_labels(
 
 
 def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
-    """The product of both votes, normalised, (n, C): the vote that is surer decides (docs/trust.md)."""
+    """The product of both votes, normalised, (n, C): the vote that is surer decides (docs/trust-evidence.md)."""
     product = (latent_vote + FLOOR) * gene_vote
     return (product / product.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -21,7 +21,7 @@ from scgraft.values.reference import Latent, Reference
 if TYPE_CHECKING:
     from scgraft.expression.residuals import Decode
 
-# Chosen by benchmarks/trust.py; what else was tried is in docs/trust.md.
+# Chosen by benchmarks/trust.py; what else was tried is in docs/trust-evidence.md.
 NEAR_TYPES = 3  # the distance to other types is read a third of the way up the sorted list, see nearest_third
 TYPE_MISFIT = 2.5  # times the query's excess misfit: what the model may get wrong about a single type
 TOWARDS = 1 / 3  # of the squared distance to other types: the square root, 0.58, is more than half of the way

@@ -14,9 +14,9 @@ import numpy as np
 
 CLASS_CELLS = 30  # with 30 cells the smallest p-value within a class is 1/31, below the usual alpha of 5 and 10 %
 BINS = 10  # the usual number of bins of a reliability diagram (Guo et al. 2017 use 15 for far more cells)
-CERTAIN = 0.01  # nonconformities below this count as this; chosen by benchmarks/trust.py (docs/trust.md)
+CERTAIN = 0.01  # nonconformities below this count as this; chosen by benchmarks/trust.py (docs/trust-evidence.md)
 LEAST = 1e-6  # floor of a true class's probability: a single cell must not decide whether weights transfer
-WEIGHT_RIDGE = 10.0  # chosen by benchmarks/quality.py (docs/trust.md)
+WEIGHT_RIDGE = 10.0  # chosen by benchmarks/quality.py (docs/trust-evidence.md)
 
 
 def sharpen(matrix: np.ndarray, temperature: float) -> np.ndarray:
