@@ -16,10 +16,10 @@ def shared(*parts: str) -> Path:
 
 
 def golden_folders(*families: str) -> list[Path]:
-    """Golden models of the given families: every scvi-tools version."""
+    """Golden models of the given families: every scvi-tools version, and those on real cells (``<cells>-<family>``)."""
     return sorted(
         folder
-        for name in ("golden", "golden_old", "golden_big")
+        for name in ("golden", "golden_old", "golden_big", "golden_families", "golden_families/cells")
         for folder in SHARED.glob(f"{name}/*")
-        if (folder / "golden.npz").exists() and folder.name.split("_")[0] in families
+        if (folder / "golden.npz").exists() and {folder.name.split("_")[0], folder.name.split("-")[-1]} & set(families)
     )

@@ -8,7 +8,7 @@ from scgraft import register_family
 from scgraft.errors import BadOption, UnsupportedModel
 from scgraft.model import families
 from scgraft.model.families import family_of, recognised
-from scgraft.testing.tiny_model import TinyConfig, make_weights
+from scgraft.testing.tiny_model import FIXED, TinyConfig, make_weights
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +17,13 @@ def clean(monkeypatch):
 
 
 def test_every_file_of_the_folder_is_a_family():
-    assert {"SCVI", "SCANVI"} <= families.families().keys()
+    assert {"SCVI", "SCANVI", "LinearSCVI", "POISSONVI", "PEAKVI"} <= families.families().keys()
     assert all(name == family.name and family.citations for name, family in families.families().items())
 
 
-@pytest.mark.parametrize("model", ["SCVI", "SCANVI"])
+@pytest.mark.parametrize("model", ["SCVI", "SCANVI", "LinearSCVI", "PEAKVI"])
 def test_weights_tell_their_family(model):
-    weights = make_weights(TinyConfig(model=model))
+    weights = make_weights(TinyConfig(model=model, **FIXED.get(model, {})))
     assert recognised(weights) == model
 
 

@@ -264,7 +264,8 @@ def test_card_holds_the_model_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"model": "PEAKVI"}, "only SCVI and SCANVI"),
+        ({"model": "TOTALVI"}, "only SCVI, SCANVI, LinearSCVI"),
+        ({"model": "PEAKVI"}, "PEAKVI has other options"),
         ({"model": "SCANVI", "labels": ()}, "SCANVI needs labels"),
         ({"model": "SCANVI", "unlabeled": "alpha"}, "not a label"),
         ({"linear_classifier": True}, "only SCANVI has a classifier"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scgraft.expression.generate import reference_cells
-from scgraft.expression.residuals import decoder, residuals
+from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.novelty.query_graph import QueryGraph, query_graph
@@ -97,7 +97,8 @@ def hold_out(
     graft = fit(rest, query, config)
     latent = embed(rest, query, graft)
     graph = query_graph(query.counts, seed=seed)
-    residual = residuals(decoder(rest, query, graft), query.counts, latent.mean)[graph.anchors]
+    counts = observed(rest, query.counts)
+    residual = residuals(decoder(rest, query, graft), counts, latent.mean)[graph.anchors]
     every = np.ones(residual.shape[1], bool)
     score, misfit = novelty_score(residual, graph, query.codes[:, 0], every)
     kept = np.flatnonzero(~members)

@@ -84,13 +84,17 @@ def describe_text(reference: Reference) -> str:
     lines.append(
         f"  cells         {facts['cells']} with a latent ({facts['latent']}); minified: {facts['minified'] or 'no'}"
     )
-    if surgery["can_move_latent"]:
+    if surgery["refusal"]:
+        lines.append(f"  surgery       no query can be mapped: {surgery['refusal']}")
+    elif surgery["can_move_latent"]:
         lines.append(f"  surgery       a new batch adds {added} numbers; training moves the latent")
     else:
         lines.append(
             "  surgery       the encoder does not see the batch: fine-tuning cannot change the latent and is skipped; "
             f"projection is the exact answer (a new batch adds {added} numbers, decoder only)"
         )
+    for i, ends in enumerate(facts.get("loadings", [])):
+        lines.append(f"  dimension {i:<3d} up: {_some(list(ends['up']))}; down: {_some(list(ends['down']))}")
     lines += [f"  query needs   {need}" for need in surgery["query_needs"]]
     lines += [f"  left out      {remark}" for remark in reference.remarks]
     return "\n".join(lines)

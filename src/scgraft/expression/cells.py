@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, NoLabels
-from scgraft.graft.embed import embed
+from scgraft.graft.embed import embed, observed_library
 from scgraft.graft.levels import level_codes
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, level_name
@@ -33,7 +33,8 @@ class LatentCells:
     continuous
         Continuous covariates, (n, k) float32.
     library
-        Observed library size: counts over the model's genes, (n,) float32; None where it is not known.
+        Observed library size: counts over the model's genes, (n,) float32; PEAKVI's depth, in [0, 1]; None where it is not
+        known.
     size_factor
         Size factors, (n,) float32, when the reference was trained with them.
     label_codes
@@ -119,7 +120,7 @@ def query_cells(reference: Reference, query: Query, graft: Graft | None = None, 
         latent=embed(reference, query, graft, device=device),
         codes=level_codes(query, reference.schema, {} if graft is None else graft.levels),
         continuous=query.continuous,
-        library=np.asarray(query.counts.sum(axis=1), np.float32).ravel(),
+        library=observed_library(reference, query, graft, device=device),
         size_factor=query.size_factor,
         label_codes=None if query.label_codes is None else query.label_codes.astype(np.int64),
     )

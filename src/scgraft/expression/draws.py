@@ -14,6 +14,8 @@ WALK, STEPS, PIECE = 16.0, 64, 1 << 16
 def draw_counts(likelihood: str, expression: Expression, random: np.random.Generator) -> np.ndarray:
     """Counts (n, G) float32 from the parameters of their distribution."""
     rate = expression.rate.double().cpu().numpy()
+    if likelihood == "bernoulli":
+        return (random.random(rate.shape) < rate).astype(np.float32)
     if likelihood == "poisson":
         return random.poisson(rate).astype(np.float32)
     assert expression.theta is not None
@@ -77,7 +79,9 @@ def _walk(mean: np.ndarray, theta: np.ndarray, uniform: np.ndarray, counts: np.n
 
 def _sample(expression: Expression, rng: np.random.Generator, likelihood: str) -> np.ndarray:
     rate = np.maximum(expression.rate.numpy().astype(np.float64), 0.0)
-    if likelihood == "normal":
+    if likelihood == "bernoulli":
+        counts = (rng.random(rate.shape) < rate).astype(np.int64)
+    elif likelihood == "normal":
         counts = np.rint(rate)
     elif likelihood == "poisson" or expression.theta is None:
         counts = rng.poisson(rate)

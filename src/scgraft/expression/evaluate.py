@@ -10,6 +10,7 @@ from scgraft.cards.metrics import ModelMetrics, Style, metrics_from_draws
 from scgraft.errors import NoLabels
 from scgraft.expression.cells import query_cells
 from scgraft.expression.decode import predictive_blocks
+from scgraft.expression.residuals import observed
 from scgraft.reference.counts import _own_counts, own_query
 from scgraft.values.names import level_name
 from scgraft.values.query import Query
@@ -78,7 +79,7 @@ def evaluate(
     train, validation = _split(reference, adata, query)
     draws = predictive_blocks(reference, cells, n_samples=n_samples, seed=seed, device=device)
     return metrics_from_draws(
-        query.counts,
+        observed(reference, query.counts),
         draws,
         n_samples=n_samples,
         labels=classes,

@@ -59,7 +59,7 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     seed
         Random are the draw from the posterior and the counts given the decoder's output.
     nominal
-        Library size of every cell; None takes each cell's own.
+        Library size of every cell; None takes each cell's own, and so does PEAKVI, whose depth is no number of counts.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     assert reference.latent is not None
     rng = np.random.default_rng(seed)
     latent, library = reference.latent, library_sizes(reference)
-    if nominal is not None:
+    if nominal is not None and reference.hyper.gene_likelihood != "bernoulli":
         library = np.full_like(library, nominal)
     factors = _size_factors(reference, library)
     mean, variance = latent.mean[index], latent.variance[index]

@@ -37,15 +37,24 @@ def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
         with torch.inference_mode():
             own = cells.take(torch.as_tensor(like, device=device))
             z = torch.as_tensor(np.asarray(points, np.float32)).to(device)
-            expression = model.decode(model.latent(z), own.library, own, rows)
+            expression = model.decode(model.latent(z), model.library(own, rows), own, rows)
             mean, variance = _moments(expression, reference.hyper.gene_likelihood)
             return mean.cpu().numpy(), variance.cpu().numpy()
 
     return decode
 
 
+def observed(reference: Reference, counts: csr_matrix) -> csr_matrix:
+    """Counts (n, G) as the model's likelihood sees them: for PEAKVI ones and zeros, whether a region was seen at all."""
+    if reference.hyper.gene_likelihood != "bernoulli":
+        return counts
+    seen = counts.copy()
+    seen.data = (seen.data > 0).astype(np.float32)
+    return seen
+
+
 def residuals(decode: Decode, counts: csr_matrix, points: np.ndarray) -> np.ndarray:
-    """Pearson residuals (n, G), float32, of counts (n, G) under the model at latents (n, d), cut at 10.
+    """Pearson residuals (n, G), float32, of observed counts (n, G) under the model at latents (n, d), cut at 10.
 
     The columns of the graft are used, so what is a shift of the whole batch is explained.
     """
@@ -63,6 +72,8 @@ def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
     import torch
 
     rate, theta = expression.rate, expression.theta
+    if likelihood == "bernoulli":
+        return rate, rate * (1 - rate)
     if likelihood == "normal":
         assert theta is not None
         return rate, theta**2 * torch.ones_like(rate)

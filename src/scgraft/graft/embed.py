@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from scgraft.graft.levels import check_base, level_codes
@@ -9,6 +12,12 @@ from scgraft.model.build import build, embed_cells, graft_rows, make_cells, pick
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from scgraft.model.protocol import Model
+    from scgraft.model.vae import Cells
 
 BLOCK = 2048  # cells: what is kept per cell is its latent only, and the block's activations stay in the cache
 
@@ -39,15 +48,38 @@ def embed(reference: Reference, query: Query, graft: Graft | None = None, *, dev
     BaseMismatch
         The graft was made for another reference.
     """
+    n = len(query.cells)
+    mean = np.empty((n, reference.hyper.n_latent), np.float32)
+    variance = np.empty_like(mean)
+    for block, model, cells, rows in _blocks(reference, query, graft, device):
+        mean[block], variance[block] = embed_cells(model, cells, rows)
+    return Latent(mean, variance, query.cells)
+
+
+def observed_library(
+    reference: Reference, query: Query, graft: Graft | None = None, *, device: str = "auto"
+) -> np.ndarray:
+    """What multiplies the decoder's output for each cell, (n,) float32: its counts, or PEAKVI's depth in [0, 1].
+
+    PEAKVI reads the depth from the counts with an encoder of its own, so it takes the same arguments as :func:`embed`.
+    """
+    if reference.hyper.gene_likelihood != "bernoulli":
+        return np.asarray(query.counts.sum(axis=1), dtype=np.float32).ravel()
+    found = np.empty(len(query.cells), np.float32)
+    for block, model, cells, rows in _blocks(reference, query, graft, device):
+        found[block] = model.library(cells, rows).exp().float().cpu().numpy().ravel()
+    return found
+
+
+def _blocks(
+    reference: Reference, query: Query, graft: Graft | None, device: str
+) -> Iterator[tuple[slice, Model, Cells, Mapping[str, torch.Tensor]]]:
+    """The model with the graft's rows and the query's cells, block by block."""
     check_base(reference, graft)
     where = pick_device(device)
     codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
     model = build(reference, where)
     rows, n = graft_rows(graft, where), len(query.cells)
-    mean = np.empty((n, reference.hyper.n_latent), np.float32)
-    variance = np.empty_like(mean)
     for start in range(0, n, BLOCK):
         block = slice(start, min(start + BLOCK, n))
-        cells = make_cells(model, take_cells(query, block), codes[block], where)
-        mean[block], variance[block] = embed_cells(model, cells, rows)
-    return Latent(mean, variance, query.cells)
+        yield block, model, make_cells(model, take_cells(query, block), codes[block], where), rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.errors import QueryError
-from scgraft.expression.generate import generate
+from scgraft.expression.generate import generate, reference_cells
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.novelty.find import find_novelty
@@ -156,7 +156,10 @@ def cost_of_missing_genes(
     parts = [part[: max(1, len(part) // 2)] for part in parts]
     index = np.concatenate(parts)
     nominal = float(np.median(np.asarray(query.counts.sum(axis=1)).ravel())) / max(query.alignment.found_weight, 0.1)
-    full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
+    if reference.hyper.log_variational:
+        full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
+    else:  # an encoder of raw counts tells generated zeros and ones from counts: the cells themselves are blanked
+        full = reference_cells(reference, index, seed=seed)
     blanked = replace(full, counts=full.counts.multiply(present[None, :]).tocsr().astype(np.float32))
     blanked.counts.eliminate_zeros()
     empty = np.asarray(blanked.counts.sum(axis=1)).ravel() == 0

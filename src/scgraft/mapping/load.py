@@ -9,7 +9,8 @@ import numpy as np
 
 from scgraft.errors import QueryError
 from scgraft.files.h5ad import read_h5ad
-from scgraft.graft.embed import embed
+from scgraft.graft.embed import embed, observed_library
+from scgraft.model.families import family_of
 from scgraft.query.align import align
 from scgraft.reference.hub import fetch
 from scgraft.reference.scvi_format import read
@@ -42,7 +43,8 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
         A class or an option that scgraft does not know.
     """
     reference = read(fetch(source, revision))
-    if reference.latent is not None or reference.adata_path is None:
+    refused = family_of(reference.base.family).refusal is not None
+    if reference.latent is not None or reference.adata_path is None or refused:
         return reference
     return _with_encoded_cells(reference)
 
@@ -68,7 +70,8 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         latent_source="encoded from the stored counts",
         obs=reference.obs.loc[kept],
         maps={key: points[np.asarray(kept)] for key, points in reference.maps.items()},
-        library=np.asarray(query.counts.sum(axis=1), dtype=np.float32).ravel(),
+        library=observed_library(reference, query),
+        mean_count=float(query.counts.data.mean()),
     )
 
 

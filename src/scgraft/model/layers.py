@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from scgraft.model.slots import reference_table
 from scgraft.values.slot import Slot
 
 Rows = Mapping[str, Tensor]
+Activation = Literal["relu", "leaky_relu", "none"]
+LEAK = 0.01  # torch's default slope of LeakyReLU, which scvi-tools does not change
 
 
 def tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -50,7 +53,7 @@ def make_table(
 
 @dataclass(frozen=True)
 class Layer:
-    """Linear, batch norm at its running statistics, layer norm, ReLU: one of scvi-tools' FCLayers in eval mode."""
+    """Linear, batch norm at its running statistics, layer norm, activation: one of scvi-tools' FCLayers in eval mode."""
 
     weight: Tensor
     bias: Tensor | None
@@ -58,6 +61,12 @@ class Layer:
     scale: Tensor | None
     shift: Tensor | None
     layer_norm: bool
+    activation: Activation = "relu"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a linear map and nothing else."""
+        return not self.tables and self.scale is None and not self.layer_norm and self.activation == "none"
 
     def __call__(self, x: Tensor, codes: Tensor, rows: Rows) -> Tensor:
         return self.finish(torch.nn.functional.linear(x, self.weight, self.bias), codes, rows)
@@ -70,7 +79,9 @@ class Layer:
             h = h * self.scale + self.shift
         if self.layer_norm:
             h = torch.nn.functional.layer_norm(h, h.shape[-1:], eps=1e-5)
-        return torch.relu(h)
+        if self.activation == "leaky_relu":
+            return torch.nn.functional.leaky_relu(h, LEAK)
+        return torch.relu(h) if self.activation == "relu" else h
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,7 @@ def make_stack(
     covariates: Sequence[str],
     *,
     layer_norm: bool,
+    activation: Activation = "relu",
     device: torch.device,
     dtype: torch.dtype,
 ) -> Stack:
@@ -124,6 +136,7 @@ def make_stack(
                 scale=scale,
                 shift=shift,
                 layer_norm=layer_norm,
+                activation=activation,
             )
         )
     return Stack(tuple(layers))
@@ -145,3 +158,11 @@ def make_linear(
 ) -> Linear:
     """Linear map saved under `prefix`."""
     return Linear(tensor(weights[f"{prefix}.weight"], device, dtype), tensor(weights[f"{prefix}.bias"], device, dtype))
+
+
+def make_head(
+    weights: Mapping[str, np.ndarray], prefix: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Layer:
+    """Linear map saved under `prefix` as a layer without norm and activation, so that it can end a stack."""
+    linear = make_linear(weights, prefix, device, dtype)
+    return Layer(linear.weight, linear.bias, (), None, None, layer_norm=False, activation="none")

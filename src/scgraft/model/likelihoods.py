@@ -52,6 +52,12 @@ def log_poisson(x: Tensor, rate: Tensor) -> Tensor:
     return torch.special.xlogy(x, rate) - rate - torch.lgamma(x + 1)
 
 
+def log_bernoulli(x: Tensor, probability: Tensor) -> Tensor:
+    """Bernoulli: whether a count is there at all; logarithms are cut at -100, as torch's binary cross-entropy does."""
+    seen, unseen = (torch.log(p).clamp(min=-100.0) for p in (probability, 1 - probability))
+    return torch.where(x > 0, seen, unseen)
+
+
 def log_normal(x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     """Normal with standard deviation `scale`."""
     return -0.5 * ((x - loc) / scale) ** 2 - torch.log(scale) - 0.5 * math.log(2 * math.pi)

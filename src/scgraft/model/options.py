@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class Hyper:
     use_observed_lib_size: bool = True
     use_size_factor: bool = False
     linear_classifier: bool = False
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    variance_floor: float = 1e-4  # what scvi-tools adds to the posterior's variance, where it does
+    linear_decoder: bool = False
 
     @property
     def models_library(self) -> bool:
@@ -62,22 +65,34 @@ _CHOICES = {
 }
 
 
-def read_hyper(options: Mapping[str, Any], weights: Weights, schema: Schema, *, model: str) -> Hyper:
-    """Hyper-parameters from the flattened ``init_params_``; what is absent has scvi-tools' default.
+def read_hyper(
+    options: Mapping[str, Any],
+    weights: Weights,
+    schema: Schema,
+    *,
+    model: str,
+    defaults: Mapping[str, Any] | None = None,
+    silent: frozenset[str] = frozenset(),
+) -> Hyper:
+    """Hyper-parameters from the flattened ``init_params_``; what is absent has the class's default.
+
+    `defaults` are those in which a class differs from SCVI; `silent` are further options that change no number, or that
+    the weights tell.
 
     Raises
     ------
     UnsupportedModel
         An option that is unknown, or known with a value that is not supported.
     """
-    known = set(Hyper.__dataclass_fields__) - {"use_size_factor"}
-    values: dict[str, Any] = {"n_latent": 10, "n_layers": 1}
+    own = {"use_size_factor", "activation", "variance_floor", "linear_decoder"}
+    known = set(Hyper.__dataclass_fields__) - own - silent
+    values: dict[str, Any] = {"n_latent": 10, "n_layers": 1, **(defaults or {})}
     for name, value in options.items():
         if name in known and value is not None:
             values[name] = value
         elif name == "use_size_factor_key":
             values["use_size_factor"] = bool(value)
-        elif name not in _SILENT and value not in (None, False, {}, [], ()):
+        elif name not in _SILENT | silent and value not in (None, False, {}, [], ()):
             raise UnsupportedModel(
                 f"The {model} model was made with the option {name}={value!r}, which scgraft does not know. "
                 "Its numbers could not be trusted, so it is not loaded."
@@ -92,6 +107,56 @@ def read_hyper(options: Mapping[str, Any], weights: Weights, schema: Schema, *, 
     if EMBEDDING in weights:
         hyper = replace(hyper, batch_representation="embedding")
     return replace(hyper, n_latent=int(weights["z_encoder.mean_encoder.weight"].shape[0]))
+
+
+def stack_slots(
+    weights: Weights,
+    prefix: str,
+    n_input: int,
+    levels: Mapping[str, int],
+    *,
+    deep: bool,
+    role: Role,
+    trainable: bool = True,
+) -> list[Slot]:
+    """Slots of the FCLayers saved under `prefix`: one for each layer that sees covariates, and each covariate.
+
+    Parameters
+    ----------
+    weights
+        State dict of the model.
+    prefix
+        Name of the stack in it.
+    n_input
+        Inputs of the first layer before the columns of the covariates.
+    levels
+        Number of levels by covariate, in the order of the columns; empty for a stack that sees none.
+    deep
+        Whether the layers after the first see the covariates, too.
+    role, trainable
+        Of the slots.
+
+    Raises
+    ------
+    CorruptFile
+        A tensor's shape does not fit the registry.
+    """
+    found: list[Slot] = []
+    i = 0
+    while (key := f"{prefix}.fc_layers.Layer {i}.0.weight") in weights:
+        start = n_input if i == 0 else weights[f"{prefix}.fc_layers.Layer {i - 1}.0.weight"].shape[0]
+        if i == 0 or deep:
+            for name, n in levels.items():
+                size = n if n > 1 else 0
+                found.append(Slot(key, 1, start, size, n, name, role, trainable))
+                start += size
+        if weights[key].shape[1] != start:
+            raise CorruptFile(
+                f"{key} has {weights[key].shape[1]} inputs, but the registry (genes, covariates and their levels) "
+                f"makes {start}. The files of this model contradict one another."
+            )
+        i += 1
+    return found
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Weights) -> tuple[Slot, ...]:
@@ -110,20 +175,8 @@ def slots(hyper: Hyper, schema: Schema, weights: Weights) -> tuple[Slot, ...]:
     found: list[Slot] = []
 
     def stack(prefix: str, n_input: int, injects: bool, role: Role, trainable: bool) -> None:
-        i = 0
-        while (key := f"{prefix}.fc_layers.Layer {i}.0.weight") in weights:
-            start = n_input if i == 0 else weights[f"{prefix}.fc_layers.Layer {i - 1}.0.weight"].shape[0]
-            if injects and (i == 0 or hyper.deeply_inject_covariates):
-                for name, levels in one_hot.items():
-                    size = levels if levels > 1 else 0
-                    found.append(Slot(key, 1, start, size, levels, name, role, trainable))
-                    start += size
-            if weights[key].shape[1] != start:
-                raise CorruptFile(
-                    f"{key} has {weights[key].shape[1]} inputs, but the registry (genes, covariates and their levels) "
-                    f"makes {start}. The files of this model contradict one another."
-                )
-            i += 1
+        deep, own = hyper.deeply_inject_covariates, one_hot if injects else {}
+        found.extend(stack_slots(weights, prefix, n_input, own, deep=deep, role=role, trainable=trainable))
 
     extra = n_continuous + width if hyper.encode_covariates else 0
     stack("z_encoder.encoder", len(schema.genes) + extra, hyper.encode_covariates, "encoder", True)
@@ -135,6 +188,12 @@ def slots(hyper: Hyper, schema: Schema, weights: Weights) -> tuple[Slot, ...]:
     if embedded:
         role: Role = "encoder" if hyper.encode_covariates else "decoder"
         found.append(Slot(EMBEDDING, 0, 0, n_batch, n_batch, BATCH, role))
+    return (*found, *batch_slots(hyper, schema, weights))
+
+
+def batch_slots(hyper: Hyper, schema: Schema, weights: Weights) -> tuple[Slot, ...]:
+    """Slots outside of the layers: a dispersion by batch, and the prior of the library size in each batch."""
+    n_batch, found = len(schema.batches), []
     if hyper.dispersion == "gene-batch":
         found.append(Slot("px_r", 1, 0, n_batch, n_batch, BATCH, "dispersion", hyper.gene_likelihood != "poisson"))
     for key in ("library_log_means", "library_log_vars"):

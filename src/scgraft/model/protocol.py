@@ -41,6 +41,9 @@ class Model(Protocol):
     def encode(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of the latent, (n, d)."""
 
+    def library(self, cells: Cells, rows: Rows) -> Tensor:
+        """Log of what multiplies the decoder's output where it is not drawn, (n, 1): counts as observed, or a depth."""
+
     def encode_library(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of the log library size, (n, 1)."""
 

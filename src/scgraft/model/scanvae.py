@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scgraft.model.layers import Linear, Rows, Stack, make_linear, make_stack, tensor
 from scgraft.model.likelihoods import kl_normal, log_density
-from scgraft.model.options import Hyper
+from scgraft.model.options import Hyper, slots
 from scgraft.model.vae import Cells, Expression, Terms, Vae, make_vae
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
@@ -116,6 +116,10 @@ class Scanvae:
         """Posterior mean and variance of the latent."""
         return self.vae.encode(cells, rows)
 
+    def library(self, cells: Cells, rows: Rows) -> Tensor:
+        """Log of the counts of each cell."""
+        return self.vae.library(cells, rows)
+
     def encode_library(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of the log library size."""
         return self.vae.encode_library(cells, rows)
@@ -162,7 +166,7 @@ def make_scanvae(
         prefix = "classifier.classifier.0"
         stack = make_stack(weights, prefix, [], [], layer_norm=encoder_norm, device=device, dtype=dtype)
     return Scanvae(
-        vae=make_vae(hyper, schema, weights, device=device, dtype=dtype),
+        vae=make_vae(hyper, schema, weights, slots(hyper, schema, weights), device=device, dtype=dtype),
         classifier_stack=stack,
         classifier=make_linear(weights, f"classifier.classifier.{int(deep)}", device, dtype),
         second_encoder=coder("encoder_z2_z1", "encoder", encoder_norm, 1e-4),

@@ -14,11 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from scgraft.model import likelihoods
-from scgraft.model.layers import Linear, Rows, Stack, Table, make_linear, make_stack, make_table, tensor
-from scgraft.model.options import EMBEDDING, Hyper, Weights, slots
+from scgraft.model.layers import (
+    Activation,
+    Layer,
+    Linear,
+    Rows,
+    Stack,
+    Table,
+    make_head,
+    make_linear,
+    make_stack,
+    make_table,
+    tensor,
+)
+from scgraft.model.options import EMBEDDING, Hyper, Weights
 from scgraft.model.output import OutputLayer, counts_log_likelihood
 from scgraft.model.stored import CountStore, StoredCounts, store_counts
 from scgraft.values.reference import Schema
@@ -62,7 +74,10 @@ class Cells:
 
 @dataclass(frozen=True)
 class Expression:
-    """Parameters of the count distribution: `scale` (n, G) sums to one without size factors, `rate` is the mean."""
+    """Parameters of the count distribution: `scale` (n, G) sums to one without size factors, `rate` is the mean.
+
+    For PEAKVI `scale` is the probability that a region is open, and `rate` that it is also seen, at the cell's depth.
+    """
 
     scale: Tensor
     rate: Tensor
@@ -121,10 +136,11 @@ class Vae:
     library_prior: tuple[Table, Table] | None
     embedding: Table | None
     decoder: Stack
-    scale_decoder: Linear
-    dropout_decoder: Linear | None
+    scale_decoder: Layer
+    dropout_decoder: Layer | None
     dispersion_decoder: Linear | None
     dispersion: Tensor | Table | None
+    region_factor: Tensor | None = None
 
     def product(self, counts: csr_matrix) -> Tensor:
         """First product of the encoders over the genes, (n, P): log1p of the stored counts only, never densified."""
@@ -153,7 +169,17 @@ class Vae:
         width = self.extra_weight.shape[0]
         first = self._first(self.extra_weight, cells, rows, slice(0, width))
         h = self.encoder.from_product(first, cells.codes, rows)
-        return self.mean(h), torch.exp(self.variance(h)) + 1e-4
+        return self.mean(h), torch.exp(self.variance(h)) + self.hyper.variance_floor
+
+    def library(self, cells: Cells, rows: Rows) -> Tensor:
+        """Log of what multiplies the decoder's output, (n, 1): the counts of each cell as observed, or PEAKVI's depth."""
+        if self.hyper.gene_likelihood != "bernoulli":
+            return cells.library
+        if self.library_encoder is None:
+            return torch.zeros_like(cells.library)
+        assert self.library_extra is not None and self.library_mean is not None
+        first = self._first(self.library_extra, cells, rows, slice(self.extra_weight.shape[0], None))
+        return logsigmoid(self.library_mean(self.library_encoder.from_product(first, cells.codes, rows)))
 
     def encode_library(self, cells: Cells, rows: Rows) -> tuple[Tensor, Tensor]:
         """Posterior mean and variance of the log library size, each (n, 1); only where the model has it as a latent."""
@@ -170,14 +196,18 @@ class Vae:
     def decode(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Expression:
         """Count distribution from the latent (n, d) and the log library size (n, 1)."""
         hyper, h = self.hyper, self._decoder_output(z, cells, rows)
-        logits = self.scale_decoder(h)
+        logits = self.scale_decoder(h, cells.codes, rows)
+        if hyper.gene_likelihood == "bernoulli":
+            scale = torch.sigmoid(logits)
+            rate = torch.exp(library).clamp(max=1.0) * scale
+            return Expression(scale, rate if self.region_factor is None else rate * self.region_factor, None, None)
         if hyper.use_size_factor:
             assert cells.size_factor is not None
             scale, library = softplus(logits), torch.log(cells.size_factor)
         else:
             scale = torch.softmax(logits, dim=-1)
         rate = torch.exp(library) * scale
-        zi_logits = self.dropout_decoder(h) if self.dropout_decoder is not None else None
+        zi_logits = None if self.dropout_decoder is None else self.dropout_decoder(h, cells.codes, rows)
         return Expression(scale, rate, self._theta(h, cells, rows), zi_logits)
 
     def _decoder_output(self, z: Tensor, cells: Cells, rows: Rows) -> Tensor:
@@ -189,7 +219,9 @@ class Vae:
     @property
     def by_hand(self) -> bool:
         """Whether the likelihood is computed from the stored counts alone, with a gradient by hand."""
-        if self.hyper.use_size_factor or self.hyper.gene_likelihood == "normal":
+        if self.hyper.use_size_factor or self.hyper.gene_likelihood in ("normal", "bernoulli"):
+            return False
+        if not self.scale_decoder.plain:
             return False
         return self.hyper.gene_likelihood == "poisson" or self.hyper.dispersion in ("gene", "gene-label")
 
@@ -212,8 +244,8 @@ class Vae:
         """Minus the log-likelihood of the counts, (n,)."""
         counts = cells.counts
         assert counts is not None
-        if isinstance(counts, Tensor) or not self.by_hand:
-            dense = counts if isinstance(counts, Tensor) else counts.dense(len(self.scale_decoder.bias))
+        if isinstance(counts, Tensor) or not self.by_hand or self.scale_decoder.bias is None:
+            dense = counts if isinstance(counts, Tensor) else counts.dense(len(self.scale_decoder.weight))
             return -self.log_likelihood(dense, self.decode(z, library, cells, rows))
         h = self._decoder_output(z, cells, rows)
         dropout = self.dropout_decoder
@@ -245,6 +277,8 @@ class Vae:
     def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
         """Log-likelihood of the counts, summed over genes, (n,)."""
         kind = self.hyper.gene_likelihood
+        if kind == "bernoulli":
+            return likelihoods.log_bernoulli(counts, expression.rate).sum(-1)
         if kind == "poisson":
             return likelihoods.log_poisson(counts, expression.rate).sum(-1)
         assert expression.theta is not None
@@ -279,7 +313,7 @@ class Vae:
         assert cells.counts is not None
         mean, variance = cells.posterior or self.encode(cells, rows)
         sample = mean + variance.sqrt() * noise[:, : self.hyper.n_latent]
-        library, kl_library = cells.library, torch.zeros_like(mean[:, 0])
+        library, kl_library = self.library(cells, rows), torch.zeros_like(mean[:, 0])
         if self.hyper.models_library:
             library_mean, library_variance = self.encode_library(cells, rows)
             library = library_mean + library_variance.sqrt() * noise[:, -1:]
@@ -293,17 +327,25 @@ def make_vae(
     hyper: Hyper,
     schema: Schema,
     weights: Weights,
+    own: Sequence[Slot],
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Vae:
-    """Build the frozen model from a reference's state dict."""
-    own, covariates = slots(hyper, schema, weights), list(schema.levels)
-    n_genes = len(schema.genes)
+    """Build the frozen model from a reference's state dict and its slots `own`."""
+    covariates, n_genes = list(schema.levels), len(schema.genes)
 
-    def stack(prefix: str, scope: str) -> Stack:
+    def stack(prefix: str, scope: str, activation: Activation = hyper.activation) -> Stack:
         norm = hyper.use_layer_norm in (scope, "both")
-        return make_stack(weights, prefix, own, covariates, layer_norm=norm, device=device, dtype=dtype)
+        return make_stack(
+            weights, prefix, own, covariates, layer_norm=norm, activation=activation, device=device, dtype=dtype
+        )
+
+    def head(prefix: str) -> Layer:
+        """Output layer: a linear map, or for a linear decoder one that sees the latent and the batch itself."""
+        if hyper.linear_decoder:
+            return stack(prefix, "head", "none").layers[0]
+        return make_head(weights, prefix, device, dtype)
 
     def table(key: str, within: Sequence[Slot] = own, names: Sequence[str] = covariates) -> Table:
         return make_table(weights, next(s for s in within if s.key == key), names, device, dtype)
@@ -342,9 +384,9 @@ def make_vae(
         library_variance=library_variance,
         library_prior=library_prior,
         embedding=table(EMBEDDING) if hyper.batch_representation == "embedding" else None,
-        decoder=stack("decoder.px_decoder", "decoder"),
-        scale_decoder=make_linear(weights, "decoder.px_scale_decoder.0", device, dtype),
-        dropout_decoder=make_linear(weights, "decoder.px_dropout_decoder", device, dtype) if zinb else None,
+        decoder=Stack(()) if hyper.linear_decoder else stack("decoder.px_decoder", "decoder"),
+        scale_decoder=head("decoder.factor_regressor" if hyper.linear_decoder else "decoder.px_scale_decoder.0"),
+        dropout_decoder=head("decoder.px_dropout_decoder") if zinb else None,
         dispersion_decoder=make_linear(weights, "decoder.px_r_decoder", device, dtype) if gene_cell else None,
         dispersion=dispersion,
     )

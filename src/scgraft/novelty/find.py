@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.errors import NoLabels
-from scgraft.expression.residuals import decoder, residuals
+from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.model.build import take_cells
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
 from scgraft.novelty.limits import misfit_excess, misfit_limit, scaled_null, type_distances
@@ -103,7 +103,7 @@ def judge_sample(
     near = reference.latent.index.near(latent.mean, k=K) if near is None else near
     seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
     decode, present = decoder(reference, seen, graft), present_genes(reference, query)
-    residual = residuals(decode, seen.counts, at.mean)
+    residual = residuals(decode, observed(reference, seen.counts), at.mean)
     batch = query.codes[:, 0]
     kept = used_genes(residual, present)
     centres, misfit = batch_centres(kept, graph, batch)

@@ -73,8 +73,8 @@ def type_distances(
     compact = np.where(codes >= 0, np.searchsorted(names, codes), -1)
     own = neighbour_vote(compact, len(names), found).argmax(axis=1)
     centres = np.stack([points[compact == c].mean(axis=0) for c in range(len(names))])
-    # Without a depth (values of a normal likelihood) the decoder's output is a profile as it is.
-    has_depth = reference.hyper.gene_likelihood != "normal"
+    # Without counts (values of a normal likelihood, regions that are open or not) the output is a profile as it is.
+    has_depth = reference.hyper.gene_likelihood not in ("normal", "bernoulli")
     for code in np.unique(batch):
         rows = np.flatnonzero(batch == code)
         profile, _ = decode(centres, np.full(len(names), rows[0]))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, QueryError
+from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, GenesNotFound, QueryError
+from scgraft.model.families import family_of, require_mapping
 from scgraft.query.counts import find_counts
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
+from scgraft.query.regions import are_regions, other_peaks, spelled_as
 from scgraft.values.names import BATCH, column_text, covariate_name, level_name
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-FIRST_WEIGHT = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
 FEW = 5
+# Insertions are twice as many as fragments, and counts cut to one are fewer than either: half of a factor of two apart.
+OTHER_COUNTS = 2**0.5
 
 
 def align(
@@ -69,6 +72,7 @@ def align(
 
 def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Query:
     """:func:`align` with its options as one value, as a mapping carries them."""
+    require_mapping(reference.base.family)
     schema, batch_key = reference.schema, options.batch_key
     if adata.n_obs == 0:
         raise QueryError("The query has no cells.")
@@ -79,11 +83,13 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         )
     found = find_counts(adata, layer=options.layer, prefer=schema.layer)
     var = gene_table(adata, found.source)
-    usable = expression_rows(var)
-    mine = {"var_names": found.genes.astype(str)} | _text_columns(var)
+    usable = np.ones(len(var), bool) if are_regions(schema.genes) else expression_rows(var)
+    mine = {"var_names": spelled_as(schema.genes, found.genes.astype(str))} | _text_columns(var)
     match = match_genes(reference_names(reference), mine, gene_map=options.gene_map, usable=usable)
     weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
     share = float(weight[np.unique(match.gene)].sum())
+    if share < options.min_found and (said := other_peaks(n_found, schema.genes, found.genes)):
+        raise GenesNotFound(said)
     require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
     counts = select_genes(found.matrix, match, len(schema.genes))
     codes, levels, messages = batch_codes(adata.obs, schema, batch_key)
@@ -117,7 +123,12 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         known_batches=known,
         cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
         dropped=tuple(dropped.tolist()),
-        messages=(*messages, *gene_messages(match, weight, schema, found.genes[~usable]), *known_messages(known)),
+        messages=(
+            *messages,
+            *gene_messages(match, weight, schema, found.genes[~usable]),
+            *known_messages(known),
+            *count_messages(counts, reference),
+        ),
     )
     return Query(
         counts=counts[keep] if len(dropped) else counts,
@@ -160,7 +171,7 @@ def _text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
 def gene_weight(reference: Reference) -> np.ndarray:
     """How much each gene matters to the encoder, (G,), summing to one: the norm of its column in the first layer."""
     n = len(reference.schema.genes)
-    first = reference.weights.get(FIRST_WEIGHT)
+    first = reference.weights.get(family_of(reference.base.family).encoder_weight)
     norm = np.ones(n) if first is None else np.linalg.norm(first[:, :n].astype(np.float64), axis=0)
     return norm / (norm.sum() or 1.0)
 
@@ -316,6 +327,21 @@ def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema, set_asid
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
+
+
+def count_messages(counts: sparse.csr_matrix, reference: Reference) -> list[str]:
+    """A warning where the encoder takes raw counts, and those of the query were counted in another way."""
+    mean, hyper = reference.mean_count, reference.hyper
+    if mean is None or hyper.log_variational or not counts.nnz:
+        return []
+    own = float(counts.data.mean())
+    if 1 / OTHER_COUNTS < own / mean < OTHER_COUNTS and not (counts.data.max() == 1 and mean > 1):
+        return []
+    return [
+        f"The query's counts are {own:.2f} on average where they are not zero, those of the reference {mean:.2f}. The encoder "
+        "of this reference takes the counts as they are, so its cells are shifted in the latent. Zeros and ones, fragments and "
+        "insertions differ in this way: count the query as the reference was."
+    ]
 
 
 def known_messages(known: tuple[str, ...]) -> list[str]:

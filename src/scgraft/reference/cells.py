@@ -49,7 +49,8 @@ def library_sizes(reference: Reference) -> np.ndarray:
     n = len(reference.latent.mean)
     if reference.library is None:
         return np.full(n, NOMINAL_LIBRARY, np.float32)
-    return np.maximum(np.asarray(reference.library, np.float32).ravel(), 1.0)
+    least = 1e-6 if reference.hyper.gene_likelihood == "bernoulli" else 1.0  # a depth, or one count
+    return np.maximum(np.asarray(reference.library, np.float32).ravel(), least)
 
 
 def _continuous(reference: Reference) -> np.ndarray:

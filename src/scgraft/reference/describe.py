@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from scgraft.model.families import family_of
+from scgraft.model.families.linear_scvi import loadings
 from scgraft.model.slots import numbers_per_level
 from scgraft.query.identifiers import identifier_kind
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
+
+TOP = 10  # genes of each end of a latent dimension: what a person reads
 
 
 def describe(reference: Reference) -> dict[str, Any]:
@@ -19,7 +24,8 @@ def describe(reference: Reference) -> dict[str, Any]:
     query must bring.
     """
     schema = reference.schema
-    slots = family_of(reference.base.family).slots(reference.hyper, schema, reference.weights)
+    family = family_of(reference.base.family)
+    slots = family.slots(reference.hyper, schema, reference.weights)
     labels: dict[str, Any] = {}
     if reference.obs is not None and schema.labels_key in reference.obs:
         counts = reference.obs[schema.labels_key].astype(str).value_counts()
@@ -54,7 +60,9 @@ def describe(reference: Reference) -> dict[str, Any]:
             "can_move_latent": any(s.role == "encoder" and s.covariate == BATCH for s in slots),
             "numbers_per_new_batch": numbers_per_level(reference.weights, slots, BATCH),
             "query_needs": query_needs(reference),
+            "refusal": family.refusal,
         },
+        **({"loadings": top_loadings(reference)} if family.name == "LinearSCVI" else {}),
     }
 
 
@@ -67,9 +75,22 @@ def labels_in_one_batch(reference: Reference) -> list[str]:
     return [str(name) for name, n in batches.items() if n == 1 and name != reference.schema.unlabeled]
 
 
+def top_loadings(reference: Reference) -> list[dict[str, dict[str, float]]]:
+    """Genes with the largest loadings of each latent dimension of a LinearSCVI model, by sign, with their loadings."""
+    own, genes = loadings(reference), reference.schema.genes
+    found = []
+    for column in own.T:
+        order = np.argsort(column, kind="stable")
+        ends = {"down": order[:TOP], "up": order[::-1][:TOP]}
+        found.append({sign: {str(genes[i]): round(float(column[i]), 4) for i in at} for sign, at in ends.items()})
+    return found
+
+
 def query_needs(reference: Reference) -> list[str]:
     """What the user must supply with a query, in words."""
     schema = reference.schema
+    if family_of(reference.base.family).refusal:
+        return []
     needs = ["raw counts (in X, a layer or raw; they are looked for)"]
     needs += [f"categorical covariate obs[{c.key!r}] (known: {', '.join(c.levels[:6])})" for c in schema.categorical]
     needs += [f"continuous covariate obs[{name!r}]" for name in schema.continuous]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.model.families import family_of
+from scgraft.model.families.family import ScviOptions
 from scgraft.reference.scvi_format import flat_options
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, covariate_name
@@ -122,6 +123,12 @@ def make_registry(
             {"n_extra_continuous_covs": len(schema.continuous)},
         ),
     }
+    options, saved = family_of(reference.base.family).scvi_options, reference.registry.get("setup_args") or {}
+    if options is not None and options.as_saved and saved:
+        # Other classes take fewer arguments, and stock scvi-tools is called with all that stand here.
+        setup = {name: value for name, value in setup.items() if name in saved}
+        known = reference.registry["field_registries"]
+        fields = {name: field for name, field in fields.items() if name in known}
     if minified:
         fields |= _minified_fields(reference)
     return {
@@ -136,7 +143,8 @@ def make_registry(
 
 def latent_keys(reference: Reference) -> tuple[str, str]:
     """Names of the stored posterior's mean and variance in obsm, as scvi-tools 1.2.2 and later has them."""
-    name = reference.base.family.lower()
+    options = family_of(reference.base.family).scvi_options
+    name = (options and options.minified) or reference.base.family.lower()
     return f"{name}_latent_qzm", f"{name}_latent_qzv"
 
 
@@ -153,7 +161,7 @@ def make_attributes(
         "init_params_": make_init_params(reference),
         "is_trained_": True,
         "registry_": dict(registry),
-        "get_normalized_function_name_": "get_normalized_expression",
+        "get_normalized_function_name_": (family_of(reference.base.family).scvi_options or ScviOptions()).normalized,
         "run_id_": "",
         "run_name_": "scgraft",
     }
@@ -179,9 +187,11 @@ def model_options(reference: Reference) -> dict[str, Any]:
 
 
 def make_init_params(reference: Reference) -> dict[str, Any]:
-    """``init_params_`` from the hyper-parameters as they were read, every one of them explicit."""
+    """``init_params_`` from the hyper-parameters as they were read, every one explicit, or as they were saved."""
     options, hyper = family_of(reference.base.family).scvi_options, reference.hyper
     assert options is not None
+    if options.as_saved:
+        return dict(reference.attributes.get("init_params_") or {"kwargs": {}, "non_kwargs": {}})
     saved = flat_options(reference.attributes.get("init_params_"))
     named = {name: getattr(hyper, name) for name in options.by_name}
     named["n_hidden"] = int(reference.weights["z_encoder.mean_encoder.weight"].shape[1])

@@ -16,7 +16,7 @@ from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.files.atomic import new_folder
 from scgraft.graft.levels import check_base
-from scgraft.model.families import families, family_of
+from scgraft.model.families import families, family_of, require_mapping
 from scgraft.model.slots import widen
 from scgraft.reference import scvi_registry
 from scgraft.reference.scvi_registry import Levels
@@ -96,7 +96,9 @@ def export_scvi(
         The query has a batch that neither the reference nor the graft knows.
     """
     check_base(reference, graft)
-    if family_of(reference.base.family).scvi_options is None:
+    require_mapping(reference.base.family)
+    options = family_of(reference.base.family).scvi_options
+    if options is None:
         known = [family.name for family in families().values() if family.scvi_options is not None]
         raise UnsupportedModel(
             f"A model of class {reference.base.family} cannot be exported; those that can are {', '.join(known)}."
@@ -117,7 +119,7 @@ def export_scvi(
             "anndata_version": _anndata_version(),
             "model_cls_name": reference.base.family,
             "training_data_url": None,
-            "model_parent_module": "scvi.model",
+            "model_parent_module": options.package,
         }
         (new / "_scvi_required_metadata.json").write_text(json.dumps(metadata, indent=4), encoding="utf-8")
         text = _card(reference, graft, metadata["anndata_version"], registry)
@@ -160,6 +162,9 @@ def _write_model(
 
 
 def _why_no_cells(reference: Reference) -> str | None:
+    options = family_of(reference.base.family).scvi_options
+    if options is None or options.minified is None:
+        return f"scvi-tools has no minified form of {reference.base.family} models that it reads back"
     if reference.hyper.models_library:
         return "the model has the library size as a latent variable, which scvi-tools cannot minify"
     if reference.latent is None or reference.obs is None:

@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 from scgraft.errors import OutputExists
 from scgraft.testing.tiny_cells import BATCH_KEY, LABELS_KEY, SIZE_FACTOR_KEY, draw_cells, gene_names, reference_adata
 from scgraft.testing.tiny_hub import make_attributes, make_card, make_metadata, since
-from scgraft.testing.tiny_model import TinyConfig, make_weights
+from scgraft.testing.tiny_model import FIXED, MODELS, TinyConfig, make_weights
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -170,43 +170,44 @@ def _draw_config(draw: Callable[[Any], Any]) -> TinyConfig:
     old = key_style == "old"
     minify_types = (None, "latent_posterior_parameters", "latent_posterior_parameters_with_counts")
     minified = draw(st.sampled_from(minify_types[: 2 if old else 3]))
-    model = draw(st.sampled_from(("SCVI", "SCANVI")))
+    model = draw(st.sampled_from(MODELS))
     n_labels = draw(st.integers(1 if model == "SCANVI" else 0, 4))
     batches = draw(st.sampled_from((("b0",), None, ("b0", "b1"), ("b2", "b0", "b1"), (0, 1, 5))))
     by_label = ("gene-label",) if model == "SCVI" and n_labels else ()
-    dispersions = ("gene", "gene-batch", "gene-cell", *by_label)
+    dispersions = ("gene", "gene-batch") if model == "LinearSCVI" else ("gene", "gene-batch", "gene-cell", *by_label)
+    n_likelihoods = 3 if old or model == "LinearSCVI" else 4
     size_factor = draw(flag)
     embeds = batches is not None and not old and draw(flag)
-    return TinyConfig(
-        model=model,
-        n_genes=draw(st.integers(4, 20)),
-        n_cells=draw(st.integers(8, 24)),
-        n_hidden=draw(st.integers(3, 8)),
-        n_latent=draw(st.integers(2, 4)),
-        n_layers=draw(st.integers(1, 3)),
-        batches=batches,
-        covariates=draw(_covariates()),
-        continuous=draw(st.sampled_from(((), ("age",), ("age", "mito")))),
-        labels=("delta", "Beta", "alpha", "zeta")[:n_labels],
-        all_labeled=model == "SCANVI" and draw(flag),
-        encode_covariates=not (embeds and model == "SCANVI") and draw(flag),
-        deeply_inject_covariates=draw(flag),
-        use_batch_norm=draw(scope),
-        use_layer_norm=draw(scope),
-        dispersion=draw(st.sampled_from(dispersions)),
-        gene_likelihood=draw(st.sampled_from(("zinb", "nb", "poisson", "normal")[: 3 if old else 4])),
-        latent_distribution=draw(st.sampled_from(("normal", "ln"))),
-        use_observed_lib_size=size_factor or minified is not None or draw(flag),
-        size_factor=size_factor,
-        batch_representation="embedding" if embeds else "one-hot",
-        embedding_dim=draw(st.integers(1, 5)) if embeds else TinyConfig.embedding_dim,
-        linear_classifier=model == "SCANVI" and draw(flag),
-        minified=minified,
-        key_style=key_style,
-        layer=draw(st.sampled_from((None, "counts"))),
-        scvi_version=version,
-        seed=draw(st.integers(0, 2**16)),
-    )
+    options: dict[str, Any] = {
+        "n_genes": draw(st.integers(4, 20)),
+        "n_cells": draw(st.integers(8, 24)),
+        "n_hidden": draw(st.integers(3, 8)),
+        "n_latent": draw(st.integers(2, 4)),
+        "n_layers": draw(st.integers(1, 3)),
+        "batches": batches,
+        "covariates": draw(_covariates()),
+        "continuous": draw(st.sampled_from(((), ("age",), ("age", "mito")))),
+        "labels": ("delta", "Beta", "alpha", "zeta")[:n_labels],
+        "all_labeled": model == "SCANVI" and draw(flag),
+        "encode_covariates": not (embeds and model == "SCANVI") and draw(flag),
+        "deeply_inject_covariates": draw(flag),
+        "use_batch_norm": draw(scope),
+        "use_layer_norm": draw(scope),
+        "dispersion": draw(st.sampled_from(dispersions)),
+        "gene_likelihood": draw(st.sampled_from(("zinb", "nb", "poisson", "normal")[:n_likelihoods])),
+        "latent_distribution": draw(st.sampled_from(("normal", "ln"))),
+        "use_observed_lib_size": size_factor or minified is not None or draw(flag),
+        "size_factor": size_factor,
+        "batch_representation": "embedding" if embeds else "one-hot",
+        "embedding_dim": draw(st.integers(1, 5)) if embeds else TinyConfig.embedding_dim,
+        "linear_classifier": model == "SCANVI" and draw(flag),
+        "minified": minified,
+        "key_style": key_style,
+        "layer": draw(st.sampled_from((None, "counts"))),
+        "scvi_version": version,
+        "seed": draw(st.integers(0, 2**16)),
+    }
+    return TinyConfig(model=model, **options | dict(FIXED.get(model, {})))
 
 
 def _covariates() -> SearchStrategy[dict[str, tuple[str, ...]]]:

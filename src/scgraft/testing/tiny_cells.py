@@ -51,7 +51,9 @@ class Cells:
 
 
 def gene_names(config: TinyConfig) -> np.ndarray:
-    """Gene names, shape (G,), object."""
+    """Gene names, shape (G,), object; for PEAKVI and POISSONVI intervals of a genome."""
+    if config.model in ("PEAKVI", "POISSONVI"):
+        return np.array([f"chr1:{1000 * i + 1}-{1000 * i + 500}" for i in range(config.n_genes)], object)
     return np.array([f"g{i:04d}" for i in range(config.n_genes)], object)
 
 

@@ -25,6 +25,13 @@ from scgraft.testing.tiny_model import TinyConfig
 OPTIONS = ("encode_covariates", "deeply_inject_covariates", "use_batch_norm", "use_layer_norm", "batch_representation")
 
 
+# Fields that a class does not register, and that its setup takes no argument for.
+ABSENT = {
+    "LinearSCVI": ("size_factor", "extra_categorical_covs", "extra_continuous_covs"),
+    "PEAKVI": ("size_factor",),
+}
+
+
 def _mapping(levels: Sequence[str] | Sequence[int] | None) -> np.ndarray:
     """Categories as the registry holds them; the single category 0 where there is no column."""
     if not levels:
@@ -81,6 +88,9 @@ def make_registry(config: TinyConfig) -> dict[str, Any]:
         {"columns": np.array(c.continuous, object)} if c.continuous else {},
         {"n_extra_continuous_covs": len(c.continuous)},
     )
+    for name in ABSENT.get(c.model, ()):
+        setup.pop(f"{name}_key" if name == "size_factor" else f"{name.removeprefix('extra_')[:-5]}_covariate_keys")
+        fields.pop(name)
     found = {"scvi_version": c.scvi_version, "model_name": c.model, "setup_args": setup, "field_registries": fields}
     if c.minified is None:
         found["setup_method_name"] = "setup_anndata"
@@ -108,6 +118,8 @@ def since(config: TinyConfig, *version: int) -> bool:
 def make_init_params(config: TinyConfig) -> dict[str, Any]:
     """``init_params_``: options of the signature in non_kwargs; others only where they differ from the default."""
     c = config
+    if c.model in ("PEAKVI", "POISSONVI"):
+        return _region_options(c)
     named: dict[str, Any] = {name: getattr(c, name) for name in ("n_hidden", "n_latent", "n_layers")}
     named |= {"dropout_rate": 0.1, "dispersion": c.dispersion, "gene_likelihood": c.gene_likelihood}
     others = {name: getattr(c, name) for name in OPTIONS if getattr(c, name) != getattr(TinyConfig, name)}
@@ -117,12 +129,40 @@ def make_init_params(config: TinyConfig) -> dict[str, Any]:
         named["use_observed_lib_size"] = c.use_observed_lib_size
     elif not c.use_observed_lib_size:
         others["use_observed_lib_size"] = False
+    if c.model == "LinearSCVI":
+        others = {"use_observed_lib_size": True} if c.use_observed_lib_size and not since(c, 1, 3, 1) else {}
+        return {
+            "kwargs": {"model_kwargs": others},
+            "non_kwargs": named | {"latent_distribution": c.latent_distribution},
+        }
     if c.model == "SCVI":
         return {"kwargs": {"kwargs": others}, "non_kwargs": named | {"latent_distribution": c.latent_distribution}}
     if c.latent_distribution != "normal":
         others["latent_distribution"] = c.latent_distribution
     named |= {"linear_classifier": c.linear_classifier} | ({"datamodule": None} if since(c, 1, 3, 1) else {})
     return {"kwargs": {"model_kwargs": others}, "non_kwargs": named}
+
+
+def _region_options(config: TinyConfig) -> dict[str, Any]:
+    """Options of PEAKVI, which has all of them in its signature, and of POISSONVI, which implies the norms."""
+    c = config
+    named: dict[str, Any] = {"n_hidden": c.n_hidden, "n_latent": c.n_latent, "dropout_rate": 0.1}
+    named["latent_distribution"] = c.latent_distribution
+    if c.model == "POISSONVI":
+        others = {
+            name: getattr(c, name)
+            for name in ("encode_covariates", "deeply_inject_covariates")
+            if getattr(c, name) != getattr(TinyConfig, name)
+        }
+        return {"kwargs": {"model_kwargs": others}, "non_kwargs": named | {"n_layers": c.n_layers}}
+    named |= {
+        "n_layers_encoder": c.n_layers,
+        "n_layers_decoder": c.n_layers,
+        "model_depth": True,
+        "region_factors": True,
+    }
+    named |= {name: getattr(c, name) for name in OPTIONS if name != "batch_representation"}
+    return {"kwargs": {"model_kwargs": {}}, "non_kwargs": named}
 
 
 def make_attributes(config: TinyConfig, labels: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +200,7 @@ def make_metadata(config: TinyConfig) -> dict[str, str | None]:
         "anndata_version": "0.12.0",
         "model_cls_name": config.model,
         "training_data_url": None,
-        "model_parent_module": "scvi.model",
+        "model_parent_module": "scvi.external" if config.model == "POISSONVI" else "scvi.model",
     }
 
 

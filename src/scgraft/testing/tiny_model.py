@@ -1,4 +1,4 @@
-"""A tiny SCVI or SCANVI model with random weights: its options, and the names and shapes of its tensors.
+"""A tiny model of a supported class with random weights: its options, and the names and shapes of its tensors.
 
 Written from the layout of the files alone and without the package's model code, so that it can be a yardstick for it.
 """
@@ -12,7 +12,17 @@ from typing import Literal
 
 import numpy as np
 
-Model = Literal["SCVI", "SCANVI"]
+Model = Literal["SCVI", "SCANVI", "LinearSCVI", "POISSONVI", "PEAKVI"]
+MODELS: tuple[Model, ...] = ("SCVI", "SCANVI", "LinearSCVI", "POISSONVI", "PEAKVI")
+# What else each of the smaller classes has fixed: options of TinyConfig that it must be given.
+FIXED: Mapping[str, Mapping[str, object]] = MappingProxyType({
+    "LinearSCVI": {"covariates": {}, "continuous": (), "encode_covariates": False, "size_factor": False, "minified": None,
+                   "batch_representation": "one-hot", "use_batch_norm": "both", "use_layer_norm": "none"},
+    "POISSONVI": {"gene_likelihood": "poisson", "dispersion": "gene", "use_observed_lib_size": True, "minified": None,
+                  "batch_representation": "one-hot", "use_batch_norm": "none", "use_layer_norm": "both"},
+    "PEAKVI": {"size_factor": False, "minified": None, "batch_representation": "one-hot", "use_layer_norm": "both",
+               "use_observed_lib_size": True, "dispersion": "gene"},
+})  # fmt: skip
 Scope = Literal["both", "none", "encoder", "decoder"]
 Shape = tuple[int, ...]
 EMBEDDING = "_embeddings_dict.batch.weight"
@@ -26,7 +36,7 @@ class TinyConfig:
     Parameters
     ----------
     model
-        Model class.
+        Model class. The smaller ones fix some of the options, see `FIXED`.
     n_genes, n_cells, n_hidden, n_latent, n_layers
         Sizes. There are at least as many cells as batches, levels of a covariate, or labels.
     batches
@@ -139,7 +149,12 @@ def _problem(config: TinyConfig) -> str | None:
     c = config
     names = (c.batches or (), c.labels, *c.covariates.values())
     rules = {
-        f"model is {c.model!r}, but only SCVI and SCANVI are known": c.model not in ("SCVI", "SCANVI"),
+        f"model is {c.model!r}, but only {', '.join(MODELS)} are known": c.model not in MODELS,
+        f"{c.model} has other options": any(
+            getattr(c, name) != value for name, value in FIXED.get(c.model, {}).items()
+        ),
+        "LinearSCVI has no such dispersion or likelihood": c.model == "LinearSCVI"
+        and (c.dispersion not in ("gene", "gene-batch") or c.gene_likelihood == "normal"),
         "SCANVI needs labels": c.model == "SCANVI" and not c.labels,
         "SCANVI needs an unlabeled category that is not a label": (
             c.model == "SCANVI" and (c.unlabeled is None or c.unlabeled in c.labels)
@@ -184,6 +199,10 @@ def _heads(prefix: str, names: Iterable[str], n_out: int, n_in: int) -> dict[str
 
 def state_shapes(config: TinyConfig) -> dict[str, Shape]:
     """Names and shapes of every tensor of the model, in the order of its state dict."""
+    if config.model == "LinearSCVI":
+        return _linear_shapes(config)
+    if config.model == "PEAKVI":
+        return _peak_shapes(config)
     c, columns = config, sum(config.one_hot)
     width = c.embedding_dim if c.batch_representation == "embedding" else 0
     beside = len(c.continuous) + width
@@ -214,6 +233,40 @@ def state_shapes(config: TinyConfig) -> dict[str, Shape]:
     found |= _stack(c, "decoder.px_decoder", widths, norm=norm_decoder)
     found |= _heads("decoder", ("px_scale_decoder.0", "px_r_decoder", "px_dropout_decoder"), c.n_genes, c.n_hidden)
     return found | (_scanvi_shapes(c, norm_encoder, norm_decoder) if c.model == "SCANVI" else {})
+
+
+def _linear_shapes(config: TinyConfig) -> dict[str, Shape]:
+    """Tensors of LinearSCVI: SCVI's encoders without covariates, and a decoder of one layer with a batch norm."""
+    c, heads = config, ("mean_encoder", "var_encoder")
+    found: dict[str, Shape] = {"px_r": (c.n_genes, c.n_batches) if c.dispersion == "gene-batch" else (c.n_genes,)}
+    if c.models_library:
+        found |= {"library_log_means": (1, c.n_batches), "library_log_vars": (1, c.n_batches)}
+    widths = [c.n_genes] + [c.n_hidden] * (c.n_layers - 1)
+    found |= _stack(c, "z_encoder.encoder", widths, norm=True) | _heads("z_encoder", heads, c.n_latent, c.n_hidden)
+    found |= _stack(c, "l_encoder.encoder", widths[:1], norm=True) | _heads("l_encoder", heads, 1, c.n_hidden)
+    for name in ("factor_regressor", "px_dropout_decoder"):
+        layer = f"decoder.{name}.fc_layers.Layer 0"
+        found[f"{layer}.0.weight"] = (c.n_genes, c.n_latent + sum(c.one_hot))
+        found |= {f"{layer}.1.{part}": (c.n_genes,) for part in BATCH_NORM}
+        found[f"{layer}.1.num_batches_tracked"] = ()
+    return found
+
+
+def _peak_shapes(config: TinyConfig) -> dict[str, Shape]:
+    """Tensors of PEAKVI: an encoder that injects covariates in every layer, a depth in its first, and a decoder."""
+    c, columns, beside = config, sum(config.one_hot), len(config.continuous)
+    encoded = columns if c.encode_covariates else 0
+    enters = c.n_genes + beside * c.encode_covariates + encoded
+    norm_encoder, norm_decoder = c.use_batch_norm in ("encoder", "both"), c.use_batch_norm in ("decoder", "both")
+    found: dict[str, Shape] = {"region_factors": (c.n_genes,)}
+    widths = [enters] + [c.n_hidden + encoded] * (c.n_layers - 1)
+    found |= _stack(c, "z_encoder.encoder", widths, norm=norm_encoder)
+    found |= _heads("z_encoder", ("mean_encoder", "var_encoder"), c.n_latent, c.n_hidden)
+    widths = [c.n_latent + beside + columns] + [c.n_hidden + columns * c.deeply_inject_covariates] * (c.n_layers - 1)
+    found |= _stack(c, "z_decoder.px_decoder", widths, norm=norm_decoder)
+    found |= _heads("z_decoder", ("output.0",), c.n_genes, c.n_hidden)
+    found |= _stack(c, "d_encoder.px_decoder", [enters] + [c.n_hidden] * (c.n_layers - 1), norm=False)
+    return found | _heads("d_encoder", ("output.0",), 1, c.n_hidden)
 
 
 def _scanvi_shapes(config: TinyConfig, norm_encoder: bool, norm_decoder: bool) -> dict[str, Shape]:

@@ -144,7 +144,10 @@ class Reference:
     maps
         Two-dimensional embeddings of the reference cells, for example ``{"X_umap": (n, 2)}``.
     library
-        Observed library size of each reference cell (counts over the model's genes), shape (n,), or None.
+        Observed library size of each reference cell (counts over the model's genes; PEAKVI's depth, in [0, 1]), shape
+        (n,), or None.
+    mean_count
+        Mean of the reference's counts that are not zero, where its cells were encoded from counts, else None.
     minified
         Minify type as found in the file (``"latent_posterior_parameters"``...), None when it holds counts or nothing.
     latent_source
@@ -173,6 +176,7 @@ class Reference:
     var: pd.DataFrame | None = None
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     library: np.ndarray | None = None
+    mean_count: float | None = None
     minified: str | None = None
     latent_source: str = "none"
     scvi_version: str = "unknown"

@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 GROUP = "scgraft.families"
 _REGISTERED: dict[str, Family] = {}
+# Classes that are known and not supported, and what is known of each.
+KNOWN = {
+    "TOTALVI": "a joint model of RNA and surface proteins",
+    "MULTIVI": "a joint model of RNA, chromatin and proteins",
+    "SysVI": "its encoder is trained with a cycle loss and a VampPrior; no published reference was found",
+    "MRVI": "its encoder depends on the sample of each cell; no published reference was found",
+    "RESOLVI": "it denoises spatial counts with each cell's neighbours in the tissue, which a query lacks",
+    "SCVIVA": "it encodes the spatial niche of each cell, which a dissociated query lacks",
+    "CytoVI": "it models protein intensities of cytometry, not counts",
+    "METHYLVI": "it models methylated against covered sites, not counts",
+    "METHYLANVI": "it models methylated against covered sites, not counts",
+    "TOTALANVI": "a joint model of RNA and surface proteins with labels",
+    "AUTOZI": "scvi-tools has no surgery for it, and no published reference was found",
+    "DestVI": "a deconvolution of spots, not a latent space of cells",
+}
 
 
 @cache
@@ -78,11 +93,25 @@ def family_of(name: str) -> Family:
     """
     known = families()
     if name not in known:
+        mapped = ", ".join(sorted(family.name for family in known.values() if family.refusal is None))
+        said = f" ({KNOWN[name]})" if name in KNOWN else ""
         raise UnsupportedModel(
-            f"The repository holds a model of class {name!r}; supported are {', '.join(sorted(known))}. "
+            f"The repository holds a model of class {name!r}{said}, which scgraft cannot map onto; supported are {mapped}. "
             "Choose a reference of one of these classes."
         )
     return known[name]
+
+
+def require_mapping(name: str) -> None:
+    """Refuse a class that can be described and not mapped onto.
+
+    Raises
+    ------
+    UnsupportedModel
+        With the reason.
+    """
+    if reason := family_of(name).refusal:
+        raise UnsupportedModel(f"No query can be mapped onto this reference. {reason}")
 
 
 def recognised(weights: Mapping[str, np.ndarray]) -> str:

@@ -37,10 +37,29 @@ class Build(Protocol):
 
 @dataclass(frozen=True)
 class ScviOptions:
-    """How scvi-tools' constructor takes the options of a model: those by name, and the group that holds all others."""
+    """How scvi-tools names and loads a model of this class.
 
-    by_name: tuple[str, ...]
-    others: str
+    Parameters
+    ----------
+    by_name, others
+        Options that its constructor takes by name, and the group that holds all others.
+    as_saved
+        Write the options as the reference's file has them, and only fields of the registry that it has.
+    package
+        Where scvi-tools has the class.
+    minified
+        Prefix of the keys under which it stores the posterior of cells in place of their counts; None where it cannot, or does
+        not read them back.
+    normalized
+        Its method that decodes, which its files name.
+    """
+
+    by_name: tuple[str, ...] = ()
+    others: str = "model_kwargs"
+    as_saved: bool = False
+    package: str = "scvi.model"
+    minified: str | None = None
+    normalized: str = "get_normalized_expression"
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,10 @@ class Family:
         Whether the registry has an unlabeled category, which is no class.
     scvi_options
         How scvi-tools takes the options; None where the family cannot be exported.
+    refusal
+        Why no query can be mapped, in sentences for the user, where such a model can only be described; else None.
+    encoder_weight
+        Weight of the encoder's first layer, whose first columns belong to the genes.
     """
 
     name: str
@@ -78,3 +101,5 @@ class Family:
     has_classifier: bool = False
     keeps_unlabeled: bool = False
     scvi_options: ScviOptions | None = None
+    refusal: str | None = None
+    encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"

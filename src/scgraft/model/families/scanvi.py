@@ -62,5 +62,6 @@ FAMILY = Family(
     scvi_options=ScviOptions(
         by_name=("n_layers", "n_latent", "dispersion", "gene_likelihood", "use_observed_lib_size", "linear_classifier"),
         others="model_kwargs",
+        minified="scanvi",
     ),
 )

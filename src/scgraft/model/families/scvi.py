@@ -32,7 +32,8 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Vae
     """The frozen model in torch."""
     from scgraft.model import vae
 
-    return vae.make_vae(reference.hyper, reference.schema, reference.weights, device=device, dtype=dtype)
+    hyper, schema, weights = reference.hyper, reference.schema, reference.weights
+    return vae.make_vae(hyper, schema, weights, slots(hyper, schema, weights), device=device, dtype=dtype)
 
 
 def recognises(weights: Mapping[str, np.ndarray]) -> bool:
@@ -57,5 +58,6 @@ FAMILY = Family(
             "latent_distribution",
         ),
         others="kwargs",
+        minified="scvi",
     ),
 )
