@@ -32,7 +32,8 @@
     |   `-- FormatTooNew         written by a newer scgraft
     |-- BatchClash               two grafts name the same batch
     |-- HoldsCounts              raw counts would be uploaded without having been asked for
-    `-- OutputExists             the output is there already
+    |-- OutputExists             the output is there already
+    `-- CannotWrite              the disk is full, or the place may not be written to
 """
 
 from __future__ import annotations
@@ -168,3 +169,7 @@ class BatchClash(ScgraftError):
 
 class OutputExists(ScgraftError):
     """The output is there already and would be overwritten."""
+
+
+class CannotWrite(ScgraftError):
+    """The output could not be written: a full disk, or a place that may not be written to. Nothing that was there is lost."""

@@ -16,7 +16,10 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
+from scgraft.files import schema
 from scgraft.files.atomic import new_file
+from scgraft.files.npz import Array, read_npz, read_one
+from scgraft.files.structure import check_sparse
 from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
@@ -24,6 +27,23 @@ from scgraft.values.reference import Reference
 FORMAT = 5
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
+# What each array of the file is.
+WRITTEN = {
+    "document": Array("U", 0),
+    "coefficient": Array("f", 2),
+    "intercept": Array("f", 1),
+    "genes": Array("b", 1),
+    "anchor_codes": Array("iu", 1),
+    "anchor_data": Array("fiu", 1),
+    "anchor_indices": Array("iu", 1),
+    "anchor_indptr": Array("iu", 1),
+    "class_weights": Array("f", 1),
+    "scores": Array("f", 1),
+    "score_class": Array("iu", 1),
+    "novelty": Array("f", 1),
+    "distance": Array("f", 1),
+    "reliability": Array("f", 2),
+}
 TEXT = (
     "base_sha256",
     "key",
@@ -99,47 +119,100 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
 
 
 def _read(path: Path) -> Calibration:
-    import zipfile
-
     from scipy.sparse import csr_matrix
 
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            document = json.loads(str(file["document"]))
-            if document["format"] > FORMAT:
-                raise FormatTooNew(f"{path} was written by a newer scgraft. Install it, or leave the file out.")
-            if document["format"] < FORMAT:
-                raise CorruptFile(
-                    f"{path} was made by an older scgraft with other votes. Leave it out: one is made anew."
-                )
-            classifier = GeneClassifier(
-                tuple(document["classifier_classes"]),
-                file["coefficient"],
-                file["intercept"],
-                file["genes"],
-                document["classifier_source"],
-                csr_matrix(
-                    tuple(file[f"anchor_{part}"] for part in SPARSE),
-                    shape=(len(file["anchor_codes"]), len(file["genes"])),
-                ),
-                file["anchor_codes"],
-            )
-            return Calibration(
-                base_sha256=document["base_sha256"],
-                key=document["key"],
-                classes=tuple(document["classes"]),
-                classifier=classifier,
-                temperature=float(document["temperature"]),
-                expected_error=float(document["expected_error"]),
-                accuracy=document["accuracy"],
-                quality={name: tuple(values) for name, values in document["quality"].items()},
-                folds=tuple(tuple(fold) for fold in document["folds"]),
-                source=document["source"],
-                guarantee=document["guarantee"],
-                **{name: file[name] for name in ARRAYS},
-            )
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        document = _document(path)
+        file = read_npz(path, WRITTEN)
+        classifier = GeneClassifier(
+            tuple(document["classifier_classes"]),
+            file["coefficient"],
+            file["intercept"],
+            file["genes"],
+            document["classifier_source"],
+            csr_matrix(
+                tuple(file[f"anchor_{part}"] for part in SPARSE),
+                shape=(len(file["anchor_codes"]), len(file["genes"])),
+            ),
+            file["anchor_codes"],
+        )
+        check_sparse(classifier.anchors, "anchors")
+        made = Calibration(
+            base_sha256=document["base_sha256"],
+            key=document["key"],
+            classes=tuple(document["classes"]),
+            classifier=classifier,
+            temperature=float(document["temperature"]),
+            expected_error=float(document["expected_error"]),
+            accuracy=document["accuracy"],
+            quality={name: tuple(values) for name, values in document["quality"].items()},
+            folds=tuple(tuple(fold) for fold in document["folds"]),
+            source=document["source"],
+            guarantee=document["guarantee"],
+            **{name: file[name] for name in ARRAYS},
+        )
+        if wrong := _misfits(made):
+            raise ValueError(f"its {', '.join(wrong)} do not fit together")
+        return made
+    except FormatTooNew:
+        raise
+    except (CorruptFile, ValueError) as error:
         raise CorruptFile(f"{path} is cut or damaged ({error}). Remove it; a calibration is made anew.") from error
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The text of a calibration; its format is looked at before anything else."""
+    content = str(read_one(path, "document", WRITTEN["document"]))
+    document: dict[str, Any] = schema.parse(content, schema.record({"format": schema.whole}, more=True), "its document")
+    if document["format"] > FORMAT:
+        raise FormatTooNew(f"{path} was written by a newer scgraft. Install it, or leave the file out.")
+    if document["format"] < FORMAT:
+        raise CorruptFile("made by an older scgraft with other votes")
+    schema.record(
+        {
+            "format": schema.whole,
+            "base_sha256": schema.text,
+            "key": schema.text,
+            "classes": schema.distinct,
+            "temperature": schema.number(0, 1e6),
+            "expected_error": schema.number(0, 1),
+            "accuracy": schema.table(schema.number(0, 1)),
+            "quality": schema.table(schema.items(schema.number())),
+            "folds": schema.items(schema.items(schema.text)),
+            "source": schema.text,
+            "guarantee": schema.text,
+            "classifier_classes": schema.distinct,
+            "classifier_source": schema.text,
+        }
+    )(document, "its document")
+    return document
+
+
+def _misfits(value: Calibration) -> list[str]:
+    """Parts of a calibration whose lengths or codes contradict the others."""
+    made, n_classes = value.classifier, len(value.classes)
+    n_votes, n_genes = len(made.classes), len(made.genes)
+    fits = {
+        "coefficient": made.coefficient.shape == (n_votes, n_genes),
+        "intercept": made.intercept.shape == (n_votes,),
+        "anchor codes": _codes_within(made.anchor_codes, n_votes),
+        "class weights": value.class_weights.shape == (n_classes,) and bool((value.class_weights >= 0).all()),
+        "scores": len(value.scores) == len(value.score_class),
+        "score classes": _codes_within(value.score_class, n_classes),
+        "novelty": _rises(value.novelty),
+        "distance": _rises(value.distance),
+        "reliability": value.reliability.shape[1] == 3,
+        "temperature": value.temperature > 0,
+    }
+    return [name for name, right in fits.items() if not right]
+
+
+def _codes_within(codes: np.ndarray, n: int) -> bool:
+    return not len(codes) or bool(codes.min() >= 0 and codes.max() < n)
+
+
+def _rises(values: np.ndarray) -> bool:
+    return bool((np.diff(values) >= 0).all())
 
 
 def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:

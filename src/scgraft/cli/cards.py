@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scgraft.cli.text import say
 from scgraft.errors import OutputExists
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ def lint_command(ctx: click.Context, source: str, revision: str | None, as_json:
 
     found = lint_card(read(fetch(source, revision)))
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+        say(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
         for finding in found:
-            click.echo(str(finding))
-        click.echo("Nothing to say." if not found else f"{len(found)} findings")
+            say(str(finding))
+        say("Nothing to say." if not found else f"{len(found)} findings")
     if any(finding.severity == "error" for finding in found):
         ctx.exit(9)
 
@@ -63,9 +64,9 @@ def metrics_command(
 
     reference = load_reference(source, revision)
     found = _metrics(reference, counts, labels=label_key, style=style, n_samples=samples, seed=seed)
-    click.echo(f"Numbers: {STYLES[style]}.")
+    say(f"Numbers: {STYLES[style]}.")
     for name, table in metric_tables(found).items():
-        click.echo(f"\n{name}\n\n{table}")
+        say(f"\n{name}\n\n{table}")
 
 
 @card_group.command("write")
@@ -103,7 +104,7 @@ def write_command(
     card = reference_card(reference, description=description, license=license_name, tags=tags, metrics=found)
     with new_file(out, force=force) as new:
         new.write_text(write_card(card), encoding="utf-8")
-    click.echo(f"Written to {out}")
+    say(f"Written to {out}")
 
 
 def _metrics(reference: Reference, counts: Path | None, **options: Any) -> ModelMetrics:

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
 7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
-files; 10 counts would be uploaded; 11 a warning of `scgraft check`.
+files; 10 counts would be uploaded; 11 a warning of `scgraft check`;
+12 the output cannot be written; 129, 130 or 143: ended by a signal (SIGHUP, SIGINT, SIGTERM), nothing half-written left.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +21,7 @@ import click
 from scgraft import errors
 from scgraft._version import __version__
 from scgraft.cli.share import COMMANDS
-from scgraft.cli.text import report_lines
+from scgraft.cli.text import report_lines, say
 
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.QueryError, 3),
@@ -32,6 +34,7 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.UnknownBatch, 6),
     (errors.OutputExists, 7),
     (errors.HoldsCounts, 10),
+    (errors.CannotWrite, 12),
     (errors.NoLabels, 8),
     (errors.FitDiverged, 8),
 )
@@ -44,11 +47,14 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except errors.ScgraftError as error:
-            click.echo(f"scgraft: {type(error).__name__}: {error}", err=True)
+            say(f"scgraft: {type(error).__name__}: {error}", err=True)
             notes = getattr(error, "__notes__", [])
             for note in notes:
-                click.echo(f"  {note}", err=True)
+                say(f"  {note}", err=True)
             ctx.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
+        except KeyboardInterrupt:
+            say("scgraft: interrupted; what was there before is unchanged.", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +81,7 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
     from scgraft.reference.describe import describe
 
     reference = load_reference(source, revision)
-    click.echo(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
+    say(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
 
 
 @main.command("check")
@@ -108,7 +114,7 @@ def check_command(
 
     result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
     document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
-    click.echo(json.dumps(document, indent=2) if as_json else check_text(result))
+    say(json.dumps(document, indent=2) if as_json else check_text(result))
     ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
 
 
@@ -151,7 +157,7 @@ def map_command(
 ) -> None:
     """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
     from scgraft.calibration.store import load_calibration
-    from scgraft.cli.text import printable
+    from scgraft.files.text import visible
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query
     from scgraft.query.read import read_query
@@ -178,8 +184,8 @@ def map_command(
     write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
     if not quiet:
         for line in report_lines(mapped):
-            click.echo(printable(line))
-        click.echo(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
+            say(visible(line))
+        say(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
 
 
 @main.command("report")
@@ -188,7 +194,7 @@ def report_command(folder: Path) -> None:
     """Write report.html of FOLDER, which `scgraft map` has written: one page that opens offline."""
     from scgraft.results.page import report
 
-    click.echo(f"Written: {report(folder)}")
+    say(f"Written: {report(folder)}")
 
 
 @main.command("demo")
@@ -200,7 +206,12 @@ def demo_command(out: Path, force: bool) -> None:
     """Map the embedded query onto the embedded reference; no network."""
     from scgraft.cli.demo import run_demo
 
-    run_demo(out, force=force, echo=click.echo)
+    run_demo(out, force=force, echo=say)
+
+
+def _end(number: int, frame: object) -> None:
+    """End as after an error: what is half-written is removed on the way out."""
+    raise SystemExit(128 + number)
 
 
 def run() -> None:
@@ -210,6 +221,9 @@ def run() -> None:
     once more at the end, takes a second. The collector still runs, after every 100,000 objects instead of 700.
     """
     gc.set_threshold(100_000, 20, 20)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored, and it stays so
+            signal.signal(number, _end)
     try:
         main()
     finally:

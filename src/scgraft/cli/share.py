@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from scgraft.cli.cards import card_group
+from scgraft.cli.text import say
 from scgraft.errors import OutputExists
 
 OUT = click.Path(path_type=Path)
@@ -31,7 +32,7 @@ def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names:
     reference = None if source is None else load_reference(source)
     merged = merge_grafts([load_graft(graft) for graft in grafts], rename=renamed, reference=reference)
     save_graft(merged, out, force=force)
-    click.echo(f"{len(merged.batches)} batches of {len(grafts)} grafts ({', '.join(merged.batches[:6])}) in {out}")
+    say(f"{len(merged.batches)} batches of {len(grafts)} grafts ({', '.join(merged.batches[:6])}) in {out}")
 
 
 def _renamings(names: tuple[str, ...], n: int) -> dict[int, dict[str, str]]:
@@ -57,6 +58,7 @@ def _renamings(names: tuple[str, ...], n: int) -> dict[int, dict[str, str]]:
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def join_command(queries: tuple[str, ...], source: str, revision: str | None, out: Path, force: bool) -> None:
     """Put a reference's cells and mapped queries (mapped.h5ad; X is not needed) into one file without any count."""
+    from scgraft.files.atomic import new_file
     from scgraft.mapping.load import load_reference
     from scgraft.query.read import read_query
     from scgraft.sharing.join import join
@@ -68,10 +70,9 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
         raise click.BadParameter(f"{wrong[0]!r} is not NAME=FILE, for example 'lab_b=b/mapped.h5ad'.")
     reference = load_reference(source, revision)
     joint = join(reference, {name: read_query(path) for name, _, path in named})
-    new = out.with_name(f".{out.name}.new")
-    joint.write_h5ad(new, compression="gzip")
-    new.replace(out)
-    click.echo(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
+    with new_file(out, force=force) as new:
+        joint.write_h5ad(new, compression="gzip")
+    say(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
 
 
 @click.command("export")
@@ -109,7 +110,7 @@ def export_command(
     loaded = None if graft is None else load_graft(graft, reference=reference)
     aligned = None if query is None else align(reference, read_query(query), batch_key=batch_key, drop_empty=True)
     export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, force=force)
-    click.echo(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
+    say(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
 
 
 @click.command("push")
@@ -153,7 +154,7 @@ def push_command(
         counts=with_counts,
         dry_run=dry_run,
     )
-    click.echo(str(pushed))
+    say(str(pushed))
 
 
 COMMANDS: dict[str, click.Command] = {

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from scgraft.files.text import lines_visible, visible
+
 if TYPE_CHECKING:
     from scgraft.values.quality import Check
     from scgraft.values.reference import Reference
@@ -44,15 +48,15 @@ def check_text(result: Check) -> str:
     """The findings as lines for a person."""
     lines = []
     for finding in result.findings:
-        lines.append(printable(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}"))
+        lines.append(visible(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}"))
         if finding.action:
-            lines.append(printable(f"         -> {finding.action}"))
+            lines.append(visible(f"         -> {finding.action}"))
     return "\n".join(lines)
 
 
-def printable(line: str) -> str:
-    """A line that a terminal shows as it is: names come from strangers' files, and could hold control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, in which what would move a cursor or change a colour stands as its escape."""
+    click.echo(lines_visible(text), err=err)
 
 
 def describe_text(reference: Reference) -> str:
@@ -97,7 +101,7 @@ def describe_text(reference: Reference) -> str:
         lines.append(f"  dimension {i:<3d} up: {_some(list(ends['up']))}; down: {_some(list(ends['down']))}")
     lines += [f"  query needs   {need}" for need in surgery["query_needs"]]
     lines += [f"  left out      {remark}" for remark in reference.remarks]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -22,7 +22,7 @@ from scgraft.cards.metrics import ClassMetrics, ModelMetrics
 from scgraft.errors import NoLabels
 from scgraft.expression.cells import LatentCells, reference_cells
 from scgraft.expression.decode import batch_codes, decode, decoder_inputs
-from scgraft.graft.levels import check_base
+from scgraft.graft.levels import check_graft
 from scgraft.model.build import build, graft_rows, pick_device
 from scgraft.numerics.products import fast_products
 from scgraft.values.graft import Graft
@@ -152,7 +152,7 @@ def compare_expression(
     BaseMismatch
         The graft was made for another reference.
     """
-    check_base(reference, graft)
+    check_graft(reference, graft)
     own = reference_cells(reference)
     theirs = own.take(_members(reference, labels, label))
     mine = cells.take(np.asarray(classes, str) == label)

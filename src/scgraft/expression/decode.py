@@ -14,7 +14,7 @@ import torch
 from scgraft.errors import GenesNotFound, UnknownBatch, UnsupportedModel
 from scgraft.expression.cells import LatentCells
 from scgraft.expression.draws import draw_counts
-from scgraft.graft.levels import check_base
+from scgraft.graft.levels import check_graft
 from scgraft.model.build import build, graft_rows, pick_device
 from scgraft.model.vae import Cells, Expression
 from scgraft.numerics.products import fast_products
@@ -92,7 +92,7 @@ def normalized_expression(
     found = np.empty(shape, np.float32) if out is None else out
     where = pick_device(device)
     model, rows = build(reference, where), graft_rows(graft, where)
-    check_base(reference, graft)
+    check_graft(reference, graft)
     generator = torch.Generator().manual_seed(seed)
     columns = torch.as_tensor(keep, device=where)
     with torch.inference_mode(), fast_products(where, exact=True):
@@ -166,7 +166,7 @@ def predictive_blocks(
     """The draws of :func:`posterior_predictive` one after the other: cells, number of the draw, counts (b, G) float32."""
     (code,) = batch_codes(reference, graft, batch)
     _check_library(reference, cells)
-    check_base(reference, graft)
+    check_graft(reference, graft)
     where = pick_device(device)
     model, rows = build(reference, where), graft_rows(graft, where)
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)

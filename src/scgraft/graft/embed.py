@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.graft.levels import check_base, level_codes
+from scgraft.graft.levels import check_graft, level_codes
 from scgraft.model.build import build, embed_cells, graft_rows, make_cells, pick_device, take_cells
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
@@ -75,7 +75,7 @@ def _blocks(
     reference: Reference, query: Query, graft: Graft | None, device: str
 ) -> Iterator[tuple[slice, Model, Cells, Mapping[str, torch.Tensor]]]:
     """The model with the graft's rows and the query's cells, block by block."""
-    check_base(reference, graft)
+    check_graft(reference, graft)
     where = pick_device(device)
     codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
     model = build(reference, where)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scgraft.errors import BaseMismatch, BatchClash, UnknownBatch
+from scgraft.errors import BaseMismatch, BatchClash, CorruptGraft, UnknownBatch
+from scgraft.model.families import family_of
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH
 from scgraft.values.query import Query
@@ -37,6 +38,34 @@ def level_codes(query: Query, schema: Schema, new_levels: Mapping[str, tuple[str
         lookup[used] = [position[query.levels[name][c]] for c in used]
         columns.append(lookup[query.codes[:, i]])
     return np.stack(columns, axis=1)
+
+
+def check_graft(reference: Reference, graft: Graft | None) -> None:
+    """Refuse a graft that was made for another reference, or whose columns do not fit into this one.
+
+    Raises
+    ------
+    BaseMismatch, BatchClash
+        As :func:`check_base`.
+    CorruptGraft
+        A slot's columns are missing, or have another shape than its tensor and the number of new levels ask for.
+    """
+    check_base(reference, graft)
+    if graft is None:
+        return
+    slots = family_of(reference.base.family).slots(reference.hyper, reference.schema, reference.weights)
+    unknown = sorted(graft.rows.keys() - {slot.name for slot in slots})
+    if unknown or graft.levels.keys() - reference.schema.levels.keys():
+        raise CorruptGraft(f"The graft has columns or levels for what the reference does not have: {unknown[:5]}.")
+    for slot in slots:
+        shape = list(reference.weights[slot.key].shape)
+        shape[slot.axis] = len(graft.levels.get(slot.covariate, ()))
+        row = graft.rows.get(slot.name)
+        if (row is None and shape[slot.axis]) or (row is not None and row.shape != tuple(shape)):
+            found = "is missing" if row is None else f"has the shape {row.shape}"
+            raise CorruptGraft(f"The graft's columns {slot.name!r}: {found}; {tuple(shape)} was expected.")
+        if row is not None and (row.dtype != np.float32 or not np.isfinite(row).all()):
+            raise CorruptGraft(f"The graft's columns {slot.name!r} are not finite float32 numbers.")
 
 
 def check_base(reference: Reference, graft: Graft | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.errors import BaseMismatch, BatchClash, CorruptGraft, GraftError
-from scgraft.graft.levels import check_base
+from scgraft.graft.levels import check_graft
 from scgraft.values.graft import FitRecord, Graft
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
@@ -65,7 +65,7 @@ def merge_grafts(
     rows = {name: _joined_rows(name, parts) for name in dict.fromkeys(name for part in parts for name in part.rows)}
     merged = Graft(parts[0].base, levels, rows, _joined_record([part.record for part in parts]))
     if reference is not None:
-        check_base(reference, merged)
+        check_graft(reference, merged)
     return merged
 
 

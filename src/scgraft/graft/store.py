@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.errors import CorruptGraft, FormatTooNew
+from scgraft.errors import BadOption, CorruptGraft, FormatTooNew
+from scgraft.files import schema
 from scgraft.files.atomic import new_folder
+from scgraft.files.text import visible
 from scgraft.graft.levels import check_base
 from scgraft.values.graft import GRAFT_FORMAT, FitConfig, FitRecord, Graft
 from scgraft.values.reference import BaseId, Reference
@@ -101,10 +103,9 @@ def load_graft(folder: str | Path, *, reference: Reference | None = None) -> Gra
 def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / DOCUMENT
     try:
-        document = json.loads(path.read_bytes())
-        assert isinstance(document, dict)
-    except (ValueError, AssertionError, RecursionError) as error:
-        raise CorruptGraft(f"{path} is cut or was changed: it is not a JSON document. Copy it again.") from error
+        document = schema.parse(path.read_bytes(), schema.record({}, more=True), DOCUMENT)
+    except schema.Unfit as error:
+        raise CorruptGraft(f"{path} is cut or was changed: {error}. Copy it again.") from error
     version = document.get("format")
     if isinstance(version, int) and not isinstance(version, bool) and version > GRAFT_FORMAT:
         raise FormatTooNew(
@@ -117,6 +118,21 @@ def _read_document(folder: Path) -> dict[str, Any]:
     return document
 
 
+def _written() -> schema.Check:
+    """What graft.json holds: names of levels are told apart, everything else is a field of the values that it becomes."""
+    return schema.record(
+        {
+            "format": schema.whole,
+            "scgraft": schema.text,
+            "base": schema.of(BaseId),
+            "levels": schema.table(schema.distinct),
+            "record": schema.of(FitRecord),
+            "sha256": schema.text,
+            "checksum": schema.text,
+        }
+    )
+
+
 def _checksum(document: Mapping[str, Any]) -> str:
     content = {key: value for key, value in document.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
@@ -127,22 +143,22 @@ def _graft(folder: Path, document: dict[str, Any], data: bytes) -> Graft:
     from safetensors.numpy import load
 
     try:
+        _written()(document, DOCUMENT)
         record = dict(document["record"])
-        # Entries that a later version of the same format added are missing here, and get their default.
-        unknown = set(record) - {f.name for f in fields(FitRecord)} | (
-            set(record["config"]) - {f.name for f in fields(FitConfig)}
-        )
-        if unknown:
-            raise TypeError(f"unknown entries in the record: {', '.join(sorted(unknown))}")
         record["config"] = FitConfig(**record["config"])
         record["loss"] = tuple((int(step), float(value)) for step, value in record["loss"])
         record["reference_unchanged"] = tuple(record["reference_unchanged"])
+        rows = load(data)
+        for name, row in rows.items():
+            schema.text(name, "the name of a row")
+            if row.dtype != np.float32 or not np.isfinite(row).all():
+                raise ValueError(f"the row {visible(name)} is not of finite float32 numbers")
         return Graft(
             base=BaseId(**document["base"]),
             levels={name: tuple(levels) for name, levels in document["levels"].items()},
-            rows=load(data),
+            rows=rows,
             record=FitRecord(**record),
             format=document["format"],
         )
-    except (TypeError, KeyError, ValueError, SafetensorError) as error:
+    except (TypeError, KeyError, ValueError, BadOption, SafetensorError) as error:
         raise CorruptGraft(f"{folder} does not hold a graft as scgraft writes it: {error}") from error

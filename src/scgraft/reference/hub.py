@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from scgraft import errors
+from scgraft.files.hashes import check_stated_hash
 from scgraft.values.reference import Bundle
 
 # The files of a scvi-hub repository, legacy folders (before scvi-tools 0.15) included.
@@ -68,7 +69,15 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
 
 
 def download(repo: str, revision: str | None, patterns: list[str]) -> Path:
-    """One snapshot of the files that match; every failure of the client becomes a named error."""
+    """One snapshot of the files that match, each as the hub states it; every failure of the client becomes a named error."""
+    snapshot = _snapshot(repo, revision, patterns)
+    for path in snapshot.iterdir():
+        if path.is_file() and any(path.match(pattern) for pattern in patterns):
+            check_stated_hash(path)
+    return snapshot
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,

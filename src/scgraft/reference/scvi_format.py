@@ -6,7 +6,6 @@ believed about the state of X: it is looked at.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
 from scgraft.files.h5ad import open_h5ad
+from scgraft.files.hashes import sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.reference.maps import read_maps
@@ -41,15 +41,6 @@ class _Saved:
     genes: np.ndarray
     attrs: Mapping[str, Any]
     registry: Mapping[str, Any]
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read(bundle: Bundle) -> Reference:

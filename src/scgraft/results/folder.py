@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.calibration.store import cache_folder, save_calibration
-from scgraft.errors import OutputExists
+from scgraft.errors import CannotWrite, OutputExists
 from scgraft.files.atomic import new_folder
+from scgraft.files.text import table_text
 from scgraft.graft.store import save_graft
 from scgraft.judgement.verdict import quality_as_dict
 from scgraft.results.annotate import annotate
@@ -33,6 +35,9 @@ def check_free(out: Path, *, force: bool) -> None:
         raise OutputExists(f"{out} exists already. Choose another --out, or use --force to replace it.")
     if out.is_file():
         raise OutputExists(f"{out} is a file; --out names a folder. Choose another name.")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK) or not above.is_dir():
+        raise CannotWrite(f"{above} cannot be written to. Choose another --out.")
 
 
 def labels_table(mapped: MappedQuery) -> pd.DataFrame:
@@ -94,7 +99,7 @@ def write_mapping(
         if page and reference is not None and reference.latent is not None:
             write_map(mapped, adata, reference, new / "map.npz")
         adata.write_h5ad(new / "mapped.h5ad")
-        labels_table(mapped).to_csv(new / "labels.csv", float_format="%.6g")
+        _as_text(labels_table(mapped)).to_csv(new / "labels.csv", float_format="%.6g")
         save_graft(mapped.graft, new / "graft")
         if mapped.calibration:
             save_calibration(mapped.calibration, new / "calibration")
@@ -102,6 +107,15 @@ def write_mapping(
         if page:
             report(new)
     return out
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that a spreadsheet shows and does not run."""
+    table = table.rename(index=lambda name: table_text(str(name)), columns=lambda name: table_text(str(name)))
+    for name in table.columns:
+        if table[name].dtype.kind not in "biuf":
+            table[name] = [table_text(str(value)) for value in table[name]]
+    return table
 
 
 def write_map(mapped: MappedQuery, adata: AnnData, reference: Reference, path: Path) -> None:

@@ -15,10 +15,12 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.calibration.store import load_calibration
-from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.errors import ScgraftError
 from scgraft.files.atomic import new_file
+from scgraft.files.text import visible
 from scgraft.model.families import family_of
 from scgraft.results import figures
+from scgraft.results.stored import read_stored
 from scgraft.values.calibration import Calibration
 from scgraft.values.hierarchy import UNKNOWN
 
@@ -71,17 +73,7 @@ def report(folder: str | Path) -> Path:
 
 def read_report_data(folder: Path) -> ReportData:
     """Read what a page shows from a mapping's folder."""
-    import pandas as pd
-
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        cells = pd.read_csv(folder / "labels.csv", dtype=str, keep_default_na=False).set_index("barcode")
-        points: dict[str, np.ndarray] = {}
-        if (folder / "map.npz").exists():
-            with (folder / "map.npz").open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                points = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
-        raise CorruptFile(f"{folder} is not the output of `scgraft map`, or is damaged ({error}).") from error
+    summary, cells, points = read_stored(folder)
     try:
         calibration = load_calibration(folder / "calibration")
     except ScgraftError:
@@ -96,7 +88,9 @@ def report_html(data: ReportData) -> str:
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.filters["number"] = lambda value: "" if value is None else f"{value:,.3g}"
     environment.filters["percent"] = lambda value: f"{value:.1%}"
     template = environment.from_string((files("scgraft.results") / TEMPLATE).read_text(encoding="utf-8"))
@@ -118,6 +112,11 @@ def report_html(data: ReportData) -> str:
         source=str(data.points["source"]) if "source" in data.points else "",
         tray=int(data.points["tray"].sum()) if "tray" in data.points else 0,
     )
+
+
+def _shown(value: object) -> object:
+    """Names of strangers without what would turn or hide the line; markup of the page's own stays."""
+    return visible(value) if type(value) is str else value
 
 
 def _json(text: str | None) -> str:

@@ -15,7 +15,7 @@ from scgraft.cards.card import Card, read_card, reference_card, write_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.files.atomic import new_folder
-from scgraft.graft.levels import check_base
+from scgraft.graft.levels import check_graft
 from scgraft.model.families import families, family_of, require_mapping
 from scgraft.model.slots import widen
 from scgraft.reference import scvi_registry
@@ -95,7 +95,7 @@ def export_scvi(
     UnknownBatch
         The query has a batch that neither the reference nor the graft knows.
     """
-    check_base(reference, graft)
+    check_graft(reference, graft)
     require_mapping(reference.base.family)
     options = family_of(reference.base.family).scvi_options
     if options is None:

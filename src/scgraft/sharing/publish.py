@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from scgraft import errors
 from scgraft.cards.card import graft_card
 from scgraft.files.h5ad import open_h5
+from scgraft.files.hashes import sha256
 from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
-from scgraft.reference.scvi_format import read, sha256
+from scgraft.reference.scvi_format import read
 from scgraft.values.graft import Graft
 
 if TYPE_CHECKING:

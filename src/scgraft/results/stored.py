@@ -1,0 +1,125 @@
+"""The tables and documents of a mapping's folder, read back: what ``scgraft map`` wrote, or a named error.
+
+A folder may have been edited, cut, or made by somebody else; the page is drawn from what is checked here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.errors import CorruptFile
+from scgraft.files import schema
+from scgraft.files.npz import Array, read_npz
+from scgraft.files.text import from_table, visible
+from scgraft.values.graft import FitRecord
+from scgraft.values.novelty import Dossier
+from scgraft.values.query import Alignment
+from scgraft.values.reference import BaseId
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY, LABELS, POINTS = "summary.json", "labels.csv", "map.npz"
+# What map.npz holds; other arrays of it say more about the same cells.
+WRITTEN = {
+    "reference": Array("f", 2),
+    "query": Array("f", 2),
+    "tray": Array("b", 1),
+    "batch": Array("U", 1),
+    "source": Array("U", 0),
+}
+OTHERS = Array("iufbU", (0, 1))
+
+
+def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, np.ndarray]]:
+    """Summary, table of cells (all columns as text, by barcode) and points of the map ({} without one).
+
+    Raises
+    ------
+    CorruptFile
+        The folder is not the output of ``scgraft map``, or a file of it is cut, changed, or of another run.
+    """
+    try:
+        summary = schema.parse((folder / SUMMARY).read_bytes(), _written(), SUMMARY)
+        cells = _read_cells(folder / LABELS, summary)
+    except CorruptFile:
+        raise
+    except Exception as error:
+        raise CorruptFile(
+            f"{folder} is not the output of `scgraft map`, or is damaged ({visible(str(error))[:300]})."
+        ) from error
+    points = read_npz(folder / POINTS, WRITTEN, others=OTHERS) if (folder / POINTS).exists() else {}
+    if points:
+        n = len(cells)
+        shapes = {"query": (n, 2), "tray": (n,), "batch": (n,), "reference": (len(points["reference"]), 2)}
+        if wrong := [name for name, shape in shapes.items() if points[name].shape != shape]:
+            raise CorruptFile(f"{folder / POINTS} does not belong to the {n} cells of {LABELS} ({', '.join(wrong)}).")
+    return summary, cells, points
+
+
+def _written() -> schema.Check:
+    """What a page shows of summary.json; it may hold more."""
+    measure = {"light": _light(), "name": schema.text, "sentence": schema.text, "action": schema.text}
+    verdict = {"light": _light(), "sentence": schema.text, "measures": schema.items(schema.record(measure, more=True))}
+    cluster = {
+        "cluster": schema.whole,
+        "cells": schema.whole,
+        "novel": schema.number(0, 1),
+        "distance": schema.number(),
+    }
+    calibration = {"guarantee": schema.text, "expected_error": schema.number(0, 1)}
+    return schema.record(
+        {
+            "scgraft": schema.text,
+            "base": schema.of(BaseId, more=True),
+            "alignment": schema.of(Alignment, more=True),
+            "record": schema.of(FitRecord, more=True),
+            "batches": schema.distinct,
+            "quality": schema.record({"labels": schema.table(schema.anything)}, more=True),
+            "verdict": schema.maybe(schema.record(verdict, more=True)),
+            "unknown_groups": schema.items(schema.of(Dossier, more=True)),
+            "clusters": schema.items(schema.record(cluster, more=True)),
+            "calibration": schema.table(schema.record(calibration, more=True)),
+        },
+        more=True,
+    )
+
+
+def _light() -> schema.Check:
+    return schema.one_of("green", "amber", "red")
+
+
+def _read_cells(path: Path, summary: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("barcode")
+    cells = cells.apply(lambda column: column.map(from_table))
+    cells.index = cells.index.map(from_table)
+    cells.columns = cells.columns.map(from_table)
+    if len(cells) != summary["alignment"]["n_cells"]:
+        raise CorruptFile(f"{path} has {len(cells)} cells; {SUMMARY} says {summary['alignment']['n_cells']}.")
+    for key in summary["quality"]["labels"]:
+        if key in cells:
+            _expect(cells, path, numbers=(f"{key}_probability",), flags=(f"{key}_unknown",))
+    if "novelty" in cells:
+        _expect(cells, path, numbers=("novelty", "cluster"), flags=("novel",))
+    return cells
+
+
+def _expect(cells: pd.DataFrame, path: Path, *, numbers: tuple[str, ...], flags: tuple[str, ...]) -> None:
+    """Columns that hold numbers (or nothing), and columns that hold True or False."""
+    import pandas as pd
+
+    for name in (*numbers, *flags):
+        if name not in cells:
+            raise CorruptFile(f"{path} lacks the column {visible(name)}.")
+    for name in numbers:
+        values = cells[name].replace("", "nan")
+        if (pd.to_numeric(values, errors="coerce").isna() & (values != "nan")).any():
+            raise CorruptFile(f"{path} has a {visible(name)} that is no number.")
+    for name in flags:
+        if not cells[name].isin(("True", "False")).all():
+            raise CorruptFile(f"{path} has a {visible(name)} that is neither True nor False.")
