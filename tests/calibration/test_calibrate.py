@@ -20,7 +20,7 @@ from scgraft.expression.residuals import decoder, residuals
 from scgraft.labels.classifier import (
     GENERATED,
     STORED,
-    log_normalised,
+    expression,
     logistic_regression,
     predict,
     train_classifier,
@@ -110,7 +110,7 @@ def test_what_one_draw_teaches_is_averaged():
     made, classifiers = train_classifier(reference, codes, ("a", "b", "c"), seed=5), []
     for seed in range(5, 5 + GENERATED.trainings):
         index = training_cells(codes, seed)
-        x = log_normalised(reference_cells(reference, index, seed=seed).counts, genes)
+        x = expression(reference_cells(reference, index, seed=seed).counts, genes)
         classifiers.append(logistic_regression(x, codes[index], np.zeros((3, x.shape[1] + 1), np.float32)))
     assert np.allclose(made.coefficient, np.mean(classifiers, axis=0)[:, :-1], atol=1e-6)
 
@@ -445,4 +445,4 @@ def test_every_cluster_is_judged(demo):
 
 def test_log_normalisation_ignores_genes_that_are_left_out():
     counts = csr_matrix(np.array([[1, 3, 96.0]], np.float32))
-    assert np.allclose(log_normalised(counts, np.array([True, True, False])), np.log1p([[2500, 7500]]))
+    assert np.allclose(expression(counts, np.array([True, True, False])), np.log1p([[2500, 7500]]))

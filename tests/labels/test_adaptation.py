@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 import scgraft
 from scgraft.labels.adaptation import PENALTY, adapted, best_explained
-from scgraft.labels.classifier import few_of_each, log_normalised, logistic_regression, logits, predict
+from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
 from scgraft.values.calibration import GeneClassifier
 
 N_GENES, CLASSES = 30, ("a", "b", "c")
@@ -28,7 +28,7 @@ def trained(rng, rate, each=60):
     """A classifier of cells with these profiles, all of them its anchors."""
     codes = np.repeat(np.arange(len(rate)), each)
     counts, genes = cells(rng, rate, codes), np.ones(N_GENES, bool)
-    x = log_normalised(counts, genes)
+    x = expression(counts, genes)
     w = logistic_regression(x, codes, np.zeros((len(rate), N_GENES + 1), np.float32))
     return GeneClassifier(CLASSES[: len(rate)], w[:, :-1], w[:, -1], genes, "made up", counts, codes)
 
@@ -84,8 +84,8 @@ def test_what_is_learnt_is_the_sure_cells_and_the_anchors():
     vote[:10] = vote_of((true[:10] + 1) % 3)  # the votes disagree
     explained = np.arange(90) < 70
     sure = explained & (vote.argmax(axis=1) == predict(made, counts).argmax(axis=1))
-    x = log_normalised(counts[sure], made.genes)
-    x = np.concatenate([x, log_normalised(made.anchors, made.genes)])
+    x = expression(counts[sure], made.genes)
+    x = np.concatenate([x, expression(made.anchors, made.genes)])
     codes = np.concatenate([vote.argmax(axis=1)[sure], made.anchor_codes])
     change = logistic_regression(
         x, codes, np.zeros((3, N_GENES + 1), np.float32), penalty=PENALTY, iterations=15, offset=logits(made, x)

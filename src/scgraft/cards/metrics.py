@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import sparse, stats
 
-from scgraft.numerics.ranking import Ranking, correlation, log_normalize, pr_auc, rank_groups, roc_auc, top_genes
+from scgraft.numerics.lognorm import log_normalised
+from scgraft.numerics.ranking import Ranking, correlation, pr_auc, rank_groups, roc_auc, top_genes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -185,7 +186,7 @@ def class_metrics(counts: csr_matrix, drawn: csr_matrix, labels: np.ndarray, sty
     """Differential expression of each class against the rest, in real and in drawn counts; most cells first."""
     classes, codes = np.unique(labels, return_inverse=True)
     test: Literal["t-test", "wilcoxon"] = "t-test" if style == "legacy" else "wilcoxon"
-    rankings = [rank_groups(log_normalize(m), codes, len(classes), test=test) for m in (counts, drawn)]
+    rankings = [rank_groups(log_normalised(m), codes, len(classes), test=test) for m in (counts, drawn)]
     n_top = 100 if counts.shape[1] >= 1000 else max(int(0.1 * counts.shape[1]), 1)
     found = {
         str(name): _compare(raw, model, n_top, style)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.labels.classifier import few_of_each, log_normalised, logistic_regression, logits, predict
+from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
 from scgraft.values.calibration import GeneClassifier
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def adapted(
     if len(chosen) < LEAST_SURE:
         return classifier
     used = np.flatnonzero(np.isfinite(classifier.intercept))
-    x = log_normalised(counts[chosen], classifier.genes)
-    x = np.concatenate([x, log_normalised(classifier.anchors, classifier.genes)])
+    x = expression(counts[chosen], classifier.genes)
+    x = np.concatenate([x, expression(classifier.anchors, classifier.genes)])
     true = np.searchsorted(used, np.concatenate([label[chosen], classifier.anchor_codes]))
     change = logistic_regression(
         x,

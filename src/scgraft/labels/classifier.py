@@ -15,6 +15,7 @@ import numpy as np
 from scgraft.expression.generate import generate
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import cross_entropy
+from scgraft.numerics.lognorm import log_normalised
 from scgraft.reference.cells import reference_classes
 from scgraft.reference.counts import STORED_COUNTS, stored_counts
 from scgraft.values.calibration import Calibration, GeneClassifier
@@ -28,7 +29,6 @@ FEWEST, MOST_LEAST = 50, 10_000
 MOST = 5000
 SPREAD, LEAST_EACH, ANCHORS_EACH = 2000, 20, 60
 ITERATIONS = 25  # the optimiser stops early, a second ridge
-SCALE = 1e4
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,9 @@ GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
 STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
 
 
-def log_normalised(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
-    """Dense log1p of counts per ten thousand over the genes used, (n, G'), float32."""
-    kept = counts[:, np.flatnonzero(genes)].toarray()
-    total = kept.sum(axis=1, keepdims=True)
-    return np.log1p(kept * (SCALE / np.maximum(total, 1.0)), dtype=np.float32)
+def expression(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
+    """What the classifier sees of cells: dense log1p of counts per ten thousand over the genes used, (n, G'), float32."""
+    return log_normalised(counts[:, np.flatnonzero(genes)]).toarray()
 
 
 def training_cells(codes: np.ndarray, seed: int, recipe: Recipe = GENERATED) -> np.ndarray:
@@ -118,7 +116,7 @@ def train_classifier(
             index = training_cells(codes, seed + turn)
             made = generate(reference, index, seed=seed + turn)
             counts, source = made.counts, made.alignment.counts_from
-        x = log_normalised(counts, genes)
+        x = expression(counts, genes)
         true = np.searchsorted(used, codes[index])
         fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / recipe.trainings
     coefficient = np.zeros((len(classes), len(genes)), np.float32)
@@ -202,7 +200,7 @@ def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 1024
     """Class probabilities (n, C), float32, from raw counts over the reference's genes."""
     parts = [np.zeros((0, len(classifier.classes)), np.float32)]
     for start in range(0, counts.shape[0], block):
-        score = logits(classifier, log_normalised(counts[start : start + block], classifier.genes))
+        score = logits(classifier, expression(counts[start : start + block], classifier.genes))
         share = np.exp(score - score.max(axis=1, keepdims=True))
         parts.append((share / share.sum(axis=1, keepdims=True)).astype(np.float32))
     return np.concatenate(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import NoLabels, QueryError
-from scgraft.labels.classifier import log_normalised
+from scgraft.labels.classifier import expression
 from scgraft.labels.transfer import blend
 from scgraft.numerics.neighbors import nearest
 from scgraft.query.align import align_as
@@ -133,7 +133,7 @@ def _deciding_genes(
     query = align_as(reference, one, mapped.alignment.options)
     made = mapped.calibration[labels.key].classifier
     first, second = made.classes.index(str(labels.label[i])), made.classes.index(str(labels.runner_up[i]))
-    x = log_normalised(query.counts, made.genes)[0]
+    x = expression(query.counts, made.genes)[0]
     part = (made.coefficient[first] - made.coefficient[second])[made.genes] * x
     order = np.argsort(-part, kind="stable")[:GENES]
     names = reference.schema.genes[made.genes]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.numerics.clusters import k_means
+from scgraft.numerics.lognorm import log_normalised
 from scgraft.numerics.neighbors import nearest
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def gene_axes(counts: csr_matrix, *, seed: int = 0) -> tuple[np.ndarray, np.ndar
     n = counts.shape[0]
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(n)[:AXES_CELLS])
-    sample = _log(counts[chosen]).toarray()
+    sample = log_normalised(counts[chosen]).toarray()
     centre, scale = sample.mean(axis=0), sample.std(axis=0) + 0.1
     x = (sample - centre) / scale
     width = min(COMPONENTS, *x.shape)
@@ -100,16 +102,8 @@ def gene_axes(counts: csr_matrix, *, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 def project(counts: csr_matrix, axes: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Principal components (n, d) float32 of cells from their counts (n, G)."""
-    parts = [_log(counts[i : i + BLOCK]) @ axes - shift for i in range(0, counts.shape[0], BLOCK)]
+    parts = [log_normalised(counts[i : i + BLOCK]) @ axes - shift for i in range(0, counts.shape[0], BLOCK)]
     return np.concatenate(parts).astype(np.float32)
-
-
-def _log(counts: csr_matrix) -> csr_matrix:
-    """log1p of counts per ten thousand."""
-    out = counts.astype(np.float32).copy()
-    total = np.maximum(np.asarray(counts.sum(axis=1), np.float32).ravel(), 1.0)
-    out.data = np.log1p(out.data * np.repeat(1e4 / total, np.diff(out.indptr)))
-    return out
 
 
 def query_graph(counts: csr_matrix, *, k: int = K, seed: int = 0) -> QueryGraph:
@@ -134,16 +128,10 @@ def query_graph(counts: csr_matrix, *, k: int = K, seed: int = 0) -> QueryGraph:
 
 def seed_centres(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Centres (s, d) float64 of small groups of points, by k-means: what communities are made of."""
-    import warnings
-
-    from scipy.cluster.vq import kmeans2
-
     own = points.astype(np.float64)
     wanted = int(np.clip(len(own) // CELLS_PER_SEED, 1, MOST_SEEDS))
-    with warnings.catch_warnings():  # a seed that loses all its cells stays empty
-        warnings.simplefilter("ignore", UserWarning)
-        centres, _ = kmeans2(own, own[rng.choice(len(own), wanted, replace=False)], minit="matrix", iter=20)
-    return np.asarray(centres)
+    centres, _ = k_means(own, own[rng.choice(len(own), wanted, replace=False)], rounds=20)
+    return centres
 
 
 def seeds_of(points: np.ndarray, centres: np.ndarray) -> np.ndarray:

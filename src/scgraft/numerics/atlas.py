@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scgraft.numerics.clusters import k_means
+
 COMPONENTS = 100
 CELLS_PER_COMPONENT = 15
 ROUNDS = 20
@@ -47,7 +49,7 @@ def atlas_of(mean: np.ndarray, variance: np.ndarray, *, components: int = COMPON
     chosen = rng.permutation(len(mean))[:CLUSTERED_CELLS]
     points, spreads = mean[chosen].astype(np.float64), variance[chosen].astype(np.float64)
     k = min(components, max(1, len(chosen) // CELLS_PER_COMPONENT))
-    label = _k_means(points, points[rng.choice(len(points), k, replace=False)])
+    _, label = k_means(points, points[rng.choice(len(points), k, replace=False)], ROUNDS)
     label = np.unique(label, return_inverse=True)[1]
     size = np.bincount(label).astype(np.float64)
 
@@ -60,15 +62,3 @@ def atlas_of(mean: np.ndarray, variance: np.ndarray, *, components: int = COMPON
     spread = np.maximum(average(points**2) - centre**2, 0) + average(spreads)
     weight, centre, spread = (a.astype(np.float32) for a in (size / size.sum(), centre, spread))
     return Atlas(chosen, mean[chosen], label, Mixture(weight, centre, spread))
-
-
-def _k_means(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Cluster (n,) of each point by Lloyd's algorithm from given centres; scipy's takes as long to import as this to run."""
-    label = np.zeros(len(points), np.int64)
-    for _ in range(ROUNDS):
-        label = np.argmin((centres**2).sum(axis=1) - 2 * points @ centres.T, axis=1)
-        members = np.zeros((len(centres), len(points)))
-        members[label, np.arange(len(points))] = 1
-        size = members.sum(axis=1, keepdims=True)
-        centres = np.where(size > 0, members @ points / np.maximum(size, 1), centres)
-    return label

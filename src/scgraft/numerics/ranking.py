@@ -29,23 +29,13 @@ class Ranking:
     n_cells: int
 
 
-def log_normalize(counts: sparse.csr_matrix, *, target: float = 1e4) -> sparse.csr_matrix:
-    """log1p of the counts scaled to `target` per cell, float32; empty cells stay empty."""
-    total = np.asarray(counts.sum(axis=1), np.float64).ravel()
-    scale = np.divide(target, total, out=np.zeros_like(total), where=total > 0)
-    scaled = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
-    scaled.data = np.log1p(scaled.data * np.repeat(scale, np.diff(scaled.indptr)).astype(np.float32))
-    scaled.eliminate_zeros()
-    return scaled
-
-
 def rank_groups(values: sparse.csr_matrix, codes: np.ndarray, n_groups: int, *, test: Test) -> list[Ranking | None]:
     """Each group against the rest.
 
     Parameters
     ----------
     values
-        log1p of normalised counts, (n, G), from :func:`log_normalize`.
+        log1p of normalised counts, (n, G), from :func:`scgraft.numerics.lognorm.log_normalised`.
     codes
         Group of each cell, (n,).
     n_groups
@@ -77,7 +67,9 @@ def rank_groups(values: sparse.csr_matrix, codes: np.ndarray, n_groups: int, *, 
         else:
             score, p = _rank_z(ranks[0][group], ranks[1], n1, n2)
         change = np.log2((np.expm1(mean1) + 1e-9) / (np.expm1(mean2) + 1e-9))
-        found.append(Ranking(score.astype(np.float32), change.astype(np.float32), adjust(p), int(n1)))
+        found.append(
+            Ranking(score.astype(np.float32), change.astype(np.float32), stats.false_discovery_control(p), int(n1))
+        )
     return found
 
 
@@ -125,15 +117,6 @@ def _rank_z(rank_sum: np.ndarray, ties: np.ndarray, n1: float, n2: float) -> tup
         score = (rank_sum - n1 * (n1 + n2 + 1) / 2) / spread
     score = np.where(np.isfinite(score), score, 0.0)
     return score, 2 * stats.norm.sf(np.abs(score))
-
-
-def adjust(p: np.ndarray) -> np.ndarray:
-    """P-values after Benjamini and Hochberg."""
-    order = np.argsort(p)
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty_like(scaled)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return adjusted
 
 
 def top_genes(score: np.ndarray, n: int) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scgraft.calibration.store import cache_folder
 from scgraft.errors import BaseMismatch, NoLabels, QueryError
-from scgraft.numerics.neighbors import nearest
+from scgraft.results.placement import place, published_map
 from scgraft.values.names import column_text, level_name
 from scgraft.values.reference import Reference
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 MAP = "X_scgraft_map"
-NEIGHBOURS = 15
 
 
 def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequence[str] | None = None) -> AnnData:
@@ -42,8 +42,8 @@ def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequen
     -------
     anndata.AnnData
         X is empty. ``obsm["X_scgraft"]`` is the latent (n, d) float32. ``obsm["X_scgraft_map"]`` (n, 2) is the
-        reference's own map where it has one, unchanged, else two principal components of its latent; a query's cell lies
-        at the weighted mean of its 15 nearest reference cells. obs holds ``source`` (``"reference"`` or the query's
+        reference's own map where it has one, unchanged, else a UMAP of its latent; a query's cells lie where `scgraft map`
+        put them in ``mapped.h5ad``, or where it would put them. obs holds ``source`` (``"reference"`` or the query's
         name), ``cell`` (its name there), ``batch``, and for each label its column, ``<key>_probability`` (NaN in the
         reference) and ``<key>_unknown``. ``uns["scgraft"]`` holds the base and each query's own record. Cells that a
         mapping left out are not in it.
@@ -76,9 +76,7 @@ def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequen
     for key in ("source", "batch", *keys):
         obs[key] = pd.Categorical(obs[key])
     latent = np.concatenate(latents)
-    n = len(reference.latent.mean)
-    where, own = _reference_map(reference)
-    points = np.concatenate([own, place(reference.latent.mean, own, latent[n:])])
+    where, points = _map(reference, list(queries.values()), latents[1:])
     uns: dict[str, Any] = {
         "base": {"repo": reference.base.repo, "revision": reference.base.revision, "sha256": reference.base.sha256},
         "map": where,
@@ -87,36 +85,23 @@ def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequen
     return anndata.AnnData(obs=obs, obsm={"X_scgraft": latent, MAP: points}, uns={"scgraft": uns})
 
 
-def place(points: np.ndarray, coordinates: np.ndarray, queries: np.ndarray, *, k: int = NEIGHBOURS) -> np.ndarray:
-    """Coordinates (m, 2) float32 of new points among known ones, without moving those.
+def _map(reference: Reference, queries: Sequence[AnnData], latents: Sequence[np.ndarray]) -> tuple[str, np.ndarray]:
+    """Where the map comes from, and positions (n, 2) of the reference's cells and of the queries' mapped cells.
 
-    Parameters
-    ----------
-    points, coordinates
-        Latent (n, d) and coordinates (n, 2) of the known points.
-    queries
-        Latent (m, d) of the new points; each is put at the mean of its `k` nearest, weighted by inverse distance.
+    A query keeps the positions that its own mapping gave it on the same map.
     """
-    if not len(queries):
-        return np.zeros((0, 2), np.float32)
-    found = nearest(points, queries, k=k)
-    weight = 1 / (found.distances.astype(np.float64) + 1e-6)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return np.einsum("mk,mkc->mc", weight, coordinates[found.indices].astype(np.float64)).astype(np.float32)
-
-
-def _reference_map(reference: Reference) -> tuple[str, np.ndarray]:
-    """The reference's own map, a UMAP before others, or two principal components of its latent."""
     assert reference.latent is not None
-    names = sorted(reference.maps, key=lambda name: ("umap" not in name.lower(), name))
-    if names:
-        return names[0], np.asarray(reference.maps[names[0]], np.float32)
-    centred = reference.latent.mean - reference.latent.mean.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    flat = np.zeros((len(centred), 2), np.float32)
-    top = axes[:, ::-1][:, :2]
-    flat[:, : top.shape[1]] = centred @ top
-    return "principal components of the latent", flat
+    keep = cache_folder(reference, ())
+    points, shown, source = published_map(reference, keep=keep)
+    own = np.empty((len(reference.latent.mean), 2), np.float32)
+    others = np.setdiff1d(np.arange(len(own)), shown)
+    own[shown], own[others] = points, place(reference, reference.latent.mean[others], keep=keep).query
+    parts = [own]
+    for adata, latent in zip(queries, latents, strict=True):
+        given = np.asarray(adata.obsm[MAP], np.float32)[_mapped(adata)] if MAP in adata.obsm else None
+        whole = given is not None and given.shape == (len(latent), 2) and np.isfinite(given).all()
+        parts.append(given if given is not None and whole else place(reference, latent, keep=keep).query)
+    return source, np.concatenate(parts)
 
 
 def _check(reference: Reference, name: str, adata: AnnData) -> None:
