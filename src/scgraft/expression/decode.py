@@ -15,7 +15,7 @@ from scgraft.errors import GenesNotFound, UnknownBatch, UnsupportedModel
 from scgraft.expression.cells import LatentCells
 from scgraft.expression.draws import draw_counts
 from scgraft.graft.levels import check_graft
-from scgraft.model.build import build, graft_rows, pick_device
+from scgraft.model.build import build, graft_rows, inputs, pick_device
 from scgraft.model.vae import Cells, Expression
 from scgraft.numerics.products import fast_products
 from scgraft.values.graft import Graft
@@ -96,12 +96,12 @@ def normalized_expression(
     generator = torch.Generator().manual_seed(seed)
     columns = torch.as_tensor(keep, device=where)
     with torch.inference_mode(), fast_products(where, exact=True):
-        for block, inputs in _blocks(cells, where):
+        for block, entered in _blocks(cells, where):
             total = torch.zeros(1, device=where)
             draws = list(_draws(cells.take(block), n_samples, generator, where))
             for z in draws:
                 for code in batches:
-                    expression = decode(model, z, inputs, rows, code)
+                    expression = decode(model, z, entered, rows, code)
                     wanted = expression.rate if library_size == "observed" else expression.scale
                     total = total + wanted[:, columns]
             mean = total / (len(draws) * len(batches))
@@ -171,9 +171,9 @@ def predictive_blocks(
     model, rows = build(reference, where), graft_rows(graft, where)
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     with torch.inference_mode():
-        for block, inputs in _blocks(cells, where):
+        for block, entered in _blocks(cells, where):
             for sample, z in enumerate(_draws(cells.take(block), n_samples, generator, where)):
-                expression = decode(model, z, inputs, rows, code)
+                expression = decode(model, z, entered, rows, code)
                 yield block, sample, draw_counts(model.hyper.gene_likelihood, expression, random)
 
 
@@ -228,20 +228,13 @@ def _check_library(reference: Reference, cells: LatentCells) -> None:
 
 def decoder_inputs(cells: LatentCells, device: torch.device) -> Cells:
     """Cells as the decoder takes them; the encoder's product is left empty, and an unknown library size is one."""
-    library = np.ones(len(cells)) if cells.library is None else cells.library.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        log_library = np.log(library)[:, None]
-
-    def move(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, dtype=torch.float32, device=device)
-
-    return Cells(
-        product=torch.zeros(len(cells), 0, device=device),
-        codes=torch.as_tensor(cells.codes, device=device),
-        continuous=move(cells.continuous),
-        library=move(log_library),
-        size_factor=None if cells.size_factor is None else move(cells.size_factor[:, None]),
-        labels=None if cells.label_codes is None else torch.as_tensor(cells.label_codes, device=device),
+    return inputs(
+        cells.codes,
+        cells.continuous,
+        cells.library,
+        size_factor=cells.size_factor,
+        labels=cells.label_codes,
+        device=device,
     )
 
 

@@ -37,7 +37,10 @@ def draw_negative_binomial(mean: np.ndarray, theta: np.ndarray, random: np.rando
     Most counts are zero, and a zero costs one uniform number: small means are drawn by walking up the distribution
     function. Large ones are drawn as Poisson counts with a gamma-distributed rate.
     """
-    flat_mean, flat_theta = mean.ravel(), np.ascontiguousarray(theta).ravel()
+    flat_mean, flat_theta = (
+        mean.ravel(),
+        np.require(theta, requirements=["C", "W"]).ravel(),
+    )  # torch takes no read-only array
     counts = np.zeros(flat_mean.shape, np.float32)
     # Pieces that stay in the processor's cache.
     for start in range(0, len(counts), PIECE):
@@ -77,20 +80,18 @@ def _walk(mean: np.ndarray, theta: np.ndarray, uniform: np.ndarray, counts: np.n
     counts[left[far]] = nbinom.ppf(np.minimum(u[far], 1 - 1e-15), shape[far], 1 - ratio[far])
 
 
-def _sample(expression: Expression, rng: np.random.Generator, likelihood: str) -> np.ndarray:
-    rate = np.maximum(expression.rate.numpy().astype(np.float64), 0.0)
-    if likelihood == "bernoulli":
-        counts = (rng.random(rate.shape) < rate).astype(np.int64)
-    elif likelihood == "normal":
-        counts = np.rint(rate)
-    elif likelihood == "poisson" or expression.theta is None:
-        counts = rng.poisson(rate)
-    else:
-        theta = np.maximum(expression.theta.numpy().astype(np.float64), 1e-6)
-        counts = rng.poisson(np.minimum(rng.gamma(np.broadcast_to(theta, rate.shape)) * (rate / theta), 1e9))
-    if expression.zi_logits is not None and likelihood == "zinb":
-        inflated = 1 / (1 + np.exp(-expression.zi_logits.numpy().astype(np.float64)))
-        counts = np.where(rng.random(rate.shape) < inflated, 0, counts)
+def draw_raw_counts(likelihood: str, expression: Expression, random: np.random.Generator) -> np.ndarray:
+    """Counts (n, G) float32 as a query has them: whole, not negative, and one at least in every cell.
+
+    A cell that came out empty gets one count of its most expressed gene. A model of normally distributed values gives its
+    rounded means, as its draws are no counts.
+    """
+    rate = expression.rate.double().cpu().numpy()
+    counts = (
+        np.rint(np.maximum(rate, 0)).astype(np.float32)
+        if likelihood == "normal"
+        else draw_counts(likelihood, expression, random)
+    )
     empty = counts.sum(axis=1) == 0
     counts[empty, rate[empty].argmax(axis=1)] = 1
-    return counts.astype(np.float32)
+    return counts

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.expression.draws import _sample
-from scgraft.model.build import build, pick_device
-from scgraft.model.vae import Cells
+from scgraft.expression.draws import draw_raw_counts
+from scgraft.model.build import build, inputs, pick_device
 from scgraft.numerics.products import fast_products
 from scgraft.reference.cells import _continuous, _size_factors, library_sizes, reference_codes
 from scgraft.reference.counts import STORED_COUNTS, stored_counts
@@ -23,11 +22,8 @@ from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
-    import torch
     from scipy.sparse import csr_matrix
 
-    from scgraft.model.protocol import Model
-    from scgraft.model.vae import Expression
 
 BLOCK = 512
 
@@ -119,37 +115,17 @@ def _skeleton(reference: Reference, index: np.ndarray, factors: np.ndarray | Non
 def _draw(
     reference: Reference, base: Query, z: np.ndarray, library: np.ndarray, rng: np.random.Generator
 ) -> csr_matrix:
+    """Counts (m, G) of the cells of `base` at latents `z` (m, d) and library sizes (m,)."""
+    import torch
     from scipy import sparse
 
-    model, parts = build(reference, pick_device("cpu")), []
+    device = pick_device("cpu")
+    model, parts = build(reference, device), []
     for start in range(0, len(z), BLOCK):
         rows = slice(start, start + BLOCK)
-        counts = _sample(decode_block(model, base, z, library, rows), rng, reference.hyper.gene_likelihood)
-        parts.append(sparse.csr_matrix(counts))
+        with torch.inference_mode(), fast_products(exact=True):
+            factors = None if base.size_factor is None else base.size_factor[rows]
+            cells = inputs(base.codes[rows], base.continuous[rows], library[rows], size_factor=factors, device=device)
+            expression = model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
+        parts.append(sparse.csr_matrix(draw_raw_counts(reference.hyper.gene_likelihood, expression, rng)))
     return sparse.vstack(parts, format="csr") if parts else base.counts
-
-
-def decode_block(model: Model, base: Query, z: np.ndarray, library: np.ndarray, rows: slice) -> Expression:
-    """The decoder's output for a block of cells with latent `z` (n, d) and library size (n,), reference batches only."""
-    import torch
-
-    with torch.inference_mode(), fast_products(exact=True):
-        cells = as_cells(base, library, rows)
-        return model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
-
-
-def as_cells(base: Query, library: np.ndarray, rows: slice) -> Cells:
-    """Cells of a query as the decoder takes them."""
-    import torch
-
-    def move(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(array, np.float32))
-
-    n = len(library[rows])
-    return Cells(
-        product=torch.zeros(n, 0),
-        codes=torch.as_tensor(base.codes[rows].astype(np.int64)),
-        continuous=move(base.continuous[rows]),
-        library=move(np.log(library[rows])[:, None]),
-        size_factor=None if base.size_factor is None else move(base.size_factor[rows][:, None]),
-    )

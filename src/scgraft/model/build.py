@@ -43,19 +43,56 @@ def make_cells(
 ) -> Cells:
     """The query's cells as the model takes them, without their counts; the first product is computed here, once."""
     total = np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel()
+    return inputs(
+        codes,
+        query.continuous,
+        total,
+        size_factor=query.size_factor,
+        labels=query.label_codes,
+        product=model.product(query.counts),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def inputs(
+    codes: np.ndarray,
+    continuous: np.ndarray,
+    library: np.ndarray | None,
+    *,
+    size_factor: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    product: torch.Tensor | None = None,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Cells:
+    """Arrays of cells as a model takes them.
+
+    Parameters
+    ----------
+    codes, continuous
+        Codes (n, 1 + c) of batch and covariates, and continuous covariates (n, k).
+    library
+        Observed library size in counts, (n,); None where it is not known, which stands for one count.
+    size_factor, labels
+        Size factors (n,), and codes of the labels (n,), -1 where unknown.
+    product
+        First product of the encoders over the genes; None where only the decoder is asked.
+    """
     with np.errstate(divide="ignore"):
-        library = np.log(total)[:, None]
+        log_library = np.log(np.ones(len(codes)) if library is None else library.astype(np.float64))[:, None]
 
     def move(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.require(array, requirements="W")).to(device, dtype)  # torch takes no read-only array
+        # torch takes no read-only array
+        return torch.as_tensor(np.require(array, requirements="W")).to(device, dtype)
 
     return Cells(
-        product=model.product(query.counts),
-        codes=torch.as_tensor(codes).to(device),
-        continuous=move(query.continuous),
-        library=move(library),
-        size_factor=None if query.size_factor is None else move(query.size_factor[:, None]),
-        labels=None if query.label_codes is None else torch.as_tensor(query.label_codes.astype(np.int64)).to(device),
+        product=torch.zeros(len(codes), 0, device=device) if product is None else product,
+        codes=torch.as_tensor(codes.astype(np.int64)).to(device),
+        continuous=move(continuous),
+        library=move(log_library),
+        size_factor=None if size_factor is None else move(size_factor[:, None]),
+        labels=None if labels is None else torch.as_tensor(labels.astype(np.int64)).to(device),
     )
 
 
