@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint docs benchmarks clean
+.PHONY: demo test fuzz lint docs benchmarks clean
 
 $(VENV)/stamp-run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ demo: $(VENV)/stamp-run  ## Map the embedded query onto the embedded reference.
 
 test: $(VENV)/stamp-test  ## Run the tests.
 	$(BIN)/python -m pytest -q -n 2
+
+fuzz: $(VENV)/stamp-test  ## Read damaged files for an hour (SCGRAFT_FUZZ_SECONDS, SCGRAFT_FUZZ_SEED), and print the table.
+	SCGRAFT_FUZZ_SECONDS=$${SCGRAFT_FUZZ_SECONDS:-3600} $(BIN)/python -m pytest -q -s tests/fuzz
 
 lint: $(VENV)/stamp-dev  ## Lint, format and type check.
 	$(BIN)/ruff check .
