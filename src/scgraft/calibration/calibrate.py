@@ -69,6 +69,15 @@ def calibrate(
     -----
     At most five folds are held out, and at most 500 cells of each are used. If the reference has a single batch, random
     fifths of its cells are held out instead; these say nothing about differences between batches, and the guarantee says so.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> calibration = scgraft.calibrate(reference)["cell_type"]
+    >>> calibration.folds, calibration.classifier.coefficient.shape
+    ((('b0',), ('b1',)), (3, 30))
     """
     if reference.latent is None or reference.obs is None:
         raise NoLabels(

@@ -59,7 +59,18 @@ TEXT = (
 
 
 def save_calibration(calibration: Mapping[str, Calibration], folder: str | Path) -> Path:
-    """Save calibrations into a folder, one file for each label column; files of the same column are replaced."""
+    """Save calibrations into a folder, one file for each label column; files of the same column are replaced.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> saved = scgraft.save_calibration(mapped.calibration, folder.parent / "calibration")
+    >>> len(list(saved.glob("*.npz")))
+    1
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for value in calibration.values():
@@ -101,6 +112,16 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
         Written by a newer scgraft.
     BaseMismatch
         Made for another reference than the one given.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> saved = scgraft.save_calibration(mapped.calibration, folder.parent / "calibration")
+    >>> list(scgraft.load_calibration(saved, reference=reference))
+    ['cell_type']
     """
     folder = Path(folder)
     paths = sorted(folder.glob("calibration-*.npz"))

@@ -96,6 +96,15 @@ def reference_card(
         More tags, for example ``"tissue:lung"``.
     metrics
         From :func:`scgraft.evaluate`.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> card = scgraft.reference_card(reference, license="cc-by-4.0", tags=["tissue:lung"])
+    >>> card.header["license"], card.minified
+    ('cc-by-4.0', True)
     """
     schema = reference.schema
     fields = reference.registry.get("field_registries") or {}
@@ -151,7 +160,17 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_card(card: Card) -> str:
-    """Text of a card, with the headings and blocks that scvi-tools 1.2.2 and later gives it."""
+    """Text of a card, with the headings and blocks that scvi-tools 1.2.2 and later gives it.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> text = scgraft.write_card(scgraft.reference_card(reference, license="cc-by-4.0"))
+    >>> text.splitlines()[0], "# Model Description" in text
+    ('---', True)
+    """
     tables = dict.fromkeys(("cell_wise_cv", "gene_wise_cv", "diff_exp"), ABSENT)
     numbers = []
     if card.metrics is not None:
@@ -226,6 +245,17 @@ def graft_card(
         Identifier of the licence of the graft.
     description
         What the cells are, and how to name whoever made it.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> text = scgraft.graft_card(graft, license="cc0-1.0", description="Forty simulated cells.")
+    >>> "Forty simulated cells." in text
+    True
     """
     base, record = graft.base, graft.record
     header: dict[str, Any] = {"library_name": "scgraft"} | ({"license": license} if license else {})
@@ -266,7 +296,16 @@ def _moved(distance: float | None) -> str:
 
 
 def read_card(text: str) -> Card:
-    """Read a card of either form; never fails, and runs nothing of it."""
+    """Read a card of either form; never fails, and runs nothing of it.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> scgraft.read_card((folder / "README.md").read_text()).minified
+    True
+    """
     text = text.replace("\r\n", "\n")
     header, body = _header(text)
     said = re.search(r"\*\*(?:Data is Minified|data_is_minified)\*\*:\s*(\w+)", body)

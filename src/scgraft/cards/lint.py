@@ -43,6 +43,14 @@ def lint_card(reference: Reference) -> tuple[CardFinding, ...]:
     -------
     tuple of CardFinding
         Errors first, then warnings and notes.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> [finding.severity for finding in scgraft.lint_card(reference)]
+    ['note']
     """
     if reference.card is None:
         return (CardFinding("error", "card", "The repository has no card (README.md)."),)
@@ -68,6 +76,12 @@ def decoder_doubts(metrics: ModelMetrics | None, label: str | None = None) -> tu
         Of the card, or from :func:`scgraft.evaluate`; None where there are none, which is a doubt too.
     label
         A class; None asks about all cells.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> scgraft.decoder_doubts(None)
+    ("The reference's card has no metrics, so nothing is known of how good its decoder is.",)
     """
     if metrics is None or (metrics.gene_wise is None and not metrics.diff_exp):
         return ("The reference's card has no metrics, so nothing is known of how good its decoder is.",)

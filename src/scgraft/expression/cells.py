@@ -78,6 +78,15 @@ def reference_cells(reference: Reference) -> LatentCells:
         The reference holds no cells.
     CorruptFile
         Its annotation lacks a column that the model was trained with.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> cells = scgraft.reference_cells(reference)
+    >>> len(cells), scgraft.normalized_expression(reference, cells).shape
+    (60, (60, 30))
     """
     if reference.latent is None or reference.obs is None:
         raise NoLabels(f"{reference.base.repo} holds no cells ({reference.latent_source}).")
@@ -115,6 +124,17 @@ def query_cells(reference: Reference, query: Query, graft: Graft | None = None, 
         A batch or level that neither the reference nor the graft knows.
     BaseMismatch
         The graft was made for another reference.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> cells = scgraft.query_cells(reference, query, graft)
+    >>> len(cells), scgraft.normalized_expression(reference, cells, graft).shape
+    (40, (40, 30))
     """
     return LatentCells(
         latent=embed(reference, query, graft, device=device),

@@ -151,6 +151,22 @@ def compare_expression(
         `batch` is not a batch of the reference or the graft.
     BaseMismatch
         The graft was made for another reference.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> import warnings
+    >>> cells = scgraft.query_cells(reference, query, graft)
+    >>> types = adata.obs["cell_type"].astype(str).to_numpy()
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # the card of the tiny reference says nothing good of its decoder
+    ...     found = scgraft.compare_expression(reference, cells, graft, types, "beta", n_pairs=100)
+    >>> found.table.shape[0], "log2_change" in found.table
+    (30, True)
     """
     check_graft(reference, graft)
     own = reference_cells(reference)

@@ -83,6 +83,18 @@ def normalized_expression(
         `genes` has a name that is not among the reference's genes.
     UnsupportedModel
         Expected counts of cells whose library size is not known.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> cells = scgraft.reference_cells(reference)
+    >>> genes = list(reference.schema.genes[:2])
+    >>> scgraft.normalized_expression(reference, cells, genes=genes, batch="b1", library_size=1e4).shape
+    (60, 2)
+    >>> float(scgraft.normalized_expression(reference, cells).sum(axis=1).max().round(3))
+    1.0
     """
     keep = gene_positions(reference, genes)
     batches = batch_codes(reference, graft, batch)
@@ -143,6 +155,16 @@ def posterior_predictive(
     ------
     UnknownBatch, GenesNotFound, UnsupportedModel
         As for :func:`normalized_expression`.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> cells = scgraft.reference_cells(reference)
+    >>> counts = scgraft.posterior_predictive(reference, cells, n_samples=2, seed=0)
+    >>> counts.shape, bool((counts == counts.round()).all())
+    ((60, 30, 2), True)
     """
     keep = gene_positions(reference, genes)
     found = np.empty((len(cells), len(keep), n_samples), np.float32)

@@ -64,6 +64,16 @@ def evaluate(
         There is no such column.
     QueryError
         The counts do not fit the reference.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> from scgraft.testing import TinyConfig, write_hub_folder
+    >>> folder, _ = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(write_hub_folder(folder.parent / "with counts", TinyConfig()))
+    >>> metrics = scgraft.evaluate(reference, n_samples=2)
+    >>> metrics.style, sorted(metrics.diff_exp)
+    ('corrected', ['alpha', 'beta', 'delta'])
     """
     if adata is None:
         adata = _own_counts(reference)

@@ -47,6 +47,17 @@ def embed(reference: Reference, query: Query, graft: Graft | None = None, *, dev
         A batch or level that neither the reference nor the graft knows.
     BaseMismatch
         The graft was made for another reference.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> latent = scgraft.embed(reference, query, graft)
+    >>> latent.mean.shape, str(latent.cells[0])
+    ((40, 4), 'query0')
     """
     n = len(query.cells)
     mean = np.empty((n, reference.hyper.n_latent), np.float32)

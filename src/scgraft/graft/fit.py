@@ -66,6 +66,19 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     -----
     Random, from ``config.seed``: the start (``start="random"`` only), the cells that are used and held out (also by their
     names), the order of the mini-batches and the draws from the posterior.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> graft.batches, sorted(graft.rows)[0], graft.rows[sorted(graft.rows)[0]].shape
+    (('q0', 'q1'), 'decoder.px_decoder.fc_layers.Layer 0.0.weight[batch]', (16, 2))
+    >>> before, after = graft.record.reference_unchanged
+    >>> before == after
+    True
     """
     config = config or FitConfig()
     began = time.perf_counter()

@@ -52,6 +52,17 @@ def merge_grafts(
         A graft lacks columns for levels that it names.
     GraftError
         No graft was given, or `rename` names something that is not there.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> other = scgraft.rename_levels(graft, {"q0": "lab b 0", "q1": "lab b 1"})
+    >>> scgraft.merge_grafts([graft, other], reference=reference).batches
+    ('q0', 'q1', 'lab b 0', 'lab b 1')
     """
     if not grafts:
         raise GraftError("There is nothing to merge: give at least one graft.")
@@ -87,6 +98,16 @@ def rename_levels(graft: Graft, names: Mapping[str, str], *, covariate: str = BA
         The graft has no such level.
     BatchClash
         Two levels would have the same name.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> scgraft.rename_levels(graft, {"q0": "run 7"}).batches
+    ('run 7', 'q1')
     """
     own = graft.levels.get(covariate, ())
     absent = [old for old in names if old not in own]

@@ -45,6 +45,17 @@ def save_graft(graft: Graft, folder: str | Path, *, force: bool = False) -> Path
     ------
     OutputExists
         The folder exists and `force` is off.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> saved = scgraft.save_graft(graft, folder.parent / "graft")
+    >>> sorted(path.name for path in saved.iterdir())
+    ['graft.json', 'graft.safetensors']
     """
     from safetensors.numpy import save
 

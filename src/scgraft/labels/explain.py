@@ -57,6 +57,18 @@ def explain(
         The mapping has no such cell.
     NoLabels
         The mapping has no such labels, or the reference no cells.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> explanation = scgraft.explain(reference, mapped, "query0", adata=adata)
+    >>> explanation.sentence.startswith(f"query0 is called {explanation.label}")
+    True
+    >>> len(explanation.neighbours)
+    5
     """
     if reference.latent is None or reference.obs is None or not mapped.labels:
         raise NoLabels("There are no labels to explain: map with labels onto a reference that holds cells.")

@@ -72,6 +72,18 @@ def transfer_labels(
     ------
     NoLabels
         No such column, or neither cells nor a classifier.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> latent = scgraft.embed(reference, query, graft)
+    >>> labels = scgraft.transfer_labels(reference, latent)["cell_type"]
+    >>> labels.classes, labels.label.shape, labels.matrix.shape
+    (('alpha', 'beta', 'delta'), (40,), (40, 3))
     """
     schema = reference.schema
     if reference.latent is None or reference.obs is None:

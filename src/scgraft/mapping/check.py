@@ -65,6 +65,15 @@ def check(
     Check
         One finding for each of: counts, genes, what missing genes cost, batches, confounding, training, types that the
         reference has, cells that it does not explain, time and memory. `grade` is the worst of them.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> check = scgraft.check(reference, adata, batch_key="batch")
+    >>> check.grade in ("ok", "repaired", "warning", "stop"), check.findings[0].name
+    (True, 'counts')
     """
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
     sample = adata[index].to_memory() if adata.isbacked else adata[index]

@@ -41,6 +41,14 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
         The files hold something that is not on the allow-list, or are damaged.
     UnsupportedModel
         A class or an option that scgraft does not know.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> reference.base.family, reference.schema.batches, reference.latent.mean.shape
+    ('SCVI', ('b0', 'b1'), (60, 4))
     """
     reference = read(fetch(source, revision))
     refused = family_of(reference.base.family).refusal is not None

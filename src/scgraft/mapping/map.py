@@ -83,6 +83,17 @@ def map_query(
         The graft does not know a batch of the query.
     NoLabels
         Labels were asked for and there is nothing to transfer them from.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> mapped.latent.mean.shape, mapped.labels["cell_type"].label.shape
+    ((40, 4), (40,))
+    >>> mapped.novelty.novel.dtype, mapped.verdict.light in ("green", "amber", "red")
+    (dtype('bool'), True)
     """
     query = align_as(reference, adata, AlignOptions(batch_key, layer, drop_empty, min_found, gene_map))
     if graft is None:
@@ -168,6 +179,18 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdic
         The query cannot be used as it is.
     NoLabels
         The reference holds no cells to compare with.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> found = scgraft.verdict(reference, adata, mapped)
+    >>> found.light == mapped.verdict.light
+    True
+    >>> [measure.name for measure in found.measures][:3]
+    ['genes', 'distance', 'preservation']
     """
     if mapped.verdict is not None:
         return mapped.verdict

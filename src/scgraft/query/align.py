@@ -65,6 +65,15 @@ def align(
     ------
     NotCounts, GenesNotFound, AmbiguousGenes, CovariateMissing, BatchColumn, EmptyCells, QueryError
         What is wrong with the query, what was expected, and what to do.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> query.counts.shape, query.alignment.n_found, query.alignment.new_levels
+    ((40, 30), 30, {'batch': ('q0', 'q1')})
     """
     options = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map)
     return align_as(reference, adata, options)

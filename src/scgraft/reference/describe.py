@@ -22,6 +22,15 @@ def describe(reference: Reference) -> dict[str, Any]:
 
     The entry ``surgery`` says whether the encoder sees the batch at all, how many numbers a new batch adds, and what a
     query must bring.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> found = scgraft.describe(reference)
+    >>> found["labels"]["classes"], found["surgery"]["can_move_latent"]
+    (['alpha', 'beta', 'delta'], True)
     """
     schema = reference.schema
     family = family_of(reference.base.family)

@@ -26,6 +26,16 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     ------
     QueryError
         The cells of the mapping are not cells of `adata`.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> annotated = scgraft.annotate(adata, mapped)
+    >>> annotated.obsm["X_scgraft"].shape, "scgraft_cell_type" in annotated.obs
+    ((40, 4), True)
     """
     import pandas as pd
 

@@ -63,6 +63,17 @@ def report(folder: str | Path) -> Path:
     ------
     CorruptFile
         The folder is not a mapping, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> from scgraft.results.folder import write_mapping  # what `scgraft map` does with a mapping
+    >>> out = write_mapping(mapped, adata, folder.parent / "mapped", reference=reference)
+    >>> scgraft.report(out).name
+    'report.html'
     """
     folder = Path(folder)
     page = report_html(read_report_data(folder))

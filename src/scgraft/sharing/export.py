@@ -94,6 +94,17 @@ def export_scvi(
         `query` was given for a model whose cells cannot be minified, or the class is not SCVI or SCANVI.
     UnknownBatch
         The query has a batch that neither the reference nor the graft knows.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> written = scgraft.export_scvi(reference, graft, folder.parent / "exported")
+    >>> scgraft.load_reference(written).schema.batches
+    ('b0', 'b1', 'q0', 'q1')
     """
     check_graft(reference, graft)
     require_mapping(reference.base.family)

@@ -56,6 +56,17 @@ def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequen
         A query is not annotated, or its name is "reference".
     BaseMismatch
         A query was mapped onto another reference.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> annotated = scgraft.annotate(adata, mapped)
+    >>> joined = scgraft.join(reference, {"my lab": annotated})
+    >>> joined.obs["source"].value_counts().to_dict()
+    {'reference': 60, 'my lab': 40}
     """
     import anndata
     import pandas as pd

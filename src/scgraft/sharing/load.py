@@ -34,6 +34,17 @@ def load_graft(source: str | Path, *, revision: str | None = None, reference: Re
         Made for another reference.
     HubError
         The repository cannot be fetched, or holds no graft; the subclasses say why.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> saved = scgraft.save_graft(graft, folder.parent / "graft")
+    >>> scgraft.load_graft(saved, reference=reference).batches
+    ('q0', 'q1')
     """
     name, _, at = str(source).partition("@")
     if Path(source).is_dir() or isinstance(source, Path) or not REPOSITORY.fullmatch(name):
@@ -57,6 +68,16 @@ def load_base(graft: Graft) -> Reference:
         What is there now has other weights.
     HubError
         The repository cannot be fetched.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> query = scgraft.align(reference, adata, batch_key="batch")
+    >>> graft = scgraft.fit(reference, query)
+    >>> scgraft.load_base(graft).base == reference.base
+    True
     """
     base = graft.base
     local = base.revision == "local"

@@ -117,6 +117,15 @@ def push(
         The files are not sound.
     InvalidToken, NoWriteAccess, CommitConflict, HubUnreachable
         The hub refused, or could not be reached.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> pushed = scgraft.push(folder, "lab/atlas", dry_run=True)
+    >>> [name for name, size in pushed.files]
+    ['README.md', '_scvi_required_metadata.json', 'adata.h5ad', 'model.pt']
     """
     if not REPOSITORY.fullmatch(repo):
         raise errors.RepositoryNotFound(f"{repo!r} is not the name of a repository, such as 'lab/graft'.")

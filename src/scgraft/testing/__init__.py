@@ -30,7 +30,37 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["TinyConfig", "configs", "tiny_query", "write_hub_folder"]
+__all__ = ["TinyConfig", "configs", "example", "tiny_query", "write_hub_folder"]
+
+
+def example() -> tuple[Path, AnnData]:
+    """A tiny reference and a query for it: what the examples in docstrings work on.
+
+    Returns
+    -------
+    folder
+        A complete scvi-hub repository (a minified SCVI model of 30 genes, 60 cells, two batches and three cell types) in a
+        temporary folder, which is removed when Python ends.
+    adata
+        40 cells of the same types in two new batches, ``"q0"`` and ``"q1"``, with raw UMI counts.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> adata.shape
+    (40, 30)
+    >>> scgraft.load_reference(folder).schema.batches
+    ('b0', 'b1')
+    """
+    import atexit
+    import shutil
+    import tempfile
+
+    config = TinyConfig(gene_likelihood="nb", encode_covariates=True, minified="latent_posterior_parameters")
+    home = Path(tempfile.mkdtemp(prefix="scgraft-example-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return write_hub_folder(home / "reference", config), tiny_query(config)
 
 
 def write_hub_folder(folder: Path, config: TinyConfig) -> Path:

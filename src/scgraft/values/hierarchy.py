@@ -24,6 +24,14 @@ def parents_of(obs: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
     ------
     NoLabels
         A column is absent, or a class has several parents.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import scgraft
+    >>> obs = pd.DataFrame({"coarse": ["T cell", "T cell", "B cell"], "fine": ["CD4 T", "CD8 T", "naive B"]})
+    >>> scgraft.parents_of(obs, ["coarse", "fine"])
+    {'CD4 T': 'T cell', 'CD8 T': 'T cell', 'naive B': 'B cell'}
     """
     missing = [name for name in columns if name not in obs]
     if missing:

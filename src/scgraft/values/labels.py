@@ -113,7 +113,18 @@ class Labels:
         return self.pvalues > alpha
 
     def sets(self, alpha: float = 0.1) -> tuple[tuple[str, ...], ...]:
-        """Prediction set of each cell at an error rate, as names, best first; empty where no class fits."""
+        """Prediction set of each cell at an error rate, as names, best first; empty where no class fits.
+
+        Examples
+        --------
+        >>> import scgraft
+        >>> folder, adata = scgraft.testing.example()
+        >>> reference = scgraft.load_reference(folder)
+        >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+        >>> sets = mapped.labels["cell_type"].sets(alpha=0.1)
+        >>> len(sets), set(sets[0]) <= {"alpha", "beta", "delta"}
+        (40, True)
+        """
         included, order = self.included(alpha), np.argsort(-self.matrix, axis=1, kind="stable")
         return tuple(
             tuple(self.classes[c] for c in ranked if own[c]) for own, ranked in zip(included, order, strict=True)
@@ -125,6 +136,16 @@ class Labels:
         If the set holds one class, it is that class. If it holds several, it is their nearest common parent (`parents` maps
         child to parent), or, if they have none, all of them, the most probable first, joined by ``" | "``. If it is empty,
         it is ``"unknown"``.
+
+        Examples
+        --------
+        >>> import scgraft
+        >>> folder, adata = scgraft.testing.example()
+        >>> reference = scgraft.load_reference(folder)
+        >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+        >>> resolved = mapped.labels["cell_type"].resolve(alpha=0.1)
+        >>> resolved.shape
+        (40,)
         """
         from scgraft.values.hierarchy import name_sets
 

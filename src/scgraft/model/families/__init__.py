@@ -75,6 +75,12 @@ def register_family(family: Family) -> None:
     ------
     BadOption
         It is no record of a family, or another family has its name.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> from scgraft.model.families import family_of
+    >>> scgraft.register_family(family_of("SCVI"))  # the same record again changes nothing
     """
     if not isinstance(family, Family):
         raise BadOption(f"A family is a scgraft.model.families.Family, not a {type(family).__name__}.")
