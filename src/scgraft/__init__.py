@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from scgraft import errors, pl, testing
     from scgraft.calibration.calibrate import calibrate
     from scgraft.calibration.store import load_calibration, save_calibration
-    from scgraft.cards.card import Card, graft_card, read_card, reference_card, write_card
+    from scgraft.cards.card import Card, graft_card, reference_card, write_card
     from scgraft.cards.lint import CardFinding, decoder_doubts, lint_card
     from scgraft.cards.metrics import ModelMetrics
+    from scgraft.cards.reading import read_card
     from scgraft.expression.cells import LatentCells, query_cells, reference_cells
     from scgraft.expression.compare import Comparison, compare_expression
     from scgraft.expression.decode import normalized_expression, posterior_predictive
@@ -125,7 +126,7 @@ _HOME = {
     "save_calibration": "calibration.store",
     "Card": "cards.card",
     "graft_card": "cards.card",
-    "read_card": "cards.card",
+    "read_card": "cards.reading",
     "reference_card": "cards.card",
     "write_card": "cards.card",
     "CardFinding": "cards.lint",

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgraft import errors
-from scgraft.cards.card import Card, graft_card, metric_tables, read_card, reference_card, write_card
+from scgraft.cards.card import Card, graft_card, metric_tables, reference_card, write_card
 from scgraft.cards.lint import decoder_doubts, lint_card
 from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
+from scgraft.cards.reading import read_card
 from scgraft.cli.main import main
 from scgraft.expression.evaluate import evaluate
 from scgraft.graft.fit import fit

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 
 from scgraft import errors
-from scgraft.cards.card import read_card
 from scgraft.cards.lint import lint_card
+from scgraft.cards.reading import read_card
 from scgraft.cli.main import main
 from scgraft.expression.cells import query_cells, reference_cells
 from scgraft.expression.decode import normalized_expression

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scgraft.cards.card import Card, read_card
+from scgraft.cards.card import Card
 from scgraft.cards.metrics import ModelMetrics
+from scgraft.cards.reading import read_card
 from scgraft.reference.scvi_registry import model_options
 from scgraft.values.reference import Reference
 

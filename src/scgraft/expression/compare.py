@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from scgraft.cards.card import read_card
 from scgraft.cards.lint import decoder_doubts
 from scgraft.cards.metrics import ClassMetrics, ModelMetrics
+from scgraft.cards.reading import read_card
 from scgraft.errors import NoLabels
 from scgraft.expression.cells import LatentCells, reference_cells
 from scgraft.expression.decode import batch_codes, decode, decoder_inputs

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.cards.card import Card, read_card, reference_card, write_card
+from scgraft.cards.card import Card, reference_card, write_card
+from scgraft.cards.reading import read_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.files.atomic import new_folder
