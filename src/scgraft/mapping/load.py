@@ -11,7 +11,7 @@ from scgraft.errors import QueryError
 from scgraft.files.h5ad import read_h5ad
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
-from scgraft.query.align import align
+from scgraft.reference.counts import own_query
 from scgraft.reference.hub import fetch
 from scgraft.reference.scvi_format import read
 from scgraft.values.reference import Reference
@@ -62,14 +62,11 @@ def _with_encoded_cells(reference: Reference) -> Reference:
     assert reference.adata_path is not None and reference.obs is not None
     adata = read_h5ad(reference.adata_path, backed=True)
     try:
-        query = align(reference, adata, batch_key=reference.schema.batch_key, drop_empty=True)
+        query = own_query(reference, adata)
     except QueryError as error:
         return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
     finally:
         adata.file.close()
-    if reference.schema.batch_key is None:
-        levels = dict(query.levels) | {"batch": reference.schema.batches}
-        query = replace(query, codes=_first_level(query.codes), levels=levels)
     latent = embed(reference, query)
     kept = reference.obs.index.astype(str).isin(latent.cells)
     return replace(
@@ -81,7 +78,3 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         library=observed_library(reference, query),
         mean_count=float(query.counts.data.mean()),
     )
-
-
-def _first_level(codes: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros_like(codes[:, :1]), codes[:, 1:]], axis=1)
