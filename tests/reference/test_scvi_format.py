@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from scgraft.errors import CorruptFile, UnsafeFile
 from scgraft.mapping.load import load_reference
-from scgraft.reference.scvi_format import flat_options
+from scgraft.reference.saved_registry import flat_options
 from scgraft.testing import configs, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
 from shared_files import SHARED

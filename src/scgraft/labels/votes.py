@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 def classify(reference: Reference, latent: Latent, *, device: str = "auto") -> np.ndarray | None:
-    """Class probabilities (n, C) of the reference model's own classifier on the latent mean; None where it has none."""
+    """Class probabilities (n, C) of the reference model's own classifier on the latent mean; None where it has none.
+
+    Where the model has a class for the unlabeled category, it is left out: the probabilities are those of the labels.
+    """
     if not family_of(reference.base.family).has_classifier:
         return None
     where = pick_device(device)
     model = cast("Classifier", build(reference, where))
     with torch.inference_mode():
         logits = model.classify(torch.as_tensor(latent.mean).to(where))
-        return torch.softmax(logits, dim=-1).cpu().numpy()
+        labels = logits[:, : len(reference.schema.labels)]
+        return torch.softmax(labels, dim=-1).cpu().numpy()

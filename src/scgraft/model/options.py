@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
-from scgraft.values.names import BATCH
+from scgraft.values.names import BATCH, shown
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Role, Slot
 
@@ -22,11 +22,28 @@ NORM_SCOPES = ("encoder", "decoder", "none", "both")
 
 
 @dataclass(frozen=True)
+class ClassifierOptions:
+    """The hidden layers of SCANVI's classifier, before its last linear map; none for a linear classifier."""
+
+    n_layers: int = 1
+    n_hidden: int = 128
+    bias: bool = True
+    use_activation: bool = True
+
+
+@dataclass(frozen=True)
 class Hyper:
-    """Hyper-parameters of the autoencoder that change shapes or numbers."""
+    """Hyper-parameters of the autoencoder that change shapes or numbers.
+
+    `n_labels` counts the labels that the model itself tells apart. For SCANVI it is one more than the labels of the
+    registry where the unlabeled category has a place of its own among the classes: the last one.
+    """
 
     n_latent: int
     n_layers: int
+    n_hidden: int = 128
+    n_labels: int = 1
+    embedding_dim: int = 5
     dispersion: str = "gene"
     gene_likelihood: str = "zinb"
     latent_distribution: str = "normal"
@@ -42,6 +59,7 @@ class Hyper:
     activation: Literal["relu", "leaky_relu"] = "relu"
     variance_floor: float = 1e-4  # what scvi-tools adds to the posterior's variance, where it does
     linear_decoder: bool = False
+    classifier: ClassifierOptions | None = None
 
     @property
     def models_library(self) -> bool:
@@ -49,13 +67,14 @@ class Hyper:
         return not self.use_observed_lib_size and not self.use_size_factor
 
 
-# Options that change neither the shapes nor the numbers of a model in eval mode, or that the weights tell.
+# Options that change neither the shapes nor the numbers of a model in eval mode (how it is trained, what is reported), or
+# that the registry tells.
 _SILENT = {
-    "n_hidden", "dropout_rate", "batch_embedding_kwargs", "datamodule", "unlabeled_category", "pretrained_model",
-    "use_cuda", "adata", "registry", "use_gpu", "labels_groups", "classifier_parameters", "y_prior",
-    "library_log_means", "library_log_vars", "n_input", "n_batch", "n_labels", "n_continuous_cov", "n_cats_per_cov",
+    "dropout_rate", "datamodule", "unlabeled_category", "pretrained_model", "use_cuda", "adata", "registry", "use_gpu",
+    "labels_groups", "y_prior", "library_log_means", "library_log_vars", "n_input", "n_batch", "n_labels",
+    "n_continuous_cov", "n_cats_per_cov", "extra_payload_autotune",
 }  # fmt: skip
-_CHOICES = {
+_CHOICES: dict[str, tuple[str, ...]] = {
     "dispersion": ("gene", "gene-batch", "gene-label", "gene-cell"),
     "gene_likelihood": ("zinb", "nb", "poisson", "normal"),
     "latent_distribution": ("normal", "ln"),
@@ -63,6 +82,12 @@ _CHOICES = {
     "use_layer_norm": NORM_SCOPES,
     "batch_representation": ("one-hot", "embedding"),
 }
+_SIZES = ("n_latent", "n_layers", "n_hidden")
+_FLAGS = (
+    "log_variational", "encode_covariates", "deeply_inject_covariates", "use_observed_lib_size", "linear_classifier",
+)  # fmt: skip
+# No published model comes near either; a file that says more would only make us build names for ever.
+MOST_LAYERS, LARGEST = 100, 1_000_000
 
 
 def read_hyper(
@@ -79,34 +104,104 @@ def read_hyper(
     `defaults` are those in which a class differs from SCVI; `silent` are further options that change no number, or that
     the weights tell.
 
+    Sizes that the options do not give are taken from the weights.
+
     Raises
     ------
     UnsupportedModel
         An option that is unknown, or known with a value that is not supported.
     """
-    own = {"use_size_factor", "activation", "variance_floor", "linear_decoder"}
-    known = set(Hyper.__dataclass_fields__) - own - silent
-    values: dict[str, Any] = {"n_latent": 10, "n_layers": 1, **(defaults or {})}
-    for name, value in options.items():
-        if name in known and value is not None:
-            values[name] = value
-        elif name == "use_size_factor_key":
-            values["use_size_factor"] = bool(value)
-        elif name not in _SILENT | silent and value not in (None, False, {}, [], ()):
+    wide = {key: value for key, value in options.items() if value is not None}
+    read = {key: value for key, value in wide.items() if key not in silent}
+    values: dict[str, Any] = {
+        "n_latent": _length(weights, "z_encoder.mean_encoder.weight", 0, 10),
+        "n_hidden": _length(weights, "z_encoder.mean_encoder.weight", 1, 128),
+        "n_layers": 1,
+        "n_labels": max(len(schema.labels), 1),
+        "embedding_dim": _length(weights, EMBEDDING, 1, 5),
+        **(defaults or {}),
+    }
+    values |= {name: size(name, read[name], model) for name in _SIZES if name in read}
+    values |= {name: _flag(name, read[name], model) for name in _FLAGS if name in read}
+    values |= {name: _choice(name, read[name], choices, model) for name, choices in _CHOICES.items() if name in read}
+    embedding = options_of_option(wide.pop("batch_embedding_kwargs", {}), "batch_embedding_kwargs", model)
+    if "embedding_dim" in embedding:
+        values["embedding_dim"] = size("embedding_dim", embedding.pop("embedding_dim"), model)
+    for name, value in (wide | embedding).items():
+        if name not in {*values, *_SILENT, *silent, "use_size_factor_key"} and not _nothing(value):
             raise UnsupportedModel(
-                f"The {model} model was made with the option {name}={value!r}, which scgraft does not know. "
+                f"The {model} model was made with the option {name}={shown(value)}, which scgraft does not know. "
                 "Its numbers could not be trusted, so it is not loaded."
             )
-    for name, choices in _CHOICES.items():
-        if name in values and values[name] not in choices:
-            raise UnsupportedModel(
-                f"The {model} model has {name}={values[name]!r}; supported are {', '.join(choices)}."
-            )
-    values["use_size_factor"] = values.get("use_size_factor", False) or schema.size_factor_key is not None
+    by_key = not _nothing(wide.get("use_size_factor_key"))
+    values["use_size_factor"] = by_key or schema.size_factor_key is not None
     hyper = Hyper(**values)
-    if EMBEDDING in weights:
-        hyper = replace(hyper, batch_representation="embedding")
-    return replace(hyper, n_latent=int(weights["z_encoder.mean_encoder.weight"].shape[0]))
+    return replace(hyper, batch_representation="embedding") if EMBEDDING in weights else hyper
+
+
+def _length(weights: Weights, key: str, axis: int, default: int) -> int:
+    """Length of a tensor along an axis, or scvi-tools' default where the file has no such tensor."""
+    shape = weights[key].shape if key in weights else ()
+    return int(shape[axis]) if len(shape) == 2 else default
+
+
+def _nothing(value: object) -> bool:
+    """Whether a value leaves an option off."""
+    return value is None or value is False or (isinstance(value, (dict, list, tuple)) and not value)
+
+
+def size(name: str, value: object, model: str, least: int = 1) -> int:
+    """An option that is a whole number, within what a model can have."""
+    most = MOST_LAYERS if name == "n_layers" else LARGEST
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UnsupportedModel(
+            f"The {model} model has {name}={shown(value)}; a whole number from {least} to {most} was expected."
+        )
+    return value
+
+
+def _flag(name: str, value: object, model: str) -> bool:
+    if not isinstance(value, int) or value not in (True, False):
+        raise UnsupportedModel(f"The {model} model has {name}={shown(value)}; True or False was expected.")
+    return bool(value)
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...], model: str) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise UnsupportedModel(f"The {model} model has {name}={shown(value)}; supported are {', '.join(choices)}.")
+    return value
+
+
+def options_of_option(value: object, name: str, model: str) -> dict[str, Any]:
+    """The options that one option hands on, as a new dictionary."""
+    if not isinstance(value, dict):
+        raise UnsupportedModel(f"The {model} model has {name}={shown(value)}; a dictionary of options was expected.")
+    return dict(value)
+
+
+def read_classifier(parameters: object, hyper: Hyper) -> ClassifierOptions:
+    """SCANVI's classifier: as deep and wide as the encoder, unless its ``classifier_parameters`` say otherwise.
+
+    Raises
+    ------
+    UnsupportedModel
+        A parameter that would change its numbers in a way that scgraft does not know.
+    """
+    given = options_of_option(parameters, "classifier_parameters", "SCANVI")
+    linear = hyper.linear_classifier
+    n_layers = size("n_layers", given.pop("n_layers", 0 if linear else hyper.n_layers), "SCANVI", 0)
+    n_hidden = size("n_hidden", given.pop("n_hidden", 0 if linear else hyper.n_hidden), "SCANVI", 0)
+    flags = {name: _flag(name, given.pop(name), "SCANVI") for name in ("bias", "use_activation") if name in given}
+    # How it is trained, and whether the softmax is its last layer or follows it.
+    rest = {name: value for name, value in given.items() if name not in ("dropout_rate", "logits")}
+    if rest:
+        raise UnsupportedModel(
+            f"The SCANVI model was made with classifier_parameters={shown(rest)}, which scgraft does not know. Its numbers "
+            "could not be trusted, so it is not loaded."
+        )
+    if not n_layers or not n_hidden:
+        return ClassifierOptions(0, 0)
+    return ClassifierOptions(n_layers, n_hidden, **flags)
 
 
 def stack_slots(
@@ -160,13 +255,7 @@ def stack_slots(
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Weights) -> tuple[Slot, ...]:
-    """Every slot of the model: all places whose columns belong to batches or to levels of a covariate.
-
-    Raises
-    ------
-    CorruptFile
-        A tensor's shape does not fit the registry.
-    """
+    """Every slot of the model: all places whose columns belong to batches or to levels of a covariate."""
     one_hot = {name: len(levels) for name, levels in schema.levels.items()}
     embedded = hyper.batch_representation == "embedding"
     if embedded:

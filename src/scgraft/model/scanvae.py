@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scgraft.model.layers import Linear, Rows, Stack, make_linear, make_stack, tensor
 from scgraft.model.likelihoods import kl_normal, log_density
-from scgraft.model.options import Hyper, slots
+from scgraft.model.options import ClassifierOptions, Hyper, slots
 from scgraft.model.vae import Cells, Expression, Terms, Vae, make_vae
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
@@ -58,7 +58,7 @@ class Scanvae:
 
     @property
     def n_labels(self) -> int:
-        """Number of classes, without the unlabeled category."""
+        """Number of classes that the model tells apart; the unlabeled category only where it is one of them."""
         return self.label_prior.shape[-1]
 
     @property
@@ -146,7 +146,7 @@ def make_scanvae(
     dtype: torch.dtype = torch.float32,
 ) -> Scanvae:
     """Build the frozen model from a reference's state dict."""
-    n_labels = len(schema.labels)
+    n_labels, hidden = hyper.n_labels, hyper.classifier or ClassifierOptions()
     encoder_norm = hyper.use_layer_norm in ("encoder", "both")
     decoder_norm = hyper.use_layer_norm in ("decoder", "both")
 
@@ -160,15 +160,22 @@ def make_scanvae(
         mean = make_linear(weights, f"{stem}.mean_{inner}", device, dtype)
         return Coder(stack, mean, make_linear(weights, f"{stem}.var_{inner}", device, dtype), floor)
 
-    deep = not hyper.linear_classifier and "classifier.classifier.1.weight" in weights
     stack = None
-    if deep:
-        prefix = "classifier.classifier.0"
-        stack = make_stack(weights, prefix, [], [], layer_norm=encoder_norm, device=device, dtype=dtype)
+    if hidden.n_layers:
+        stack = make_stack(
+            weights,
+            "classifier.classifier.0",
+            [],
+            [],
+            layer_norm=encoder_norm,
+            activation="relu" if hidden.use_activation else "none",
+            device=device,
+            dtype=dtype,
+        )
     return Scanvae(
         vae=make_vae(hyper, schema, weights, slots(hyper, schema, weights), device=device, dtype=dtype),
         classifier_stack=stack,
-        classifier=make_linear(weights, f"classifier.classifier.{int(deep)}", device, dtype),
+        classifier=make_linear(weights, f"classifier.classifier.{int(hidden.n_layers > 0)}", device, dtype),
         second_encoder=coder("encoder_z2_z1", "encoder", encoder_norm, 1e-4),
         second_decoder=coder("decoder_z1_z2", "decoder", decoder_norm, 0.0),
         label_prior=tensor(weights["y_prior"], device, dtype),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scgraft.errors import NoLabels
-from scgraft.values.names import level_name
+from scgraft.values.names import column_text, level_name
 from scgraft.values.reference import Reference
 
 NOMINAL_LIBRARY = 3000.0
@@ -17,7 +17,7 @@ def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.nd
 
     assert reference.obs is not None
     column = reference.obs[key]
-    text = np.asarray(column.astype(object).where(column.notna(), ""), dtype=object).astype(str)
+    text = column_text(column)
     silent = np.asarray(column.isna())  # pandas lends it, and may lend it read-only
     if key == reference.schema.labels_key and reference.schema.unlabeled is not None:
         silent = silent | (text == reference.schema.unlabeled)

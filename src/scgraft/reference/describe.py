@@ -11,7 +11,7 @@ from scgraft.model.families import family_of
 from scgraft.model.families.linear_scvi import loadings
 from scgraft.model.slots import numbers_per_level
 from scgraft.query.identifiers import identifier_kind
-from scgraft.values.names import BATCH
+from scgraft.values.names import BATCH, column_text, level_name
 from scgraft.values.reference import Reference
 
 TOP = 10  # genes of each end of a latent dimension: what a person reads
@@ -37,8 +37,9 @@ def describe(reference: Reference) -> dict[str, Any]:
     slots = family.slots(reference.hyper, schema, reference.weights)
     labels: dict[str, Any] = {}
     if reference.obs is not None and schema.labels_key in reference.obs:
-        counts = reference.obs[schema.labels_key].astype(str).value_counts()
-        labels = {str(name): int(n) for name, n in counts.items() if n}
+        names, numbers = np.unique(column_text(reference.obs[schema.labels_key]), return_counts=True)
+        by_size = np.argsort(-numbers, kind="stable")
+        labels = {str(names[i]): int(numbers[i]) for i in by_size}
     return {
         "base": asdict(reference.base),
         "scvi_version": reference.scvi_version,
@@ -81,7 +82,8 @@ def labels_in_one_batch(reference: Reference) -> list[str]:
     if obs is None or label is None or batch is None or not {label, batch} <= set(obs) or obs[batch].nunique() < 2:
         return []
     batches = obs.groupby(label, observed=True)[batch].nunique()
-    return [str(name) for name, n in batches.items() if n == 1 and name != reference.schema.unlabeled]
+    names = {level_name(name): n for name, n in batches.items()}
+    return [name for name, n in names.items() if n == 1 and name != reference.schema.unlabeled]
 
 
 def top_loadings(reference: Reference) -> list[dict[str, dict[str, float]]]:

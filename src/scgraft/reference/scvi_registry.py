@@ -14,7 +14,7 @@ import numpy as np
 
 from scgraft.model.families import family_of
 from scgraft.model.families.family import ScviOptions
-from scgraft.reference.scvi_format import flat_options
+from scgraft.reference.saved_registry import flat_options
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, covariate_name
 from scgraft.values.reference import Reference

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from scgraft.model.protocol import Model
+    from scgraft.model.tensors import Tensors
     from scgraft.values.reference import Reference, Schema
     from scgraft.values.slot import Slot
 
@@ -27,6 +28,12 @@ class FindSlots(Protocol):
     """From hyper-parameters, schema and weights to every place that has columns of its own for a batch or a covariate."""
 
     def __call__(self, hyper: Any, schema: Schema, weights: Weights) -> tuple[Slot, ...]: ...
+
+
+class ListTensors(Protocol):
+    """From hyper-parameters and schema to the names and shapes of every tensor."""
+
+    def __call__(self, hyper: Any, schema: Schema) -> Tensors: ...
 
 
 class Build(Protocol):
@@ -80,6 +87,9 @@ class Family:
         Whether weights are of this family: for old files that do not name their class.
     citations
         The papers to cite, for the methods paragraph of the page.
+    tensors
+        Names and shapes of every tensor: a file is compared with them before it is believed. Without it only their values
+        are looked at.
     has_classifier
         Whether the model classifies cells itself: ``classify(z)`` gives logits of the schema's labels.
     keeps_unlabeled
@@ -98,6 +108,7 @@ class Family:
     build: Build
     recognises: Callable[[Weights], bool]
     citations: tuple[str, ...]
+    tensors: ListTensors | None = None
     has_classifier: bool = False
     keeps_unlabeled: bool = False
     scvi_options: ScviOptions | None = None

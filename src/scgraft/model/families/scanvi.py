@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from scgraft.errors import CorruptFile
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family, ScviOptions
+from scgraft.model.tensors import Tensors, autoencoder, classifier_and_second_latent
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
 
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 
 
 def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Hyper:
-    """Hyper-parameters from the flattened ``init_params_``."""
-    n_labels = weights["y_prior"].shape[-1]
-    if n_labels != len(schema.labels):
-        raise CorruptFile(
-            f"The SCANVI classifier has {n_labels} classes, but the registry lists {len(schema.labels)} labels besides "
-            f"{schema.unlabeled!r}: {', '.join(schema.labels[:8])}. The files of this model contradict one another."
-        )
-    return options_of.read_hyper(options, weights, schema, model="SCANVI")
+    """Hyper-parameters from the flattened ``init_params_``.
+
+    The unlabeled category is no class of the model, as a rule. Where no cell had it while a label of the registry had no
+    cell either (or a data module gave the registry), scvi-tools counts it as one: the weights tell.
+    """
+    own = {name: value for name, value in options.items() if name != "classifier_parameters"}
+    hyper = options_of.read_hyper(own, weights, schema, model="SCANVI")
+    prior = weights.get("y_prior")
+    if schema.unlabeled is not None and prior is not None and prior.shape == (1, len(schema.labels) + 1):
+        hyper = replace(hyper, n_labels=len(schema.labels) + 1)
+    return replace(hyper, classifier=options_of.read_classifier(options.get("classifier_parameters") or {}, hyper))
+
+
+def tensors(hyper: Hyper, schema: Schema) -> Tensors:
+    """Names and shapes of every tensor."""
+    return autoencoder(hyper, schema) | classifier_and_second_latent(hyper)
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:
@@ -51,6 +60,7 @@ FAMILY = Family(
     name="SCANVI",
     read_hyper=read_hyper,
     slots=slots,
+    tensors=tensors,
     build=build,
     recognises=recognises,
     citations=(

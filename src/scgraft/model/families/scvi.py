@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family, ScviOptions
+from scgraft.model.tensors import Tensors, autoencoder
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Hyper:
     """Hyper-parameters from the flattened ``init_params_``."""
     return options_of.read_hyper(options, weights, schema, model="SCVI")
+
+
+def tensors(hyper: Hyper, schema: Schema) -> Tensors:
+    """Names and shapes of every tensor."""
+    return autoencoder(hyper, schema)
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:
@@ -45,6 +51,7 @@ FAMILY = Family(
     name="SCVI",
     read_hyper=read_hyper,
     slots=slots,
+    tensors=tensors,
     build=build,
     recognises=recognises,
     citations=("Lopez et al. (Nat. Methods 2018, doi:10.1038/s41592-018-0229-2)",),

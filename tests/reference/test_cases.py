@@ -1,0 +1,66 @@
+"""Reference models as people save them, with scvi-tools' own numbers of each beside it."""
+
+import numpy as np
+import pytest
+
+from scgraft.errors import UnsupportedModel
+from scgraft.labels.votes import classify
+from scgraft.mapping.load import load_reference
+from scgraft.reference.cells import reference_classes
+from scgraft.reference.model_file import read_model_file
+from shared_files import shared
+
+
+def loaded(name):
+    reference = load_reference(shared("cases", "models", name))
+    numbers = shared("cases", "models", f"{name}.npz")
+    with np.load(numbers, allow_pickle=True) as file:
+        return reference, {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize(
+    "name", ["clsparams_noact", "double", "floatlabels", "nounl_unused", "query_resaved", "scvi_batch_col"]
+)
+def test_latents_are_those_of_scvi_tools(name):
+    reference, numbers = loaded(name)
+    assert np.abs(reference.latent.mean - numbers["qzm"]).max() < 1e-5
+    assert np.abs(reference.latent.variance - numbers["qzv"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["clsparams_noact", "double", "floatlabels", "query_resaved"])
+def test_the_classifier_is_that_of_scvi_tools(name):
+    reference, numbers = loaded(name)
+    found = classify(reference, reference.latent, device="cpu")
+    assert np.abs(found - numbers["soft"]).max() < 1e-5 and len(reference.schema.labels) == found.shape[1]
+
+
+def test_classes_that_are_stored_as_numbers_have_one_name():
+    """Of the 240 cells, those of the unlabeled category -1.0 never vote."""
+    reference, _ = loaded("floatlabels")
+    classes, codes = reference_classes(reference, "cluster")
+    assert classes.tolist() == ["0", "1", "2"] == sorted(reference.schema.labels)
+    assert np.array_equal(codes < 0, reference.obs["cluster"].to_numpy() == -1.0)
+
+
+def test_the_unlabeled_category_as_a_class_of_its_own_is_never_predicted():
+    reference, numbers = loaded("nounl_unused")
+    assert numbers["cols"].tolist() == [*reference.schema.labels, "Unknown"] and reference.hyper.n_labels == 6
+    found = classify(reference, reference.latent, device="cpu")
+    expected = numbers["soft"][:, :5] / numbers["soft"][:, :5].sum(axis=1, keepdims=True)
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_registry_of_a_data_module():
+    reference = load_reference(shared("cases", "models", "dm_scanvi"))
+    assert reference.schema.labels == ("B cell", "Monocyte", "T/NK cell") and reference.schema.unlabeled == "Unknown"
+    assert reference.hyper.n_labels == 4
+
+
+def test_a_column_called_as_scvi_tools_own_is_a_batch_key():
+    reference, _ = loaded("scvi_batch_col")
+    assert reference.schema.batch_key == "_scvi_batch" and reference.schema.batches == ("0", "1", "2")
+
+
+def test_a_folder_of_scarches_own_classes_is_named():
+    with pytest.raises(UnsupportedModel, match="scArches"):
+        read_model_file(shared("golden_families", "scpoli_default__scarches0.6.1", "model_params.pt"))

@@ -1,0 +1,230 @@
+"""Single changes of a model file: only scgraft's errors, or the same numbers as before."""
+
+import copy
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from scgraft.errors import CorruptFile, ScgraftError, UnsupportedModel
+from scgraft.graft.embed import embed
+from scgraft.labels.votes import classify
+from scgraft.mapping.load import load_reference
+from scgraft.model.families import family_of
+from scgraft.query.align import align
+from scgraft.reference import model_file
+from scgraft.reference.describe import describe
+from scgraft.reference.hub import fetch
+from scgraft.reference.saved_registry import flat_options
+from scgraft.reference.scvi_format import read
+from scgraft.testing import configs, tiny_query, write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig, state_shapes
+
+SMALL = {"n_genes": 6, "n_hidden": 4, "n_latent": 2, "n_cells": 12}
+MODELS = [
+    TinyConfig(
+        minified="latent_posterior_parameters", encode_covariates=True, covariates={"donor": ("a", "b")}, **SMALL
+    ),
+    TinyConfig(model="SCANVI", minified="latent_posterior_parameters", continuous=("age",), n_layers=2, **SMALL),
+    TinyConfig(use_observed_lib_size=False, dispersion="gene-batch", gene_likelihood="nb", **SMALL),
+]
+tiny_models = pytest.mark.parametrize("config", MODELS, ids=["SCVI", "SCANVI", "library"])
+
+
+@settings(max_examples=20)
+@given(configs())
+def test_the_expected_tensors_are_those_of_the_files(tmp_path_factory, config):
+    """Against the layout that the test models are written from, which shares no code with the package's."""
+    reference = load_reference(write_hub_folder(tmp_path_factory.mktemp("hub") / "r", config))
+    expected = family_of(config.model).tensors(reference.hyper, reference.schema)
+    shapes, priors = state_shapes(config), {"library_log_means", "library_log_vars"}
+    assert expected.needed.keys() <= shapes.keys() and not expected.needed.keys() & expected.spare.keys()
+    known = expected.needed | expected.spare
+    assert shapes == {key: known.get(key) for key in shapes} and known.keys() - shapes.keys() <= priors
+
+
+class Changed:
+    """A hub folder whose model file is changed in memory, between the allow-list and everything that believes it."""
+
+    def __init__(self, folder, config, monkeypatch):
+        self.bundle, self.monkeypatch = replace(fetch(folder), adata=None), monkeypatch
+        self.whole = model_file.read_torch_file(self.bundle.model)
+        self.query = tiny_query(config, n_cells=6, batches=config.batches)
+        self.before = self.numbers(self.whole)
+
+    def numbers(self, raw):
+        self.monkeypatch.setattr(model_file, "read_torch_file", lambda path: raw)
+        reference = read(self.bundle)
+        describe(reference)
+        cells = align(reference, self.query, batch_key="batch")
+        latent = embed(reference, cells, device="cpu")
+        votes = classify(reference, latent, device="cpu")
+        return reference, latent, np.zeros(0) if votes is None else votes
+
+    def outcome(self, change):
+        """``"named"`` where the changed file is refused, else whether it gives the ``"same"`` numbers."""
+        raw = copy.deepcopy(self.whole)
+        change(raw)
+        try:
+            _, latent, votes = self.numbers(raw)
+        except ScgraftError:
+            return "named"
+        _, before, votes_before = self.before
+        found, expected = (latent.mean, latent.variance, votes), (before.mean, before.variance, votes_before)
+        return "same" if all(map(np.array_equal, found, expected)) else "different"
+
+
+@pytest.fixture
+def changed(config, tmp_path, monkeypatch):
+    return Changed(write_hub_folder(tmp_path / "r", config), config, monkeypatch)
+
+
+def swapped(array):
+    return array.reshape(array.shape[::-1]) if array.ndim > 1 else array[None]
+
+
+DELETE = object()
+
+
+def at(path, new):
+    """The change of one entry: by a function of the old one, by a new value, or by deleting it."""
+
+    def change(raw):
+        for key in path[:-1]:
+            raw = raw[key]
+        if new is DELETE:
+            del raw[path[-1]]
+        else:
+            raw[path[-1]] = new(raw[path[-1]]) if callable(new) else new
+
+    return change
+
+
+TENSOR_CHANGES = {
+    "deleted": DELETE,
+    "one longer": lambda a: np.concatenate([a, a[:1]]) if a.ndim else a[None],
+    "one shorter": lambda a: a[:-1] if a.ndim else a[None],
+    "turned": swapped,
+    "flat": lambda a: a.reshape(-1, 1, 1),
+    "whole": lambda a: a.astype(np.int32 if a.dtype.kind == "f" else np.float32),
+    "bool": lambda a: a.astype(bool),
+    "complex": lambda a: a.astype(np.complex64),
+    "nan": lambda a: np.full(a.shape, np.nan, np.float32),
+    "infinite": lambda a: np.full(a.shape, np.inf, np.float32),
+    "a list": lambda a: a.tolist(),
+    "nothing": lambda a: None,
+}
+
+
+@tiny_models
+def test_a_changed_tensor_is_never_silently_another_function(changed, config):
+    """Every tensor of the model, each in every way: an error, but for what no number depends on."""
+    state = changed.whole["model_state_dict"]
+    tensors = [key for key, value in state.items() if isinstance(value, np.ndarray)]
+    spare = family_of(config.model).tensors(changed.before[0].hyper, changed.before[0].schema).spare
+    for key, (kind, change) in itertools.product(tensors, TENSOR_CHANGES.items()):
+        if kind == "turned" and state[key].shape == swapped(state[key]).shape:
+            continue
+        harmless = key in spare and kind in ("deleted", "a list", "nothing")
+        assert changed.outcome(at(("model_state_dict", key), change)) == ("same" if harmless else "named"), (key, kind)
+
+
+def test_missing_and_unexpected_tensors_are_listed(tmp_path, monkeypatch):
+    changed = Changed(write_hub_folder(tmp_path / "r", MODELS[0]), MODELS[0], monkeypatch)
+    raw = copy.deepcopy(changed.whole)
+    state = raw["model_state_dict"]
+    del state["z_encoder.mean_encoder.bias"]
+    state["extra.weight"] = state["px_r"]
+    state["px_r"] = state["px_r"][:-1]
+    with pytest.raises(
+        CorruptFile, match="missing: z_encoder.mean_encoder.bias.*px_r is .5,. instead of .6,.*extra.weight"
+    ):
+        changed.numbers(raw)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrappers_around_a_model_are_taken_off(wrapper, tmp_path, monkeypatch):
+    changed = Changed(write_hub_folder(tmp_path / "r", MODELS[0]), MODELS[0], monkeypatch)
+
+    def wrap(raw):
+        state = raw["model_state_dict"]
+        for key in [key for key in state if isinstance(state[key], np.ndarray)]:
+            state[wrapper + key] = state.pop(key)
+
+    assert changed.outcome(wrap) == "same"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_are_float32_after_reading(dtype, tmp_path):
+    folder = write_hub_folder(tmp_path / "r", MODELS[0])
+    saved = torch.load(folder / "model.pt", weights_only=False)
+    state = saved["model_state_dict"]
+    state |= {k: v.to(dtype) for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    torch.save(saved, folder / "model.pt")
+    weights = load_reference(folder).weights
+    assert {a.dtype for key, a in weights.items() if not key.endswith("tracked")} == {np.dtype(np.float32)}
+    assert np.array_equal(weights["px_r"], state["px_r"].float().numpy())
+
+
+def loop():
+    value: list = []
+    value.append(value)
+    return value
+
+
+WRONG = [None, True, -1, 0, 7, 2.5, float("nan"), "", "wrong", [], ["wrong"], {}, {"wrong": 1}, {1: 2}, (1, 2), b"x"]
+WRONG += [np.zeros((2, 2)), np.array(3.0), np.array([None, {}], object), loop(), {"a": {"b": loop()}}, {1, 2}]
+
+
+def entries(value, path=()):
+    """Paths of all entries of nested dictionaries."""
+    for key in value if isinstance(value, dict) else ():
+        yield (*path, key)
+        yield from entries(value[key], (*path, key))
+
+
+@tiny_models
+def test_a_changed_entry_of_the_registry_or_the_options_is_never_a_raw_exception(changed, config):
+    """Each entry replaced by each of many wrong values, and deleted: scgraft's errors, or the same latents and votes.
+
+    A text in place of another text is no fault that a file could show: the column of the batches, for example.
+    """
+    roots = [("attr_dict", "registry_"), ("attr_dict", "init_params_"), ("attr_dict", "train_indices_")]
+    if config.model == "SCANVI":
+        roots.append(("attr_dict", "unlabeled_category_"))
+    roots += [("var_names",), ("model_state_dict",), ("attr_dict",)]
+    places = set(roots)
+    for root in roots[:2]:
+        places |= {(*root, *path) for path in entries(changed.whole[root[0]][root[1]])}
+    outcomes = Counter()
+    for path, value in itertools.product(sorted(places), [*WRONG, DELETE]):
+        outcomes[found := changed.outcome(at(path, value))] += 1
+        assert found != "different", (path, value)
+    assert outcomes["named"] > 500 and outcomes["same"] > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_layers", 10**9), ("n_layers", "2"), ("n_hidden", -1), ("n_latent", True), ("encode_covariates", "yes"),
+        ("dispersion", "gene-gene"), ("use_batch_norm", np.zeros(3)), ("var_activation", "softplus"), ("n_layers", 2),
+        ("extra_encoder_kwargs", {"bias": False}), ("batch_embedding_kwargs", 3), ("use_batch_norm", "none"),
+    ],
+)  # fmt: skip
+def test_options_that_change_numbers_are_read_or_refused(name, value, tmp_path, monkeypatch):
+    changed = Changed(write_hub_folder(tmp_path / "r", MODELS[0]), MODELS[0], monkeypatch)
+    raw = copy.deepcopy(changed.whole)
+    options = flat_options(raw["attr_dict"]["init_params_"])
+    raw["attr_dict"]["init_params_"] = {"non_kwargs": options | {name: value}}
+    with pytest.raises((UnsupportedModel, CorruptFile), match=f"{name}|contradict"):
+        changed.numbers(raw)
+
+
+@pytest.mark.parametrize("name", ["extra_payload_autotune", "dropout_rate"])
+def test_options_of_the_training_are_ignored(name, tmp_path, monkeypatch):
+    changed = Changed(write_hub_folder(tmp_path / "r", MODELS[0]), MODELS[0], monkeypatch)
+    assert changed.outcome(at(("attr_dict", "init_params_", "non_kwargs", name), 0.7)) == "same"
