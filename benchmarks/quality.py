@@ -103,7 +103,8 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
     from scgraft.graft.embed import embed
     from scgraft.graft.fit import fit
     from scgraft.labels.transfer import transfer_labels
-    from scgraft.mapping.trust import trust
+    from scgraft.mapping.map import calibrated
+    from scgraft.values.mapping import MappedQuery
 
     torch.set_num_threads(1)  # scanpy's PCA, which the scores use, sets it to all cores
     config = replace(scgraft.FitConfig(labels="cell_type", device="cpu", seed=seed), **OURS[name])
@@ -120,7 +121,8 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
         calibration = calibration_of(source, ["cell_type"])
         began = time.process_time()
         bare = transfer_labels(source, latent, labels=["cell_type"])
-        trusted = trust(source, query, graft, latent, bare, calibration=calibration)
+        mapped = MappedQuery(source.base, query.alignment, graft, latent, bare, {})
+        trusted = calibrated(source, query, mapped, calibration)
         took = seconds + time.process_time() - began
         found = trusted.labels["cell_type"]
         results[row] = Result(np.array(found.classes), found.matrix, took, novelty=trusted.novelty.strength)

@@ -23,7 +23,7 @@ from trust_scores import auroc, scores
 
 import scgraft
 from scgraft.calibration.hold_out import subset
-from scgraft.labels.transfer import blend
+from scgraft.labels.votes import blend
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.reference.cells import reference_classes

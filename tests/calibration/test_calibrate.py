@@ -26,7 +26,7 @@ from scgraft.labels.classifier import (
     train_classifier,
     training_cells,
 )
-from scgraft.labels.transfer import blend
+from scgraft.labels.votes import blend
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.score import distance_to, novelty_score

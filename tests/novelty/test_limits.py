@@ -12,6 +12,7 @@ from scgraft.calibration.calibrate import guarantee_of
 from scgraft.expression.generate import generate
 from scgraft.expression.residuals import decoder, residuals
 from scgraft.labels.transfer import calibrated_labels
+from scgraft.labels.votes import Votes
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.limits import misfit_excess, nearest_third, novelty_limits, scaled_null, type_distances
@@ -219,7 +220,7 @@ def test_a_reference_with_one_batch_has_sets_at_half_of_the_rate():
     labels, made = mapped.labels[key], mapped.calibration[key]
     assert any(made.folds)
     alone = calibrated_labels(
-        replace(labels, matrix=labels.votes["latent"]), replace(made, folds=((),) * 5), labels.votes["genes"]
+        labels, replace(made, folds=((),) * 5), Votes(labels.votes["latent"], labels.votes["genes"])
     )
     n = sum(map(len, made.folds))
     several = labels.pvalues < 1  # the others were cut there

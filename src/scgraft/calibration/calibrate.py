@@ -16,9 +16,8 @@ from scgraft.calibration.store import cache_folder, load_calibration, save_calib
 from scgraft.errors import NoLabels, ScgraftError
 from scgraft.expression.generate import reference_cells
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
-from scgraft.labels.adaptation import adapted, best_explained
-from scgraft.labels.classifier import predict, train_classifier, without_classes
-from scgraft.labels.transfer import blend
+from scgraft.labels.classifier import train_classifier, without_classes
+from scgraft.labels.votes import cast_votes
 from scgraft.novelty.score import distance_to
 from scgraft.numerics.conformal import expected_error, fit_temperature, proven_class_weights, reliability, sharpen
 from scgraft.numerics.neighbors import nearest
@@ -164,10 +163,9 @@ def _held_out_votes(
     found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
     latent_vote = neighbour_vote(rest_codes, len(classes), found)
     classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, seed=seed)
-    explained = best_explained(fold.novelty, fold.query.codes[:, 0])
-    gene_vote = predict(adapted(classifier, fold.query.counts, latent_vote, explained), fold.query.counts)
-    numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, latent_vote, gene_vote)
-    return blend(latent_vote, gene_vote)[known], true[known], numbers
+    votes = cast_votes(classifier, fold.query, latent_vote, fold.novelty)
+    numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, votes.latent, votes.genes)
+    return votes.both[known], true[known], numbers
 
 
 def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) -> str:

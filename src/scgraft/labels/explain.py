@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.errors import NoLabels, QueryError
 from scgraft.labels.classifier import expression
-from scgraft.labels.transfer import blend
+from scgraft.labels.votes import blend
 from scgraft.numerics.neighbors import nearest
 from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.errors import NoLabels
+from scgraft.labels.votes import Votes
 from scgraft.numerics.conformal import conformal_pvalues, sharpen
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours
@@ -32,7 +33,6 @@ BOTH = (
     "held-out reference batches"
 )
 ALPHA = 0.1
-FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
 CLASSIFIER = "the reference model's own classifier"
 
 
@@ -112,13 +112,7 @@ def transfer_labels(
     return result
 
 
-def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
-    """The product of both votes, normalised, (n, C): the vote that is surer decides (docs/trust-evidence.md)."""
-    product = (latent_vote + FLOOR) * gene_vote
-    return (product / product.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.ndarray) -> Labels:
+def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) -> Labels:
     """Labels of both votes with calibrated probabilities and conformal p-values.
 
     Parameters
@@ -127,16 +121,16 @@ def calibrated_labels(labels: Labels, calibration: Calibration, gene_vote: np.nd
         From :func:`transfer_labels`: the latent's vote.
     calibration
         Of the same reference and column.
-    gene_vote
-        Class probabilities (n, C) of the gene classifier.
+    votes
+        Of the latent and of the genes, on these cells.
     """
-    matrix = sharpen(blend(labels.matrix, gene_vote) * calibration.class_weights, calibration.temperature)
+    matrix = sharpen(votes.both * calibration.class_weights, calibration.temperature)
     batches = held_out_batches(calibration.folds)
     pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, batches=batches)
     classes = np.array(labels.classes)
     made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
-    votes = {"latent": labels.matrix, "genes": gene_vote}
-    return replace(made, unknown=pvalues.max(axis=1) <= ALPHA, pvalues=pvalues, votes=votes)
+    before = {"latent": votes.latent, "genes": votes.genes}
+    return replace(made, unknown=pvalues.max(axis=1) <= ALPHA, pvalues=pvalues, votes=before)
 
 
 def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:

@@ -1,18 +1,63 @@
-"""Votes for a cell's class: by neighbours in the latent, by genes, and by a model's own classifier."""
+"""Votes for a cell's class: by neighbours in the latent, by genes, both together, and by a model's own classifier."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from scgraft.labels.adaptation import adapted, best_explained
+from scgraft.labels.classifier import predict
 from scgraft.model.build import build, pick_device
 from scgraft.model.families import family_of
+from scgraft.values.calibration import GeneClassifier
+from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 if TYPE_CHECKING:
     from scgraft.model.protocol import Classifier
+
+FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Shares of the vote of every class, (n, C) float32: of the neighbours in the latent, and of the genes."""
+
+    latent: np.ndarray
+    genes: np.ndarray
+
+    @cached_property
+    def both(self) -> np.ndarray:
+        """The product of both votes, normalised, (n, C)."""
+        return blend(self.latent, self.genes)
+
+
+def cast_votes(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray, novelty: np.ndarray) -> Votes:
+    """Votes on the cells of a query, or of a held-out batch as one: the classifier learns from the sure ones, and votes.
+
+    Parameters
+    ----------
+    classifier
+        Trained on the cells of the reference.
+    query
+        With raw counts (n, G).
+    latent_vote
+        Of the neighbours in the latent, (n, C).
+    novelty
+        Scores, (n,): what the reference explains badly teaches nothing.
+    """
+    explained = best_explained(novelty, query.codes[:, 0])
+    return Votes(latent_vote, predict(adapted(classifier, query.counts, latent_vote, explained), query.counts))
+
+
+def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:
+    """The product of both votes, normalised, (n, C): the vote that is surer decides (docs/trust-evidence.md)."""
+    product = (latent_vote + FLOOR) * gene_vote
+    return (product / product.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def classify(reference: Reference, latent: Latent, *, device: str = "auto") -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""The chain: load a reference, align, fit, embed, transfer, annotate. Nothing is computed here."""
+"""The chain: align, fit, embed, transfer, calibrate. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scgraft.calibration.calibrate import calibration_of
+from scgraft.errors import GraftError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
-from scgraft.labels.transfer import transfer_labels
-from scgraft.labels.votes import classify
-from scgraft.mapping.trust import trust
+from scgraft.judgement.verdict import measure_quality
+from scgraft.labels.classifier import classifier_for
+from scgraft.labels.transfer import calibrated_labels, transfer_labels
+from scgraft.labels.votes import cast_votes, classify
+from scgraft.novelty.find import find_novelty
+from scgraft.novelty.query_graph import query_graph
 from scgraft.numerics.index import Near
 from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration
@@ -106,15 +111,64 @@ def map_query(
     )
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
         return mapped
-    given = None if calibration == "auto" else calibration
-    trusted = trust(reference, query, graft, latent, transferred, calibration=given, near=near)
+    return calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
+
+
+def calibrated(
+    reference: Reference, query: Query, mapped: MappedQuery, calibration: Mapping[str, Calibration] | None = None
+) -> MappedQuery:
+    """A mapping whose labels have probabilities that mean something, with its novel cells and a verdict.
+
+    Parameters
+    ----------
+    reference, query, mapped
+        The mapping, with labels from :func:`scgraft.transfer_labels`.
+    calibration
+        By label column; None takes the one in the cache, or makes it.
+
+    Raises
+    ------
+    GraftError
+        The calibration lacks a label column, or its classes are not those of the reference.
+    """
+    labels, graft, latent = mapped.labels, mapped.graft, mapped.latent
+    keys = [key for key, result in labels.items() if key == result.key and not key.endswith(":classifier")]
+    keys = [key for key in keys if reference.obs is not None and key in reference.obs]
+    if calibration is None:
+        calibration = calibration_of(reference, keys)
+    for key in keys:
+        if key not in calibration or calibration[key].classes != labels[key].classes:
+            raise GraftError(
+                f"The calibration has no column {key!r} with the classes of this reference (it has "
+                f"{', '.join(calibration) or 'none'}). Leave it out, and one is made."
+            )
+    first = calibration[keys[0]] if keys else next(iter(calibration.values()))
+    graph = query_graph(query.counts)
+    novelty = find_novelty(
+        reference,
+        query,
+        graft,
+        latent,
+        first.novelty,
+        null_distance=first.distance,
+        null_misfit=first.quality.get("misfit", ()),
+        key=first.key or None,
+        graph=graph,
+        near=mapped.near,
+    )
+    out = dict(labels)
+    for key in keys:
+        classifier = classifier_for(reference, calibration[key], query)
+        votes = cast_votes(classifier, query, labels[key].matrix, novelty.score)
+        made = calibrated_labels(labels[key], calibration[key], votes)
+        out[key] = replace(made, unknown=made.unknown | novelty.novel)
     return replace(
         mapped,
-        labels=trusted.labels,
-        novelty=trusted.novelty,
-        calibration=trusted.calibration,
-        verdict=trusted.verdict,
-        summary=summary(query, graft, trusted.labels),
+        labels=out,
+        novelty=novelty,
+        calibration=dict(calibration),
+        verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first),
+        summary=summary(query, graft, out),
     )
 
 
@@ -195,4 +249,6 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdic
     if mapped.verdict is not None:
         return mapped.verdict
     query = align_as(reference, adata, mapped.alignment.options)
-    return trust(reference, query, mapped.graft, mapped.latent, mapped.labels, near=mapped.near).verdict
+    judged = calibrated(reference, query, mapped).verdict
+    assert judged is not None
+    return judged
