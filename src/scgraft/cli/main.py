@@ -15,12 +15,14 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
 from scgraft import errors
 from scgraft._version import __version__
 from scgraft.cli.share import COMMANDS
+from scgraft.cli.size import Shard, Size
 from scgraft.cli.text import report_lines, say
 
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
@@ -134,6 +136,11 @@ def check_command(
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
+@click.option(
+    "--memory", type=Size(), help="A larger query is mapped in parts (4G); default: a quarter of what is free."
+)
+@click.option("--with-counts", is_flag=True, help="Of a query in parts, keep the counts in mapped.h5ad.")
+@click.option("--shard", type=Shard(), help="Make one share of the parts (3/16), for `scgraft gather`.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.pass_obj
 def map_command(
@@ -153,39 +160,80 @@ def map_command(
     epochs: int | None,
     seed: int,
     drop_empty: bool,
+    memory: int | None,
+    with_counts: bool,
+    shard: tuple[int, int] | None,
     force: bool,
 ) -> None:
-    """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT."""
+    """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT.
+
+    A query that would take more than --memory is read from its file piece by piece; a run that was interrupted goes on where
+    it was.
+    """
     from scgraft.calibration.store import load_calibration
     from scgraft.files.text import visible
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query
+    from scgraft.query.cell_file import bytes_in_memory, can_stream, free_memory
     from scgraft.query.read import read_query
     from scgraft.results.folder import check_free, write_mapping
+    from scgraft.results.stream import Job, map_in_parts
     from scgraft.sharing.load import load_graft
     from scgraft.values.graft import FitConfig
+    from scgraft.values.query import AlignOptions
 
     check_free(out, force=force)
     reference = load_reference(source, revision)
     graft = None if graft_source is None else load_graft(graft_source, reference=reference)
     made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
-    adata = read_query(query)
-    mapped = map_query(
-        reference,
-        adata,
-        batch_key=batch_key,
-        labels=None if no_labels else list(labels) or "auto",
-        config=FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty()),
-        graft=graft,
-        layer=layer,
-        drop_empty=drop_empty,
-        calibration=None if no_calibration else made or "auto",
-    )
-    write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
-    if not quiet:
-        for line in report_lines(mapped):
+    wanted: Any = None if no_labels else list(labels) or "auto"
+    config = FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty())
+    trusted: Any = None if no_calibration else made or "auto"
+    if shard is not None or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
+        options = AlignOptions(batch_key, layer, drop_empty)
+        job = Job(query, options, wanted, config, graft, trusted, page=not no_report)
+        lines = _silent if quiet else say
+        written = map_in_parts(reference, job, out, counts=with_counts, shard=shard, force=force, say=lines)
+    else:
+        adata = read_query(query)
+        mapped = map_query(
+            reference,
+            adata,
+            batch_key=batch_key,
+            labels=wanted,
+            config=config,
+            graft=graft,
+            layer=layer,
+            drop_empty=drop_empty,
+            calibration=trusted,
+        )
+        written = write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
+        for line in [] if quiet else report_lines(mapped):
             say(visible(line))
-        say(f"Written to {out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
+    if not quiet:
+        _say_written(written)
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _say_written(folder: Path) -> None:
+    say(f"Written to {folder}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in folder.iterdir()))}")
+
+
+@main.command("gather")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--with-counts", is_flag=True, help="Keep the counts in mapped.h5ad.")
+@click.option("--force", is_flag=True, help="Replace the result if it exists.")
+@click.pass_obj
+def gather_command(quiet: bool, folder: Path, with_counts: bool, force: bool) -> None:
+    """Put together the parts in FOLDER (<OUT>.parts), which runs of `scgraft map --shard` have made."""
+    from scgraft.results.stream import gather
+
+    written = gather(folder, counts=with_counts, force=force)
+    if not quiet:
+        _say_written(written)
 
 
 @main.command("report")

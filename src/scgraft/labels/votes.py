@@ -50,8 +50,13 @@ def cast_votes(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray
     novelty
         Scores, (n,): what the reference explains badly teaches nothing.
     """
+    return Votes(latent_vote, predict(learnt(classifier, query, latent_vote, novelty), query.counts))
+
+
+def learnt(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray, novelty: np.ndarray) -> GeneClassifier:
+    """The classifier as it votes on a query, after it has learnt from the sure ones of these cells of it."""
     explained = best_explained(novelty, query.codes[:, 0])
-    return Votes(latent_vote, predict(adapted(classifier, query.counts, latent_vote, explained), query.counts))
+    return adapted(classifier, query.counts, latent_vote, explained)
 
 
 def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:

@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft.calibration.calibrate import calibration_of
-from scgraft.errors import GraftError
+from scgraft.errors import GraftError, NoLabels
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.judgement.verdict import measure_quality
-from scgraft.labels.classifier import classifier_for
-from scgraft.labels.transfer import calibrated_labels, transfer_labels
-from scgraft.labels.votes import cast_votes, classify
-from scgraft.novelty.find import find_novelty
+from scgraft.labels.classifier import classifier_for, predict
+from scgraft.labels.transfer import calibrated_labels
+from scgraft.labels.votes import Votes, learnt
+from scgraft.mapping.freeze import (
+    SAMPLE,
+    Frozen,
+    Judgement,
+    choose_sample,
+    joined,
+    latent_labels,
+    map_cells,
+    pieces,
+)
+from scgraft.model.build import take_cells
+from scgraft.novelty.find import judge_sample
 from scgraft.novelty.query_graph import query_graph
-from scgraft.numerics.index import Near
 from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
@@ -26,7 +36,7 @@ from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.quality import Verdict
 from scgraft.values.query import AlignOptions, Query
-from scgraft.values.reference import Latent, Reference
+from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -101,23 +111,78 @@ def map_query(
     (dtype('bool'), True)
     """
     query = align_as(reference, adata, AlignOptions(batch_key, layer, drop_empty, min_found, gene_map))
+    config = config or FitConfig()
+    chosen = choose_sample(query.codes[:, 0], most=SAMPLE, seed=config.seed)
+    whole = len(chosen) == len(query.cells)
+    made, frozen = learn(
+        reference,
+        query if whole else take_cells(query, chosen),
+        labels=labels,
+        config=config,
+        graft=graft,
+        calibration=calibration,
+    )
+    if whole:
+        return made
+    parts = [
+        map_cells(reference, frozen, take_cells(query, rows), device=config.device) for rows in pieces(len(query.cells))
+    ]
+    mapped = joined(reference, made, parts, query)
+    return replace(mapped, summary=summary(query, mapped.graft, mapped.labels))
+
+
+def learn(
+    reference: Reference,
+    query: Query,
+    *,
+    labels: Literal["auto"] | Sequence[str] | None,
+    config: FitConfig,
+    graft: Graft | None,
+    calibration: Literal["auto"] | Mapping[str, Calibration] | None,
+) -> tuple[MappedQuery, Frozen]:
+    """The mapping of a query, or of a sample of it, and what maps any other of its cells (:mod:`scgraft.mapping.freeze`).
+
+    `query` holds raw counts (n, G); the rest is as for :func:`map_query`.
+    """
+    wanted = label_columns(reference, labels)
     if graft is None:
-        graft = fit(reference, query, _with_labels(config or FitConfig(), labels))
-    latent = embed(reference, query, graft, device="auto" if config is None else config.device)
+        first = next(iter(wanted), None) if labels != "auto" else None
+        graft = fit(reference, query, config if config.labels is not None else replace(config, labels=first))
+    latent = embed(reference, query, graft, device=config.device)
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
-    transferred = _labels(reference, latent, labels, near)
+    transferred = latent_labels(reference, latent, wanted, near)
     mapped = MappedQuery(
         reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred), near=near
     )
+    frozen = Frozen(graft, query.levels, wanted)
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
-        return mapped
-    return calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
+        return mapped, frozen
+    mapped, judgement = calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
+    return mapped, replace(frozen, judgement=judgement)
+
+
+def label_columns(reference: Reference, wanted: Literal["auto"] | Sequence[str] | None) -> tuple[str, ...]:
+    """Label columns to transfer; none for None, and for "auto" where the reference's registry names none.
+
+    Raises
+    ------
+    NoLabels
+        An empty list was given.
+    """
+    if wanted is None:
+        return ()
+    if wanted == "auto":
+        return () if reference.schema.labels_key is None else (reference.schema.labels_key,)
+    columns = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    if not columns:
+        raise NoLabels("No label column was named. Name one, or use labels=None to map without labels.")
+    return columns
 
 
 def calibrated(
     reference: Reference, query: Query, mapped: MappedQuery, calibration: Mapping[str, Calibration] | None = None
-) -> MappedQuery:
-    """A mapping whose labels have probabilities that mean something, with its novel cells and a verdict.
+) -> tuple[MappedQuery, Judgement]:
+    """A mapping whose labels have probabilities that mean something, with novel cells and a verdict; and how it judged.
 
     Parameters
     ----------
@@ -144,7 +209,7 @@ def calibrated(
             )
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     graph = query_graph(query.counts)
-    novelty = find_novelty(
+    novelty, rule = judge_sample(
         reference,
         query,
         graft,
@@ -156,13 +221,15 @@ def calibrated(
         graph=graph,
         near=mapped.near,
     )
-    out = dict(labels)
+    out, classifiers = dict(labels), {}
     for key in keys:
-        classifier = classifier_for(reference, calibration[key], query)
-        votes = cast_votes(classifier, query, labels[key].matrix, novelty.score)
+        start = classifier_for(reference, calibration[key], query)
+        classifiers[key] = learnt(start, query, labels[key].matrix, novelty.score)
+        votes = Votes(labels[key].matrix, predict(classifiers[key], query.counts))
         made = calibrated_labels(labels[key], calibration[key], votes)
         out[key] = replace(made, unknown=made.unknown | novelty.novel)
-    return replace(
+    assert graph.space is not None
+    judged = replace(
         mapped,
         labels=out,
         novelty=novelty,
@@ -170,24 +237,7 @@ def calibrated(
         verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first),
         summary=summary(query, graft, out),
     )
-
-
-def _with_labels(config: FitConfig, wanted: Literal["auto"] | Sequence[str] | None) -> FitConfig:
-    """The config, judging the fit by the first label column that is to be transferred."""
-    if config.labels is not None or wanted is None or wanted == "auto":
-        return config
-    return replace(config, labels=wanted if isinstance(wanted, str) else next(iter(wanted), None))
-
-
-def _labels(
-    reference: Reference, latent: Latent, wanted: Literal["auto"] | Sequence[str] | None, near: Near | None
-) -> Mapping[str, Labels]:
-    if wanted is None:
-        return {}
-    if wanted == "auto" and reference.schema.labels_key is None:
-        return {}
-    names = None if wanted == "auto" else [wanted] if isinstance(wanted, str) else list(wanted)
-    return transfer_labels(reference, latent, labels=names, classifier=classify(reference, latent), near=near)
+    return judged, Judgement(dict(calibration), classifiers, graph.space, rule, novelty.false_alarms)
 
 
 def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
@@ -249,6 +299,6 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdic
     if mapped.verdict is not None:
         return mapped.verdict
     query = align_as(reference, adata, mapped.alignment.options)
-    judged = calibrated(reference, query, mapped).verdict
+    judged = calibrated(reference, query, mapped)[0].verdict
     assert judged is not None
     return judged

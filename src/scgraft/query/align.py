@@ -91,10 +91,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
             "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
         )
     found = find_counts(adata, layer=options.layer, prefer=schema.layer)
-    var = gene_table(adata, found.source)
-    usable = np.ones(len(var), bool) if are_regions(schema.genes) else expression_rows(var)
-    mine = {"var_names": spelled_as(schema.genes, found.genes.astype(str))} | _text_columns(var)
-    match = match_genes(reference_names(reference), mine, gene_map=options.gene_map, usable=usable)
+    match, usable = match_query(reference, gene_table(adata, found.source), found.genes, options.gene_map)
     weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
     share = float(weight[np.unique(match.gene)].sum())
     if share < options.min_found and (said := other_peaks(n_found, schema.genes, found.genes)):
@@ -149,6 +146,16 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         label_codes=label_codes(adata.obs, schema, keep),
         alignment=alignment,
     )
+
+
+def match_query(
+    reference: Reference, var: pd.DataFrame, genes: np.ndarray, gene_map: Mapping[str, str] | None
+) -> tuple[GeneMatch, np.ndarray]:
+    """Which column of a query is which gene, from names (m,) and a table of its genes; and which columns are expression."""
+    own = reference.schema.genes
+    usable = np.ones(len(var), bool) if are_regions(own) else expression_rows(var)
+    mine = {"var_names": spelled_as(own, genes.astype(str))} | _text_columns(var)
+    return match_genes(reference_names(reference), mine, gene_map=gene_map, usable=usable), usable
 
 
 def reference_names(reference: Reference) -> dict[str, np.ndarray]:

@@ -1,0 +1,44 @@
+"""What a user writes for a size of memory (``4G``) and for a share of the work (``3/16``)."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+class Size(click.ParamType):
+    """Bytes, with K, M, G or T for powers of a thousand."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip().upper())
+        if found is None:
+            self.fail(f"{value!r} is no size; write for example 4G or 500M.", param, ctx)
+        return int(float(found.group(1)) * UNITS[found.group(2)])
+
+
+class Shard(click.ParamType):
+    """``3/16``, the third of sixteen: (2, 16), counted from 0."""
+
+    name = "i/n"
+
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Which share, counted from 0, and how many there are."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d+)/(\d+)", value.strip())
+        number, of = (int(text) for text in found.groups()) if found else (0, 0)
+        if not 1 <= number <= of:
+            self.fail(
+                f"{value!r} is no share of the work; write for example 3/16 for the third of sixteen.", param, ctx
+            )
+        return number - 1, of

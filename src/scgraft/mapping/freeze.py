@@ -1,0 +1,198 @@
+"""What a mapping learns from a sample of the query, frozen: every cell is then mapped by it alone.
+
+The fit, the query's own graph, what each batch shares, the limits of novelty and what the gene classifier learnt are all of the
+sample. What is found of a cell depends on them and the cell, so a query of any size is mapped piece by piece, in any order, on
+any machine; a small query is its own sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scgraft.graft.embed import embed
+from scgraft.judgement.measures import cluster_distance
+from scgraft.labels.classifier import predict
+from scgraft.labels.transfer import calibrated_labels, transfer_labels
+from scgraft.labels.votes import Votes, classify
+from scgraft.novelty.query_graph import QuerySpace
+from scgraft.novelty.rule import NoveltyRule
+from scgraft.numerics.index import Near
+from scgraft.numerics.neighbors import Neighbours
+from scgraft.values.calibration import Calibration, GeneClassifier
+from scgraft.values.graft import Graft
+from scgraft.values.labels import Labels
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.novelty import Novelty
+from scgraft.values.query import Query
+from scgraft.values.reference import Latent, Reference
+
+# Cells that everything global is learnt from: four times the anchors of the query's graph, in about half a minute.
+SAMPLE = 40_000
+CELLS = 16_384  # mapped at a time: eight blocks of `embed`, and 0.2 GB with everything that is made of them
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a calibrated mapping judges a cell's novelty and labels.
+
+    Parameters
+    ----------
+    calibration
+        By label column; the first one's null is that of novelty.
+    classifiers
+        By label column: the gene classifier after it has learnt from the sample.
+    space, rule
+        Where a cell lies among the query's own, and when it is novel.
+    false_alarms
+        Declared share of reference-like cells that are called novel.
+    """
+
+    calibration: Mapping[str, Calibration]
+    classifiers: Mapping[str, GeneClassifier]
+    space: QuerySpace
+    rule: NoveltyRule
+    false_alarms: float
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """All that is not of a single cell in a mapping.
+
+    Parameters
+    ----------
+    graft
+        New columns for the query's batches.
+    levels
+        Names of the levels that batch and covariate codes stand for.
+    labels
+        Label columns to transfer.
+    judgement
+        None for a mapping without a calibration.
+    """
+
+    graft: Graft
+    levels: Mapping[str, tuple[str, ...]]
+    labels: tuple[str, ...]
+    judgement: Judgement | None = None
+
+
+def choose_sample(batch: np.ndarray, *, most: int, seed: int = 0) -> np.ndarray:
+    """Sorted positions of at most about `most` cells of all batches, from batch codes (n,), seeded; all where these are few.
+
+    Half of them are shared equally by the batches, so that a small one is not missed, and half by the cells.
+    """
+    if len(batch) <= most:
+        return np.arange(len(batch))
+    names, number = np.unique(batch, return_counts=True)
+    wanted = np.ceil(most / 2 / len(names) + number * (most / 2 / len(batch)))
+    parts = []
+    for code, n in zip(names, np.minimum(wanted, number).astype(int), strict=True):
+        own = np.flatnonzero(batch == code)
+        parts.append(np.random.default_rng([seed, int(own[0])]).choice(own, n, replace=False))
+    return np.sort(np.concatenate(parts))
+
+
+def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str = "auto") -> MappedQuery:
+    """Map some cells of a query by what was frozen of its sample.
+
+    Parameters
+    ----------
+    reference, frozen
+        The reference, and what the sample taught.
+    query
+        The cells, with raw counts (n, G); their batches are among those of the sample.
+    device
+        As for :func:`scgraft.embed`.
+
+    Returns
+    -------
+    MappedQuery
+        Without a verdict, dossiers and a summary, which are of the whole query.
+    """
+    query = with_levels(query, frozen.levels)
+    latent = embed(reference, query, frozen.graft, device=device)
+    near = None if reference.latent is None else reference.latent.index.near(latent.mean)
+    labels = latent_labels(reference, latent, frozen.labels, near)
+    mapped = MappedQuery(reference.base, query.alignment, frozen.graft, latent, labels, {}, near=near)
+    if frozen.judgement is None or near is None:
+        return mapped
+    return _judged(frozen.judgement, query, mapped, near)
+
+
+def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, near: Near) -> MappedQuery:
+    rule, batch = judgement.rule, query.codes[:, 0]
+    neighbours, cluster = judgement.space.place(query.counts)
+    score = rule.score(neighbours, batch)
+    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near.distance)
+    novel = strength > 1
+    novelty = Novelty(score, rule.misfit, threshold, rule.far, novel, strength, judgement.false_alarms, cluster, ())
+    labels = dict(mapped.labels)
+    for key, classifier in judgement.classifiers.items():
+        votes = Votes(labels[key].matrix, predict(classifier, query.counts))
+        made = calibrated_labels(labels[key], judgement.calibration[key], votes)
+        labels[key] = replace(made, unknown=made.unknown | novel)
+    return replace(mapped, labels=labels, novelty=novelty, calibration=judgement.calibration)
+
+
+def latent_labels(
+    reference: Reference, latent: Latent, wanted: Sequence[str], near: Near | None
+) -> Mapping[str, Labels]:
+    """Labels of the neighbours in the latent, before any calibration; none where no column is wanted."""
+    if not wanted:
+        return {}
+    return transfer_labels(reference, latent, labels=list(wanted), classifier=classify(reference, latent), near=near)
+
+
+def with_levels(query: Query, levels: Mapping[str, tuple[str, ...]]) -> Query:
+    """The same cells with codes that stand for given levels, which hold those that the cells have."""
+    if query.levels == levels:
+        return query
+    columns = []
+    for code, (name, own) in zip(query.codes.T, query.levels.items(), strict=True):
+        position = {level: i for i, level in enumerate(levels[name])}
+        columns.append(np.array([position.get(level, -1) for level in own], np.int32)[code])
+    return replace(query, codes=np.stack(columns, axis=1), levels=levels)
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """The runs of cells that are mapped at a time."""
+    return (slice(start, min(start + CELLS, n)) for start in range(0, n, CELLS))
+
+
+def joined(reference: Reference, sample: MappedQuery, parts: Sequence[MappedQuery], query: Query) -> MappedQuery:
+    """One mapping of the cells of all parts; verdict and dossiers are those of the sample."""
+    latent = Latent(**_concatenated([p.latent for p in parts], ("mean", "variance", "cells")))
+    labels = {key: _joined_labels([p.labels[key] for p in parts]) for key in sample.labels}
+    novelty, verdict = sample.novelty, sample.verdict
+    found = [p.novelty for p in parts if p.novelty is not None]
+    if novelty is not None and found:
+        names = ("score", "threshold", "novel", "strength", "cluster")
+        novelty = replace(novelty, **_concatenated(found, names))
+    if verdict is not None and reference.latent is not None:
+        verdict = replace(verdict, distance=cluster_distance(reference.latent, latent).astype(np.float32))
+    return replace(
+        sample, alignment=query.alignment, latent=latent, labels=labels, novelty=novelty, verdict=verdict,
+        near=_joined_near([p.near for p in parts if p.near is not None]),
+    )  # fmt: skip
+
+
+def _joined_labels(parts: Sequence[Labels]) -> Labels:
+    names = ["label", "probability", "runner_up", "distance", "unknown", "matrix"]
+    names += [] if parts[0].pvalues is None else ["pvalues"]
+    votes = {source: np.concatenate([p.votes[source] for p in parts]) for source in parts[0].votes}
+    return replace(parts[0], votes=votes, **_concatenated(parts, names))
+
+
+def _concatenated(parts: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def _joined_near(parts: Sequence[Near]) -> Near | None:
+    if not parts:
+        return None
+    found = Neighbours(**_concatenated([p.found for p in parts], ("indices", "distances")))
+    return Near(found, np.concatenate([p.distance for p in parts]))

@@ -1,0 +1,154 @@
+"""Map a file of cells without ever holding all of it: one pass learns, another maps, in memory that does not grow.
+
+The first pass checks every count and draws a sample over the whole file. What is learnt from it is frozen (`freeze`), and maps
+each run of cells alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scgraft.errors import QueryError, ScgraftError
+from scgraft.mapping.freeze import SAMPLE, Frozen, choose_sample, map_cells, pieces
+from scgraft.query.align import align_as, gene_weight, match_query
+from scgraft.query.cell_file import CellFile, open_cells, stacked
+from scgraft.query.genes import require_genes
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.query import Alignment, AlignOptions, Query
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A sample of a file's cells.
+
+    Parameters
+    ----------
+    obs
+        Annotation of the sample's cells.
+    query
+        Their counts.
+    alignment
+        How the whole file was brought into the reference's genes and batches.
+    """
+
+    obs: pd.DataFrame
+    query: Query
+    alignment: Alignment
+
+
+def open_query(reference: Reference, path: Path, options: AlignOptions) -> CellFile:
+    """The file, of which what the reference asks for is read: its genes, and columns of obs."""
+    schema = reference.schema
+    keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
+    columns = [key for key in (*keys, *(c.key for c in schema.categorical)) if key is not None]
+    file = open_cells(path, columns, layer=options.layer, prefer=schema.layer)
+    own, names = schema.genes.astype(str), np.asarray(file.var.index.astype(str))
+    match, _ = match_query(reference, file.var, names, options.gene_map)
+    weight, found = gene_weight(reference), np.unique(match.gene)
+    require_genes(match, own, names, float(weight[found].sum()), min_found=options.min_found, n_found=len(found))
+    return file.matched(match, own)
+
+
+def survey(
+    reference: Reference,
+    file: CellFile,
+    options: AlignOptions,
+    *,
+    seed: int = 0,
+    step: Callable[[int], object] = lambda n: None,
+) -> Surveyed:
+    """Read the whole file once: every cell is checked, and a sample of every batch is kept (seeded).
+
+    `step` is called with the number of cells after each run of them.
+
+    Raises
+    ------
+    QueryError
+        As :func:`scgraft.align` does, for the first run of cells where something is wrong.
+    """
+    import pandas as pd
+
+    assert file.match is not None
+    chosen = choose_sample(_batches(file, options.batch_key), most=SAMPLE, seed=seed)
+    taken, hashes, number, dropped = [], [], Counter[str](), list[str]()
+    for rows in pieces(file.n_cells):
+        cells, found = _read(reference, file, rows, options)
+        number.update(found.alignment.cells_per_batch)
+        dropped += found.alignment.dropped
+        hashes.append(pd.util.hash_array(np.asarray(cells.obs_names, dtype=object), categorize=False))
+        first, last = np.searchsorted(chosen, (rows.start, rows.stop))
+        taken.append(cells[chosen[first:last] - rows.start].copy())
+        step(rows.stop - rows.start)
+    if len(np.unique(np.concatenate(hashes))) < file.n_cells:
+        raise QueryError(
+            "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique() and write the "
+            "file again."
+        )
+    obs = pd.concat([part.obs for part in taken])
+    query = _aligned(reference, stacked(taken), options)
+    of_sample = replace(
+        query.alignment,
+        counts_from=_source(file.place),
+        matched_by=file.match.matched_by,
+        summed=file.match.summed,
+        n_unused=len(file.var) - len(file.match.column),
+        options=options,
+    )
+    whole = replace(
+        of_sample, n_cells=file.n_cells - len(dropped), cells_per_batch=dict(number), dropped=tuple(dropped)
+    )
+    kept = obs.index.isin(query.cells)
+    return Surveyed(obs.loc[kept], replace(query, alignment=of_sample), whole)
+
+
+def map_file(
+    reference: Reference,
+    frozen: Frozen,
+    file: CellFile,
+    options: AlignOptions,
+    *,
+    wanted: Sequence[int] | None = None,
+    device: str = "auto",
+) -> Iterator[tuple[int, slice, MappedQuery]]:
+    """Map runs of a file's cells (all, or those with some numbers), one after the other: number, rows, mapping."""
+    for i, rows in enumerate(pieces(file.n_cells)):
+        if wanted is None or i in wanted:
+            _, query = _read(reference, file, rows, options)
+            yield i, rows, map_cells(reference, frozen, query, device=device)
+
+
+def _read(reference: Reference, file: CellFile, rows: slice, options: AlignOptions) -> tuple[AnnData, Query]:
+    cells = file.read(rows)
+    try:
+        return cells, _aligned(reference, cells, options)
+    except ScgraftError as error:
+        error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {file.path}, in {_source(file.place)}.")
+        raise
+
+
+def _aligned(reference: Reference, cells: AnnData, options: AlignOptions) -> Query:
+    return align_as(reference, cells, replace(options, layer="X"))
+
+
+def _batches(file: CellFile, batch_key: str | None) -> np.ndarray:
+    """Code of each cell's batch, (n,); a missing one is -1, and a missing column one batch: aligning names the error."""
+    import pandas as pd
+
+    if batch_key is None or batch_key not in file.obs:
+        return np.zeros(file.n_cells, np.int8)
+    return pd.factorize(file.obs[batch_key])[0]
+
+
+def _source(place: str) -> str:
+    return {"X": "X", "raw/X": "raw.X"}.get(place, f"layers[{place.removeprefix('layers/')!r}]")

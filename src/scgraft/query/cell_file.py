@@ -1,0 +1,203 @@
+"""A file of cells that is read in runs of rows: what a query that does not fit into memory is mapped from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scgraft.errors import NotCounts, QueryError
+from scgraft.files.h5ad import open_h5
+from scgraft.query.align import select_genes
+from scgraft.query.counts import INTEGER_TOLERANCE, LIKELY_LAYERS, to_csr
+from scgraft.query.genes import GeneMatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+LOOKED_AT = 50  # cells that say whether a matrix holds counts; every other cell is checked when it is read
+BYTES = 22  # of memory for each stored count of a query that is mapped in memory, measured on 300,000 cells
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """Counts and annotation of an .h5ad file or .zarr folder, on disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    place
+        Where its counts are: ``"X"``, ``"layers/<name>"`` or ``"raw/X"``.
+    n_cells
+        How many cells it holds.
+    obs
+        Some columns of the cells, (n, ...), without names.
+    var
+        Its genes.
+    match, own
+        Which of them is which gene of the reference, and the reference's names of its genes, (G,); without these, all genes are
+        read by their own names.
+    """
+
+    path: Path
+    place: str
+    n_cells: int
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    match: GeneMatch | None = None
+    own: np.ndarray | None = None
+
+    def read(self, rows: slice) -> AnnData:
+        """A run of cells, in memory, with their counts in X."""
+        import anndata
+        import pandas as pd
+
+        with opened(self.path) as group:
+            counts = to_csr(_matrix(group[self.place])[rows])
+            names = _names(group["obs"], rows)
+        obs = self.obs.iloc[rows].set_axis(names, axis=0)
+        if self.match is None or self.own is None:
+            return anndata.AnnData(counts, obs=obs, var=self.var)
+        found = np.unique(self.match.gene)
+        counts = select_genes(counts, self.match, len(self.own))[:, found]
+        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[found].astype(str)))
+
+    def names(self, rows: slice) -> np.ndarray:
+        """Names of a run of cells."""
+        with opened(self.path) as group:
+            return _names(group["obs"], rows)
+
+    def matched(self, match: GeneMatch, own: np.ndarray) -> CellFile:
+        """The same file, of which the reference's genes are read, by the reference's names."""
+        return replace(self, match=match, own=own)
+
+
+def stacked(parts: Sequence[AnnData]) -> AnnData:
+    """The cells of several runs, one after the other."""
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    counts = sparse.vstack([part.X for part in parts], format="csr")
+    return anndata.AnnData(counts, obs=pd.concat([part.obs for part in parts]), var=parts[0].var)
+
+
+def can_stream(path: Path) -> bool:
+    """Whether a file is of a kind that can be read in runs of rows."""
+    return path.suffix in (".h5ad", ".zarr")
+
+
+def bytes_in_memory(path: Path) -> int:
+    """Memory in bytes that mapping a file in one piece would take: 22 for each count, 8 for each value of other matrices."""
+    with opened(path) as group:
+        places = ["X", *(f"layers/{name}" for name in group.get("layers", ())), "raw/X"]
+        stored = [_n_stored(group[place]) for place in places if place in group]
+    return BYTES * max(stored, default=0) + 8 * (sum(stored) - max(stored, default=0))
+
+
+def free_memory() -> int:
+    """Memory in bytes that the machine can give; 4 GB where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            found = {line.split(":")[0]: line.split()[1] for line in lines}
+        return 1024 * int(found["MemAvailable"])
+    except (OSError, KeyError, ValueError):
+        return 4_000_000_000
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The root of an .h5ad file or a .zarr folder, for reading."""
+    if path.suffix == ".zarr":
+        import zarr
+
+        yield zarr.open_group(path, mode="r")
+        return
+    with open_h5(path) as file:
+        yield file
+
+
+def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, prefer: str | None = None) -> CellFile:
+    """A file of cells, with some columns of obs where it has them; its counts stay on disk.
+
+    Parameters
+    ----------
+    path
+        ``.h5ad`` or ``.zarr``.
+    columns
+        Columns of obs to read.
+    layer, prefer
+        Where the counts are, and where they are looked for first, as for :func:`scgraft.align`.
+
+    Raises
+    ------
+    QueryError
+        The file is not laid out by cells, or is of an anndata before 0.7.
+    NotCounts
+        None of its matrices holds integers; what can be recovered from other numbers is recovered in memory only.
+    """
+    import pandas as pd
+    from anndata.io import read_elem
+
+    with opened(path) as group:
+        if "obs" not in group or not hasattr(group["obs"], "keys"):
+            raise QueryError(
+                f"{path} has no table of cells as anndata writes it since 0.7. Read it and write it again."
+            )
+        place = _find_counts(group, layer, prefer)
+        matrix = _matrix(group[place])
+        var = read_elem(group["raw/var" if place == "raw/X" else "var"])
+        n_cells = int(matrix.shape[0])
+        there = [name for name in dict.fromkeys(columns) if name in group["obs"]]
+        obs = pd.DataFrame({name: read_elem(group["obs"][name]) for name in there}, index=range(n_cells))
+    for name in there:  # a column of text takes 50 bytes a cell, its codes one or two
+        obs[name] = obs[name].astype("category") if obs[name].dtype.kind not in "biufc" else obs[name]
+    return CellFile(path, place, n_cells, obs, var)
+
+
+def _n_stored(element: Any) -> int:
+    return int(element["data"].shape[0] if hasattr(element, "keys") else np.prod(element.shape))
+
+
+def _find_counts(group: Any, layer: str | None, prefer: str | None) -> str:
+    names = list(group["layers"]) if "layers" in group else []
+    order = sorted(names, key=lambda n: (n != prefer, n.lower() not in LIKELY_LAYERS))
+    places = [f"layers/{name}" for name in order]
+    places = places[:1] * (prefer in names) + ["X"] + places[prefer in names :] + ["raw/X"]
+    if layer is not None:
+        places = [{"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")]
+    found = [place for place in places if place in group]
+    for place in found:
+        matrix = _matrix(group[place])
+        head = to_csr(matrix[slice(0, min(LOOKED_AT, matrix.shape[0]))]).data
+        if not len(head) or (head >= 0).all() and np.abs(head - np.rint(head)).max() <= INTEGER_TOLERANCE:
+            return place
+    raise NotCounts(
+        f"No raw counts were found in {', '.join(found) or 'the file'}: only counts can be read piece by piece. Name the layer "
+        "that holds them, or give more memory (--memory), so that counts are recovered from the whole matrix."
+    )
+
+
+def _matrix(element: Any) -> Any:
+    """Something that gives rows for a slice: a sparse matrix on disk, or a dense array."""
+    from anndata.io import sparse_dataset
+
+    if not hasattr(element, "keys"):
+        return element
+    if element.attrs.get("encoding-type") == "csc_matrix":
+        raise QueryError(
+            "The counts are stored gene by gene (CSC), so that no cell can be read without reading all. Write them cell by cell "
+            "(adata.X = adata.X.tocsr()), or give more memory (--memory)."
+        )
+    return sparse_dataset(element)
+
+
+def _names(obs: Any, rows: slice) -> np.ndarray:
+    names = obs[obs.attrs.get("_index", "_index")]
+    return np.asarray(names.asstr()[rows] if hasattr(names, "asstr") else names[rows], dtype=object).astype(str)

@@ -1,0 +1,141 @@
+"""The parts of a large mapping, put together in memory that does not grow with the cells."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scgraft.errors import QueryError
+from scgraft.query.cell_file import opened
+from scgraft.results.parts import read_column, read_latent, read_part
+
+LEVEL = 4  # of gzip: half the time of the default for files that are a few per cent larger
+
+
+def write_labels(parts: Sequence[Path], path: Path) -> None:
+    """``labels.csv.gz``: one row for each cell, in the order of the file; the same bytes for the same parts."""
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed:
+        for i, part in enumerate(parts):
+            text = read_part(part).table.to_csv(header=i == 0, float_format="%.6g", lineterminator="\n")
+            packed.write(text.encode())
+
+
+def write_parquet(parts: Sequence[Path], path: Path) -> bool:
+    """``labels.parquet`` with the same columns, where pyarrow is installed; False where it is not."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return False
+    writer = None
+    for part in parts:
+        table = read_part(part).table
+        text = [name for name in table if table[name].dtype.kind not in "biuf"]
+        rows = pyarrow.Table.from_pandas(table.astype(dict.fromkeys(text, str)), preserve_index=True)
+        rows = rows.replace_schema_metadata(None)
+        writer = writer or parquet.ParquetWriter(path, rows.schema)
+        writer.write_table(rows)
+    if writer is not None:
+        writer.close()
+    return True
+
+
+def write_cells(
+    parts: Sequence[Path], source: Path, path: Path, *, columns: Sequence[str], uns: Any, counts: bool = False
+) -> None:
+    """``mapped.h5ad``: the cells' own annotation, their latents and some columns of the parts.
+
+    Parameters
+    ----------
+    parts
+        In the order of the file.
+    source
+        The file that was mapped.
+    path
+        Where to write.
+    columns
+        Columns of the parts' tables, which become ``obs["scgraft_<name>"]``.
+    uns
+        What becomes ``uns["scgraft"]``.
+    counts
+        Keep everything else that the file holds, too: its counts first of all.
+
+    Raises
+    ------
+    QueryError
+        Counts are wanted of a file that is no .h5ad.
+    """
+    import h5py
+
+    if counts and source.suffix != ".h5ad":
+        raise QueryError(
+            f"Counts can be copied from an .h5ad file only, and {source} is none. Leave --with-counts out."
+        )
+    if counts:
+        shutil.copyfile(source, path)
+    with h5py.File(path, "r+" if counts else "w") as new:
+        if not counts:
+            _empty_cells(source, new)
+        _replace(new["uns"], "scgraft", uns)
+        n, width = _length(new["obs"]), read_latent(parts[0])[1].shape[1]
+        latent = np.full((n, width), np.nan, np.float32)
+        for rows, means in map(read_latent, parts):
+            latent[rows] = means
+        _replace(new["obsm"], "X_scgraft", latent)
+        for name in columns:
+            _replace(new["obs"], f"scgraft_{name}", _column(parts, name, n))
+        order = [str(name) for name in new["obs"].attrs["column-order"]]
+        added = [f"scgraft_{name}" for name in columns]
+        new["obs"].attrs["column-order"] = np.array([*(c for c in order if c not in added), *added], dtype=object)
+
+
+def _column(parts: Sequence[Path], name: str, n: int) -> Any:
+    """A column of all parts for n cells; a cell that was left out has no text, NaN, or is unknown and not novel."""
+    import pandas as pd
+
+    found = [read_column(part, name) for part in parts]
+    rows = np.concatenate([rows for rows, _ in found])
+    columns = [column for _, column in found]
+    if isinstance(columns[0], np.ndarray):
+        values = np.concatenate(columns)
+        blank: Any = {"f": np.nan, "b": name.endswith("_unknown")}.get(values.dtype.kind, -1)
+        out = np.full(n, blank, values.dtype)
+        out[rows] = values
+        return out
+    names = pd.Index(sorted({str(value) for column in columns for value in column.categories}))
+    codes = np.full(n, -1, np.int32)
+    codes[rows] = np.concatenate([names.get_indexer(column.categories)[column.codes] for column in columns])
+    return pd.Categorical.from_codes(codes, names)
+
+
+def _empty_cells(source: Path, new: Any) -> None:
+    """Cells with their annotation and without genes."""
+    import pandas as pd
+    from anndata.io import read_elem, write_elem
+
+    with opened(source) as old:
+        if source.suffix == ".h5ad":
+            old.copy("obs", new)
+        else:
+            write_elem(new, "obs", read_elem(old["obs"]))
+    write_elem(new, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+    for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
+        write_elem(new, name, {})
+    new.attrs["encoding-type"], new.attrs["encoding-version"] = "anndata", "0.1.0"
+
+
+def _replace(group: Any, name: str, value: Any) -> None:
+    from anndata.io import write_elem
+
+    if name in group:
+        del group[name]
+    write_elem(group, name, value)
+
+
+def _length(obs: Any) -> int:
+    return int(obs[obs.attrs["_index"]].shape[0])

@@ -1,0 +1,271 @@
+"""Map a file that does not fit into memory, into a folder: in parts, which another run of the same command goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from scgraft._version import __version__
+from scgraft.errors import CorruptFile
+from scgraft.files.atomic import new_file, new_folder
+from scgraft.graft.fit import weights_hash
+from scgraft.judgement.measures import cluster_distance
+from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
+from scgraft.mapping.frozen_store import load_frozen, save_frozen
+from scgraft.mapping.map import learn
+from scgraft.mapping.stream import map_file, open_query, survey
+from scgraft.query.cell_file import CellFile
+from scgraft.results.folder import check_free, write_mapping
+from scgraft.results.gather import write_cells, write_labels, write_parquet
+from scgraft.results.parts import Parts, all_finished, part_of, read_column
+from scgraft.values.calibration import Calibration
+from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.query import AlignOptions
+from scgraft.values.reference import Reference
+
+if TYPE_CHECKING:
+    from scgraft.mapping.freeze import Frozen
+
+SETTINGS, ALIGNMENT, SAMPLE_FOLDER, FROZEN = "settings.json", "alignment.json", "sample", "frozen"
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A mapping that is asked for: what decides its bytes.
+
+    Parameters
+    ----------
+    path
+        The .h5ad or .zarr file.
+    options
+        How its cells are aligned.
+    labels, config, graft, calibration
+        As for :func:`scgraft.map_query`.
+    page
+        Whether the map and the page of the sample are wanted.
+    """
+
+    path: Path
+    options: AlignOptions
+    labels: Literal["auto"] | Sequence[str] | None = "auto"
+    config: FitConfig = FitConfig()
+    graft: Graft | None = None
+    calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto"
+    page: bool = True
+
+
+def map_in_parts(
+    reference: Reference,
+    job: Job,
+    out: Path,
+    *,
+    counts: bool = False,
+    shard: tuple[int, int] | None = None,
+    force: bool = False,
+    say: Say = print,
+) -> Path:
+    """Map a file in parts, in memory that does not grow with its cells.
+
+    Parameters
+    ----------
+    reference, job
+        The reference, and what is asked for.
+    out
+        Folder to write. Until it is complete, everything is in ``<out>.parts``; the same call goes on from there after an
+        interruption, and gives the same bytes as without one.
+    counts
+        Copy the counts into mapped.h5ad.
+    shard
+        ``(2, 16)`` makes every sixteenth part from the third on, and leaves putting them together to :func:`gather`.
+    force
+        Replace a folder that exists.
+    say
+        Called with each line for the user.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder: `out`, or that of the parts for a shard.
+
+    Raises
+    ------
+    QueryError
+        The file cannot be mapped as it is; the subclasses say why.
+    OutputExists
+        The folder exists and `force` is off.
+    """
+    check_free(out, force=force)
+    work = parts_folder(out)
+    _begin(work, settings_of(reference, job), say)
+    file = open_query(reference, job.path, job.options)
+    if not (work / FROZEN).exists():
+        _learn(reference, job, file, work, say)
+    frozen = load_frozen(work / FROZEN, reference)
+    mine = Parts(work, *(shard or (0, 1)))
+    n_parts = len(list(pieces(file.n_cells)))
+    wanted = mine.unfinished(n_parts)
+    if len(wanted) < len(range(mine.shard, n_parts, mine.of)):
+        say(f"Going on: {len(range(mine.shard, n_parts, mine.of)) - len(wanted)} parts are there already.")
+    _map(reference, job, file, frozen, mine, wanted)
+    if shard is not None:
+        say(f"Shard {shard[0] + 1} of {shard[1]} is done. When all are: scgraft gather {work}")
+        return work
+    return gather(work, counts=counts, force=force)
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the parts of a mapping are until it is complete."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def settings_of(reference: Reference, job: Job) -> dict[str, Any]:
+    """What decides the bytes of a mapping: parts that were made under other settings are of no use."""
+    stat = job.path.stat()
+    given = None if job.graft is None else weights_hash(job.graft.rows)
+    calibration: Any = job.calibration
+    if isinstance(calibration, Mapping):
+        calibration = {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in calibration.items()}
+    settings = {
+        "scgraft": __version__,
+        "input": [str(job.path.resolve()), stat.st_size, stat.st_mtime_ns],
+        "reference": [reference.base.sha256, None if reference.latent is None else len(reference.latent.mean)],
+        "options": asdict(job.options),
+        "labels": job.labels if job.labels is None or job.labels == "auto" else list(job.labels),
+        "config": {k: v for k, v in asdict(job.config).items() if k != "progress"},
+        "graft": given,
+        "calibration": calibration,
+        "page": job.page,
+        "sample": SAMPLE,
+        "cells in a part": CELLS,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=dict))
+    return plain
+
+
+def _begin(work: Path, settings: dict[str, Any], say: Say) -> None:
+    """Make the folder of the parts, or go on in it; parts of other settings are thrown away, and that is said."""
+    path = work / SETTINGS
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        changed = sorted(name for name in settings if before.get(name) != settings[name])
+        if not changed:
+            return
+        say(f"The parts in {work} were made with another {', '.join(changed)}: all of them are made anew.")
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    with new_file(path, force=True) as new:
+        new.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say) -> None:
+    """Freeze what a sample of the file teaches, and write the mapping of the sample beside it."""
+    import anndata
+
+    n = file.n_cells
+    say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
+    with _bar(n, "checking", job.config.progress) as step:
+        surveyed = survey(reference, file, job.options, seed=job.config.seed, step=step)
+    mapped, frozen = learn(
+        reference, surveyed.query, labels=job.labels, config=job.config, graft=job.graft, calibration=job.calibration
+    )
+    say(f"The mapping is learnt from {len(surveyed.query.cells):,} of the cells.")
+    sample = anndata.AnnData(obs=surveyed.obs)
+    write_mapping(mapped, sample, work / SAMPLE_FOLDER, reference=reference, page=job.page, force=True)
+    with new_file(work / ALIGNMENT, force=True) as new:
+        new.write_text(json.dumps(asdict(surveyed.alignment), indent=1) + "\n", encoding="utf-8")
+    save_frozen(frozen, work / FROZEN)
+
+
+def _map(reference: Reference, job: Job, file: CellFile, frozen: Frozen, mine: Parts, wanted: Sequence[int]) -> None:
+    runs = list(pieces(file.n_cells))
+    with _bar(sum(runs[i].stop - runs[i].start for i in wanted), "mapping", job.config.progress) as step:
+        for i, rows, mapped in map_file(reference, frozen, file, job.options, wanted=wanted, device=job.config.device):
+            distance = None
+            if frozen.judgement is not None and reference.latent is not None:
+                distance = cluster_distance(reference.latent, mapped.latent).astype(np.float32)
+            mine.add(i, part_of(rows, file.names(rows), mapped, distance))
+            step(rows.stop - rows.start)
+
+
+def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
+    """Put the parts of a mapping together: ``<out>.parts`` becomes ``<out>``.
+
+    Parameters
+    ----------
+    work
+        The folder of the parts, all of them made by whatever runs.
+    counts
+        Copy the counts into mapped.h5ad.
+    force
+        Replace a folder that exists.
+
+    Raises
+    ------
+    CorruptFile
+        Parts are missing or changed.
+    OutputExists
+        The folder exists and `force` is off.
+    """
+    import anndata
+
+    try:
+        settings = json.loads((work / SETTINGS).read_text(encoding="utf-8"))
+        source, n_cells = Path(settings["input"][0]), _n_cells(work)
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptFile(f"{work} holds no mapping in parts, or is damaged ({error}).") from error
+    out = work.with_name(work.name.removesuffix(".parts"))
+    parts = all_finished(work, len(list(pieces(n_cells))))
+    with new_folder(out, force=force) as new:
+        shutil.copytree(work / SAMPLE_FOLDER, new / SAMPLE_FOLDER)
+        for name in ("graft", "calibration"):
+            if (new / SAMPLE_FOLDER / name).exists():
+                (new / SAMPLE_FOLDER / name).rename(new / name)
+        if (new / SAMPLE_FOLDER / "report.html").exists():
+            (new / SAMPLE_FOLDER / "report.html").rename(new / "report.html")
+        write_labels(parts, new / "labels.csv.gz")
+        write_parquet(parts, new / "labels.parquet")
+        sample = anndata.read_h5ad(new / SAMPLE_FOLDER / "mapped.h5ad")
+        columns = [c.removeprefix("scgraft_") for c in sample.obs if c.startswith("scgraft_")]
+        uns = sample.uns["scgraft"]
+        write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)
+        _write_summary(parts, new, json.loads((work / ALIGNMENT).read_text(encoding="utf-8")))
+    shutil.rmtree(work)
+    return out
+
+
+def _n_cells(work: Path) -> int:
+    alignment = json.loads((work / ALIGNMENT).read_text(encoding="utf-8"))
+    return int(alignment["n_cells"]) + len(alignment["dropped"])
+
+
+def _write_summary(parts: Sequence[Path], out: Path, alignment: dict[str, Any]) -> None:
+    """summary.json of the whole query: what the sample says, with the shares of all cells."""
+    document = json.loads((out / SAMPLE_FOLDER / "summary.json").read_text(encoding="utf-8"))
+    document["sample"], document["alignment"] = document["alignment"]["n_cells"], alignment
+    numbers = document["quality"]
+    numbers["cells"] = alignment["n_cells"]
+    for key, of_label in numbers["labels"].items():
+        unknown = np.concatenate([read_column(part, f"{key}_unknown")[1] for part in parts])
+        of_label["unknown_share"] = round(float(unknown.mean()), 4)
+    (out / "summary.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _bar(total: int, what: str, shown: bool) -> Iterator[Callable[[int], object]]:
+    """A progress bar with cells a second and the time that is left; its step."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit="cells", unit_scale=True, disable=not shown) as bar:
+        yield bar.update

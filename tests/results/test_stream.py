@@ -1,0 +1,254 @@
+"""A file mapped in parts: the same as in memory, whatever interrupts it, whoever makes the parts."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import anndata
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import scgraft
+from scgraft.cli.main import main
+from scgraft.cli.size import Shard, Size
+from scgraft.errors import CorruptFile, NotCounts, QueryError
+from scgraft.mapping import freeze, map, stream
+from scgraft.mapping.load import load_reference
+from scgraft.results import stream as results
+from scgraft.results.folder import labels_table
+from scgraft.results.parts import Parts, part_name, read_part
+from scgraft.results.stream import Job, gather, map_in_parts, parts_folder
+from scgraft.testing import tiny_query, write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.graft import FitConfig
+from scgraft.values.query import AlignOptions
+
+CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters", n_cells=120, n_genes=40)
+FIT = FitConfig(max_steps=5, device="cpu")
+N = 230
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Samples and parts of a few dozen cells."""
+    for module in (map, stream):
+        monkeypatch.setattr(module, "SAMPLE", 100)
+    monkeypatch.setattr(freeze, "CELLS", 48)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return load_reference(write_hub_folder(tmp_path_factory.mktemp("reference") / "r", CONFIG))
+
+
+def query(path, **kwargs):
+    adata = tiny_query(CONFIG, n_cells=N, batches=("new 1", "new 2"))
+    adata.obs["note"] = np.arange(N) % 7
+    adata.write_h5ad(path) if path.suffix == ".h5ad" else adata.write_zarr(path)
+    return adata
+
+
+def job(path, **changes):
+    return replace(Job(path, AlignOptions(batch_key="batch"), config=FIT, page=False), **changes)
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(reference, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (map, stream):
+            patch.setattr(module, "SAMPLE", 100)
+        patch.setattr(freeze, "CELLS", 48)
+        adata = query(folder / "query.h5ad")
+        map_in_parts(reference, job(folder / "query.h5ad"), folder / "out", say=quiet)
+        whole = scgraft.map_query(reference, adata, batch_key="batch", config=FIT)
+    return folder, adata, whole
+
+
+def bytes_of(folder):
+    """Content of the files with one row for each cell; summary.json says how long the fit took."""
+    return {name: (folder / name).read_bytes() for name in ("labels.csv.gz", "mapped.h5ad")}
+
+
+def test_a_file_in_parts_is_mapped_as_in_memory(undisturbed):
+    folder, adata, whole = undisturbed
+    table = pd.read_csv(folder / "out/labels.csv.gz", index_col="barcode")
+    mapped = anndata.read_h5ad(folder / "out/mapped.h5ad")
+    expected = labels_table(whole)
+    assert table.index.tolist() == list(adata.obs_names) and list(table) == list(expected)
+    for name in expected:
+        if expected[name].dtype.kind == "f":
+            assert np.allclose(table[name], expected[name], rtol=1e-5)
+        else:
+            assert (table[name].to_numpy() == expected[name].to_numpy()).all(), name
+    assert np.array_equal(mapped.obsm["X_scgraft"], whole.latent.mean)
+    own = scgraft.annotate(adata.copy(), whole)
+    for name in own.obs:
+        assert mapped.obs[name].astype(str).tolist() == own.obs[name].astype(str).tolist(), name
+    assert mapped.n_vars == 0 and mapped.uns["scgraft"]["base"] == own.uns["scgraft"]["base"]
+    assert not parts_folder(folder / "out").exists()
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert summary["alignment"]["n_cells"] == N and summary["sample"] < 120
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("at", "when"), [(0, "before"), (3, "during"), (1, "after")])
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(undisturbed, reference, tmp_path, monkeypatch, at, when):
+    folder, _, _ = undisturbed
+    real, made = Parts.add, []
+
+    def add(self, number, part):
+        if number == at and not made:
+            made.append(number)
+            if when == "during":
+                (self.folder / part_name(number)).write_bytes(b"half of it")
+            if when == "after":
+                real(self, number, part)
+            raise Killed
+        real(self, number, part)
+
+    monkeypatch.setattr(Parts, "add", add)
+    with pytest.raises(Killed):
+        map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(results, "survey", None)  # nothing is learnt again
+    map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=quiet)
+    assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
+
+
+def test_shards_gathered_are_the_single_run(undisturbed, reference, tmp_path):
+    folder, _, _ = undisturbed
+    for i in (2, 0, 1):
+        work = map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", shard=(i, 3), say=quiet)
+        if i == 0:
+            with pytest.raises(CorruptFile, match="missing"):
+                gather(work)
+    gather(work)
+    assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
+
+
+def test_other_settings_start_anew_and_say_so(undisturbed, reference, tmp_path):
+    folder, _, _ = undisturbed
+    said = []
+    map_in_parts(reference, job(folder / "query.h5ad", labels=None), tmp_path / "out", shard=(0, 2), say=said.append)
+    before = sorted(p.name for p in parts_folder(tmp_path / "out").glob("*.npz"))
+    map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=said.append)
+    assert len(before) == 3 and any("another labels" in line for line in said)
+    assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
+
+
+def test_a_changed_part_is_made_again(undisturbed, reference, tmp_path):
+    folder, _, _ = undisturbed
+    work = map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", shard=(0, 1), say=quiet)
+    path = work / part_name(2)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert Parts(work).unfinished(5) == [2]
+    map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=quiet)
+    assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
+
+
+def test_zarr_layers_and_dense_counts_are_the_same(undisturbed, reference, tmp_path):
+    folder, adata, _ = undisturbed
+    labels = (folder / "out/labels.csv.gz").read_bytes()
+    other = adata.copy()
+    other.layers["counts"] = other.X.copy()
+    other.X = other.X.toarray() + 0.25
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata says that its default will change
+        other.write_zarr(tmp_path / "layer.zarr")
+    other.X = other.layers.pop("counts").toarray()
+    other.write_h5ad(tmp_path / "dense.h5ad")
+    for name in ("layer.zarr", "dense.h5ad"):
+        map_in_parts(reference, job(tmp_path / name), tmp_path / "out", force=True, say=quiet)
+        assert (tmp_path / "out/labels.csv.gz").read_bytes() == labels, name
+    map_in_parts(reference, job(tmp_path / "dense.h5ad"), tmp_path / "out", counts=True, force=True, say=quiet)
+    mapped = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
+    assert np.array_equal(mapped.X, other.X) and "scgraft_novel" in mapped.obs
+
+
+def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path):
+    adata = query(tmp_path / "query.h5ad")
+    for name, x, error in (
+        ("csc", adata.X.tocsc(), QueryError),
+        ("log", np.log1p(adata.X.toarray()), NotCounts),
+    ):
+        changed = adata.copy()
+        changed.X = x
+        changed.write_h5ad(tmp_path / f"{name}.h5ad")
+        with pytest.raises(error, match="--memory"):
+            map_in_parts(reference, job(tmp_path / f"{name}.h5ad"), tmp_path / "out", say=quiet)
+    late = adata.copy()
+    counts = late.X.tolil()
+    counts[200, 3] = -1
+    late.X = counts.tocsr()
+    late.write_h5ad(tmp_path / "late.h5ad")
+    with pytest.raises(NotCounts, match="cell") as caught:
+        map_in_parts(reference, job(tmp_path / "late.h5ad"), tmp_path / "out", say=quiet)
+    assert "cells 192 to 229" in caught.value.__notes__[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_without_counts_are_left_out(reference, tmp_path):
+    adata = query(tmp_path / "query.h5ad")
+    counts = adata.X.tolil()
+    counts[[3, 100, 229]] = 0
+    adata.X = counts.tocsr()
+    adata.write_h5ad(tmp_path / "query.h5ad")
+    options = AlignOptions(batch_key="batch", drop_empty=True)
+    map_in_parts(reference, job(tmp_path / "query.h5ad", options=options), tmp_path / "out", say=quiet)
+    mapped = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
+    left_out = np.flatnonzero(np.isnan(mapped.obsm["X_scgraft"]).all(axis=1))
+    assert left_out.tolist() == [3, 100, 229] and mapped.obs["scgraft_cell_type_unknown"].iloc[3]
+    assert len(pd.read_csv(tmp_path / "out/labels.csv.gz")) == N - 3
+
+
+def test_a_part_comes_back_as_it_was(undisturbed, reference, tmp_path):
+    folder, _, _ = undisturbed
+    work = map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", shard=(0, 1), say=quiet)
+    parts = [read_part(work / part_name(i)) for i in range(5)]
+    assert np.concatenate([p.rows for p in parts]).tolist() == list(range(N))
+    assert {p.name for p in work.iterdir()} >= {"parts.json", "settings.json", "frozen", "sample"}
+
+
+def test_the_command_streams_what_is_larger_than_its_memory(undisturbed, reference, tmp_path):
+    folder, _, _ = undisturbed
+
+    def run(*args):
+        result = CliRunner().invoke(main, [str(a) for a in args])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    base = ("map", folder / "query.h5ad", "--reference", reference.base.repo, "--batch-key", "batch", "--epochs", 0)
+    assert "read twice" not in run(*base, "--out", tmp_path / "memory", "--no-report")
+    assert "read twice" in run(*base, "--out", tmp_path / "parts", "--memory", "100K")
+    assert {p.name for p in (tmp_path / "parts").iterdir()} >= {"report.html", "labels.csv.gz", "graft", "calibration"}
+    one = pd.read_csv(tmp_path / "memory/labels.csv")
+    assert one.equals(pd.read_csv(tmp_path / "parts/labels.csv.gz"))
+    for i in (1, 2):
+        run(*base, "--out", tmp_path / "shards", "--shard", f"{i}/2")
+    run("gather", tmp_path / "shards.parts")
+    assert bytes_of(tmp_path / "shards") == bytes_of(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [(Size(), "4G", 4 * 10**9), (Size(), "1.5 mb", 1_500_000), (Size(), "7", 7), (Shard(), "3/16", (2, 16))],
+)
+def test_sizes_and_shards_are_read(kind, text, value):
+    assert kind.convert(text, None, None) == value
+
+
+@pytest.mark.parametrize(("kind", "text"), [(Size(), "many"), (Size(), "-1G"), (Shard(), "0/4"), (Shard(), "5/4")])
+def test_what_is_no_size_and_no_shard_is_refused(kind, text):
+    with pytest.raises(click.BadParameter, match="write for example"):
+        kind.convert(text, None, None)
