@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from scgraft._version import __version__
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.files import schema
 from scgraft.files.atomic import new_file
+from scgraft.files.cache import cache_root
 from scgraft.files.npz import Array, read_npz, read_one
 from scgraft.files.structure import check_sparse
 from scgraft.values.calibration import Calibration, GeneClassifier
@@ -243,9 +243,6 @@ def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
     """
     import pandas as pd
 
-    root = os.environ.get("SCGRAFT_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "scgraft"
-    )
     digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{reference.minified}{list(keys)}".encode())
     if reference.latent is not None:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
@@ -253,4 +250,4 @@ def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
         if reference.obs is not None and key in reference.obs:
             column = column_text(reference.obs[key]).astype(object)
             digest.update(pd.util.hash_array(column, categorize=True).tobytes())
-    return Path(root) / "calibration" / digest.hexdigest()[:24]
+    return cache_root() / "calibration" / digest.hexdigest()[:24]

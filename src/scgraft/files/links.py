@@ -7,6 +7,8 @@ file. None of them is opened here: the walk looks at links and at the headers of
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile, UnsafeFile
@@ -77,6 +79,22 @@ def check_links(file: h5py.File) -> None:
     for address, at in references:
         if address not in seen:
             raise CorruptFile(f"the attribute {at} refers to an object that has no name in the file.")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of which a symbolic link leads out: a zarr store is read name by name, whatever stands there.
+
+    Raises
+    ------
+    UnsafeFile
+        With the link.
+    """
+    home = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise UnsafeFile(f"{visible(str(path))} is a link out of {folder.name}. Nothing of it was read.")
 
 
 def _check_inside(dataset: h5py.h5d.DatasetID, place: str) -> None:

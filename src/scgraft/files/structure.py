@@ -97,6 +97,8 @@ def check_sparse(matrix: Any, place: str) -> None:
     """Refuse one sparse matrix (CSR or CSC) whose pointers or indices lie outside of it; anything else passes."""
     if getattr(matrix, "format", None) not in ("csr", "csc") or not hasattr(matrix, "check_format"):
         return
+    if matrix.dtype.kind not in "iufb":
+        raise CorruptFile(f"{visible(place)} does not hold numbers.")
     try:
         matrix.check_format(full_check=True)
     except (ValueError, TypeError, IndexError) as error:

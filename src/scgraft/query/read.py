@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from scgraft.errors import QueryError, ScgraftError, UnsafeFile
 from scgraft.files.h5ad import open_h5, read_h5ad
-from scgraft.files.structure import check_matrices
+from scgraft.files.links import check_folder
+from scgraft.files.structure import check_element, check_matrices
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,12 +43,13 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
             if path.suffix == ".h5ad":
                 return read_h5ad(path, backed=backed)
             if path.suffix == ".zarr":
+                check_folder(path)
                 return _sound(anndata.read_zarr(path))
             if path.suffix == ".h5":
                 import scanpy
 
-                with open_h5(path):
-                    pass
+                with open_h5(path) as file:
+                    check_element(file, "matrix")
                 return _sound(scanpy.read_10x_h5(path))
             if path.is_dir() and any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
                 import scanpy

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scgraft.errors import OutputExists
+from scgraft.errors import ScgraftError
 from scgraft.files.atomic import new_file
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours, nearest
@@ -66,21 +66,28 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
     said = " ".join(reference.remarks) or "as it publishes no map"
     source = f"a UMAP of the reference's latent, {said}"
     path = None if keep is None else keep / "umap.npy"
-    if path is not None and path.exists():
-        points = np.load(path, allow_pickle=False)
-        if points.shape == (len(chosen), 2):
-            return points, chosen, source
+    kept = None if path is None else _kept(path)
+    if kept is not None and kept.shape == (len(chosen), 2):
+        return kept, chosen, source
     points = _umap(reference.latent.mean[chosen])
     if path is not None:
         _keep(path, points)
     return points, chosen, source
 
 
+def _kept(path: Path) -> np.ndarray | None:
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None  # none yet, or damaged: it is computed anew
+    return points if points.dtype == np.float32 and np.isfinite(points).all() else None
+
+
 def _keep(path: Path, points: np.ndarray) -> None:
     try:
         with new_file(path, force=True) as new:
             np.save(new, points)
-    except (OSError, OutputExists):
+    except ScgraftError:
         return  # a home that cannot be written to: it is computed again next time
 
 
