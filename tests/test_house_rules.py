@@ -21,8 +21,8 @@ LONG_MODULES = {"unpickle": 440}
 
 # From the top floor down: a folder imports only from folders further down. A file of the package's root is a folder of its own.
 FLOORS = (
-    "cli", "", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
-    "cards", "reference", "query", "testing", "model", "values", "numerics", "files", "errors", "_version",
+    "cli", "", "testing", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
+    "cards", "reference", "query", "model", "values", "numerics", "files", "errors", "_version",
 )  # fmt: skip
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {

@@ -6,7 +6,8 @@
     folder = write_hub_folder(tmp_path / "reference", config)
     query = tiny_query(config, batches=("b0", "new"))
 
-`configs` draws such configurations for property-based tests with hypothesis (install it for that).
+`configs` draws such configurations for property-based tests with hypothesis (install it for that). `check_laws` holds a model
+family of your own to the laws of the package.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from scgraft.errors import OutputExists
+from scgraft.testing.laws import check_laws
 from scgraft.testing.tiny_cells import BATCH_KEY, LABELS_KEY, SIZE_FACTOR_KEY, draw_cells, gene_names, reference_adata
 from scgraft.testing.tiny_hub import make_attributes, make_card, make_metadata, since
 from scgraft.testing.tiny_model import FIXED, MODELS, TinyConfig, make_weights
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["TinyConfig", "configs", "example", "tiny_query", "write_hub_folder"]
+__all__ = ["TinyConfig", "check_laws", "configs", "example", "tiny_query", "write_hub_folder"]
 
 
 def example() -> tuple[Path, AnnData]:
