@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scgraft.query.align import align
     from scgraft.reference.describe import describe
     from scgraft.results.annotate import annotate
+    from scgraft.results.folder import write
     from scgraft.results.page import report
     from scgraft.sharing.export import export_scvi
     from scgraft.sharing.join import join
@@ -158,6 +159,7 @@ _HOME = {
     "describe": "reference.describe",
     "annotate": "results.annotate",
     "report": "results.page",
+    "write": "results.folder",
     "export_scvi": "sharing.export",
     "join": "sharing.join",
     "load_base": "sharing.load",

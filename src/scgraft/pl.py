@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from scgraft.errors import NoLabels
-from scgraft.results.figures import COLOURS, GREY, RED, in_order, palette
+from scgraft.results.colours import COLOURS, GREY, RED, in_order, palette
 from scgraft.results.placement import place
 from scgraft.values.calibration import Calibration
 from scgraft.values.hierarchy import UNKNOWN

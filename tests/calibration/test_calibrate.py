@@ -423,16 +423,14 @@ def test_explain_names_what_it_lacks(demo):
 
 
 def test_annotations_and_table(demo):
-    from scgraft.results.folder import labels_table
-
     _, query, mapped = demo
     adata = scgraft.annotate(query.copy(), mapped)
     assert {"scgraft_bulk_labels_set", "scgraft_novelty", "scgraft_novel"} <= set(adata.obs)
-    assert {"bulk_labels_set", "novelty", "novel", "cluster", "map_distance"} <= set(labels_table(mapped))
+    assert {"bulk_labels_set", "novelty", "novel", "cluster", "map_distance"} <= set(mapped.to_frame())
 
 
 def test_every_cluster_is_judged(demo):
-    from scgraft.results.folder import cluster_rows
+    from scgraft.results.summary import cluster_rows
 
     _, _, mapped = demo
     rows = cluster_rows(mapped)

@@ -9,7 +9,7 @@ from fuzz.pool import Reader
 from hostile_h5ad import write_secret
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
-from scgraft.results.folder import write_mapping
+from scgraft.results.folder import write
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
 
@@ -30,7 +30,7 @@ def sound(tmp_path_factory):
     query.write_h5ad(home / "query" / "adata.h5ad")
     reference = load_reference(home / "minified")
     mapped = map_query(reference, query, batch_key="batch")
-    write_mapping(mapped, query, home / "out", reference=reference, page=True)
+    write(mapped, query, home / "out", reference=reference, page=True)
     (home / "calibration").mkdir()
     shutil.copy(next((home / "out" / "calibration").glob("*.npz")), home / "calibration" / CALIBRATION)
     shutil.copytree(home / "out" / "graft", home / "graft")

@@ -9,7 +9,7 @@ import scgraft
 from scgraft import errors
 from scgraft.cli.main import main
 from scgraft.graft.merge import merge_grafts
-from scgraft.results.folder import write_map
+from scgraft.results.folder import write
 from scgraft.sharing.join import MAP
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
@@ -78,7 +78,7 @@ def test_a_query_without_a_batch_column_and_a_reference_without_a_map():
 def test_a_cell_lies_where_its_own_mapping_put_it(tmp_path):
     reference = reference_of(CONFIG)
     adata, mapped = annotated(reference, ("s1",), 1)
-    write_map(mapped, adata, reference, tmp_path / "map.npz")
+    write(mapped, adata, tmp_path / "out", reference=reference)
     joint = scgraft.join(reference, {"mine": adata})
     own = np.asarray(joint.obs["source"] == "mine")
     written = adata[joint.obs.loc[own, "cell"].tolist()].obsm[MAP]

@@ -14,6 +14,7 @@ from scgraft.cards.metrics import Agreement, ModelMetrics
 from scgraft.reference.scvi_registry import model_options
 from scgraft.values.graft import Graft
 from scgraft.values.reference import Reference
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 ABSENT = "Not provided by uploader"
 ROWS = (
@@ -69,6 +70,9 @@ class Card:
         tags = self.header.get("tags")
         pairs = [str(tag).split(":", 1) for tag in (tags if isinstance(tags, list) else [])]
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def reference_card(

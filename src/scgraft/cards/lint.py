@@ -13,6 +13,7 @@ from scgraft.cards.metrics import ModelMetrics
 from scgraft.cards.reading import read_card
 from scgraft.reference.scvi_registry import model_options
 from scgraft.values.reference import Reference
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 # The line that the hub's own cards draw: below it, generated data is not for downstream analysis.
 LINE = 0.4
@@ -30,6 +31,9 @@ class CardFinding:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.about}: {self.text}"
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def lint_card(reference: Reference) -> tuple[CardFinding, ...]:

@@ -22,6 +22,7 @@ from scipy import sparse, stats
 
 from scgraft.numerics.lognorm import log_normalised
 from scgraft.numerics.ranking import Ranking, correlation, pr_auc, rank_groups, roc_auc, top_genes
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -87,6 +88,9 @@ class ModelMetrics:
     gene_wise: Agreement | None = None
     diff_exp: Mapping[str, ClassMetrics] = field(default_factory=dict)
     n_samples: int = 0
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def metrics_from_draws(

@@ -12,7 +12,7 @@ from scgraft.files.h5ad import read_h5ad
 from scgraft.labels.explain import explain
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
-from scgraft.results.folder import check_free, write_mapping
+from scgraft.results.folder import check_free, write
 from scgraft.values.graft import FitConfig
 from scgraft.values.mapping import MappedQuery
 
@@ -59,7 +59,7 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
     else:
         echo(record.reason)
     adata.obs["true_label"] = truth
-    write_mapping(mapped, adata, out, reference=reference, force=force)
+    write(mapped, adata, out, reference=reference, force=force)
     right = result.label == truth
     echo(
         f"Labels: {right.mean():.1%} of the cells have their known label; {result.unknown.mean():.1%} are marked unknown."

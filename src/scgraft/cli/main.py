@@ -176,7 +176,7 @@ def map_command(
     from scgraft.mapping.map import map_query
     from scgraft.query.cell_file import bytes_in_memory, can_stream, free_memory
     from scgraft.query.read import read_query
-    from scgraft.results.folder import check_free, write_mapping
+    from scgraft.results.folder import check_free, write
     from scgraft.results.stream import Job, map_in_parts
     from scgraft.sharing.load import load_graft
     from scgraft.values.graft import FitConfig
@@ -207,7 +207,7 @@ def map_command(
             drop_empty=drop_empty,
             calibration=trusted,
         )
-        written = write_mapping(mapped, adata, out, reference=reference, page=not no_report, force=force)
+        written = write(mapped, adata, out, reference=reference, page=not no_report, force=force)
         for line in [] if quiet else report_lines(mapped):
             say(visible(line))
     if not quiet:

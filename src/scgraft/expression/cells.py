@@ -14,6 +14,7 @@ from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, level_name
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference, Schema
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,9 @@ class LatentCells:
             size_factor=part(self.size_factor),
             label_codes=part(self.label_codes),
         )
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def reference_cells(reference: Reference) -> LatentCells:

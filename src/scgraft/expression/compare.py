@@ -28,6 +28,7 @@ from scgraft.numerics.products import fast_products
 from scgraft.values.graft import Graft
 from scgraft.values.names import level_name
 from scgraft.values.reference import Reference
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +86,9 @@ class Comparison:
             quality,
         ]
         return "\n".join([*lines, *(f"Doubt: {doubt}" for doubt in self.doubts)])
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def compare_expression(

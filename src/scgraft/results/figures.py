@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.results.colours import COLOURS, DARK, GREY, RED, SILENT, in_order, palette, shapes
 from scgraft.values.hierarchy import UNKNOWN
 
 if TYPE_CHECKING:
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
 DRAWN = 300_000
 BINS = 400
 LISTED = 60
-# Paul Tol's bright, vibrant and muted sets, told apart by colour-blind readers; those that resemble others come last.
-COLOURS = (
-    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#332288", "#44AA99", "#882255",
-    "#999933", "#8866BB", "#BB8866", "#CC6677", "#7788AA", "#559977", "#AA4499", "#88CCEE", "#DDCC77", "#117733",
-)  # fmt: skip
-GREY, DARK, RED, SILENT = "#C3C9D0", "#22303C", "#B03A2E", "#99A3AE"
+# Of bars, where the colours repeat: as the shapes of points.
+PATTERNS = ("", "/", "x", "-", "+")
 
 
 def plain(text: object, most: int = LISTED) -> str:
@@ -29,18 +26,6 @@ def plain(text: object, most: int = LISTED) -> str:
     words = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     # Plotly reads tags and three entities; a quote's entity would be shown as written.
     return escape(words if len(words) <= most else words[: most - 1] + "…", quote=False)
-
-
-def in_order(names: Iterable[object]) -> list[str]:
-    """Different names, sorted; numbers by their value."""
-    found = {str(name) for name in names}
-    return sorted(found, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
-
-
-def palette(names: Iterable[object]) -> dict[str, str]:
-    """A colour for each name; grey for "unknown"."""
-    known = [name for name in in_order(names) if name != UNKNOWN]
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(known)} | {UNKNOWN: SILENT}
 
 
 def _layout(figure: Figure, height: int) -> Figure:
@@ -53,87 +38,6 @@ def _layout(figure: Figure, height: int) -> Figure:
         hoverlabel={"align": "left"},
     )
     return figure
-
-
-def map_figure(
-    reference: np.ndarray,
-    query: np.ndarray,
-    tray: np.ndarray,
-    colourings: dict[str, np.ndarray],
-) -> Figure:
-    """The map: reference grey, query coloured by any of `colourings` (text: one trace a level; numbers: a scale).
-
-    Up to 300,000 points are drawn as points, above that as densities. A trace's `customdata` are the positions of its cells
-    in the query: what is shown of a cell is looked up there, as it would stand in the page once for each colouring.
-    """
-    import plotly.graph_objects as go
-
-    figure, owner = go.Figure(), []
-    if len(reference) + len(query) > DRAWN:
-        return _density(reference, query, tray)
-    figure.add_trace(_points(reference, "reference", GREY, size=3, hoverinfo="skip"))
-    owner.append("")
-    for name, values in colourings.items():
-        for trace in _coloured(query, name, values):
-            figure.add_trace(trace)
-            owner.append(name)
-    first = next(iter(colourings), "")
-    for trace, name in zip(figure.data, owner, strict=True):
-        trace.visible = name in ("", first)
-    buttons = [
-        {"label": plain(name), "method": "update", "args": [{"visible": [own in ("", name) for own in owner]}]}
-        for name in colourings
-    ]
-    menu = {"buttons": buttons, "x": 0, "y": 1.08, "xanchor": "left", "direction": "right", "type": "buttons"}
-    figure.update_layout(updatemenus=[menu] if len(buttons) > 1 else [], legend={"itemsizing": "constant"})
-    if tray.any():
-        _mark_tray(figure, reference, query[tray])
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
-    figure = _layout(figure, 620)
-    figure.update_layout(margin_l=10)
-    return figure
-
-
-def _points(points: np.ndarray, name: str, colour: Any, *, size: int, **more: Any) -> Any:
-    import plotly.graph_objects as go
-
-    marker = {"size": size, "color": colour, "opacity": 0.8}
-    return go.Scattergl(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, name=plain(name, 40), **more)
-
-
-def _coloured(query: np.ndarray, title: str, values: np.ndarray) -> list[Any]:
-    import plotly.graph_objects as go
-
-    position = np.arange(len(query), dtype=np.int32)
-    if values.dtype.kind in "fiu":
-        marker = {
-            "size": 5,
-            "color": values,
-            "colorscale": "Viridis",
-            "showscale": True,
-            "colorbar": {"thickness": 12, "len": 0.85, "y": 0.42, "title": {"text": plain(title)}},
-        }
-        return [
-            go.Scattergl(
-                x=query[:, 0],
-                y=query[:, 1],
-                mode="markers",
-                marker=marker,
-                customdata=position,
-                hoverinfo="text",
-                name=plain(title),
-                showlegend=False,
-            )
-        ]
-    values, traces = values.astype(str), []
-    for name, colour in palette(values).items():
-        own = values == name
-        if not own.any():
-            continue  # "unknown" has a colour everywhere
-        trace = _points(query[own], f"{name} ({own.sum():,})", colour, size=5)
-        traces.append(trace.update(customdata=position[own], hoverinfo="text"))
-    return traces
 
 
 def _mark_tray(figure: Figure, reference: np.ndarray, cells: np.ndarray) -> None:
@@ -149,8 +53,8 @@ def _mark_tray(figure: Figure, reference: np.ndarray, cells: np.ndarray) -> None
     )  # fmt: skip
 
 
-def _density(reference: np.ndarray, query: np.ndarray, tray: np.ndarray) -> Figure:
-    """Two images on one grid: where the reference is, and where the query is (log of cells a pixel)."""
+def density_figure(reference: np.ndarray, query: np.ndarray, tray: np.ndarray) -> Figure:
+    """The map of very many cells: two images on one grid: where the reference is, and where the query is (log of cells a pixel)."""
     import plotly.graph_objects as go
 
     both = np.concatenate([reference, query])
@@ -192,12 +96,13 @@ def composition_figure(batch: np.ndarray, label: np.ndarray, colours: Mapping[st
     import plotly.graph_objects as go
 
     batches, labels = in_order(batch), in_order(label)
-    colours = palette(labels) if colours is None else colours
+    colours, repeats = palette(labels) if colours is None else colours, shapes(labels if colours is None else colours)
     figure = go.Figure()
     for name in labels:
         share = [float((label[batch == b].astype(str) == name).mean()) for b in batches]
         # Cut names can coincide, so the bars stand at numbers.
         bar = {"y": list(range(len(batches))), "x": share, "orientation": "h", "marker_color": colours[name]}
+        bar |= {"marker_pattern_shape": PATTERNS[repeats[name]]} if repeats.get(name) else {}
         figure.add_trace(go.Bar(name=plain(name, 40), hovertemplate="%{x:.1%} %{fullData.name}<extra></extra>", **bar))
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
     figure.update_xaxes(tickformat=".0%", title="share of the batch's cells")

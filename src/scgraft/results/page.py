@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +16,40 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.calibration.store import load_calibration
-from scgraft.errors import ScgraftError
+from scgraft.errors import BadOption, ScgraftError
 from scgraft.files.atomic import new_file
 from scgraft.files.text import visible
-from scgraft.model.families import family_of
 from scgraft.results import figures
-from scgraft.results.stored import read_stored
+from scgraft.results.colours import COLOURS, SHAPES, SILENT, in_order, palette
+from scgraft.results.columns import Column, column_of, level_column, number_column, pack, text_column
+from scgraft.results.methods import bibtex, methods, reference_name
+from scgraft.results.points import map_points
+from scgraft.results.stored import read_cells, read_stored
+from scgraft.results.summary import cells_csv, summary_of
 from scgraft.values.calibration import Calibration
 from scgraft.values.hierarchy import UNKNOWN
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from plotly.graph_objects import Figure
 
 PAGE = "report.html"
-TEMPLATE = "report.html.j2"
+TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+# Cells that the table shows at once, and that a page of very many cells holds at all.
 ROWS = 200
+# What a light is called beside its colour and shape.
+WORDS = {"green": "good", "amber": "with care", "red": "look first"}
 
 
 @dataclass(frozen=True)
 class ReportData:
     """What a page shows: the documents and tables of a mapping's folder.
 
-    `points` holds ``reference`` (n, 2), ``query`` (m, 2), ``tray`` (m,), ``batch`` (m,) and ``source``.
+    `points` holds ``reference`` (n, 2), ``query`` (m, 2), ``tray`` (m,), ``batch`` (m,) and ``source``; and, where they are
+    known, ``types``, the reference cells' labels by column as JSON, with ``types_0`` (n,), ``types_1``... as codes into them.
     """
 
     summary: dict[str, Any]
@@ -46,13 +58,23 @@ class ReportData:
     calibration: dict[str, Calibration]
 
 
-def report(folder: str | Path) -> Path:
-    """Write (or write again) ``report.html`` of a mapping's folder.
+def report(
+    source: str | Path | MappedQuery,
+    path: str | Path | None = None,
+    *,
+    reference: Reference | None = None,
+    adata: AnnData | None = None,
+) -> Path:
+    """Write the page of a mapping: one HTML file that opens offline.
 
     Parameters
     ----------
-    folder
-        Written by ``scgraft map``.
+    source
+        A folder that ``scgraft map`` or :func:`scgraft.write` has written, or a mapping from :func:`scgraft.map_query`.
+    path
+        File to write, replaced if it exists; None for ``report.html`` in the folder.
+    reference, adata
+        Of a mapping, its reference and its query: with both, the page shows the map.
 
     Returns
     -------
@@ -63,6 +85,8 @@ def report(folder: str | Path) -> Path:
     ------
     CorruptFile
         The folder is not a mapping, or a file of it is damaged.
+    BadOption
+        A mapping is given without a path.
 
     Examples
     --------
@@ -70,16 +94,32 @@ def report(folder: str | Path) -> Path:
     >>> folder, adata = scgraft.testing.example()
     >>> reference = scgraft.load_reference(folder)
     >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
-    >>> from scgraft.results.folder import write_mapping  # what `scgraft map` does with a mapping
-    >>> out = write_mapping(mapped, adata, folder.parent / "mapped", reference=reference)
+    >>> out = scgraft.write(mapped, adata, folder.parent / "mapped", reference=reference)
     >>> scgraft.report(out).name
     'report.html'
     """
-    folder = Path(folder)
-    page = report_html(read_report_data(folder))
-    with new_file(folder / PAGE, force=True) as new:
-        new.write_text(page, encoding="utf-8")
-    return folder / PAGE
+    if isinstance(source, MappedQuery):
+        if path is None:
+            raise BadOption(
+                "A mapping has no folder of its own: say where to write the page, as report(mapped, 'page.html')."
+            )
+        page, data = Path(path), report_data(source, reference, adata)
+    else:
+        page, data = Path(source) / PAGE if path is None else Path(path), read_report_data(Path(source))
+    text = report_html(data)
+    with new_file(page, force=True) as new:
+        new.write_text(text, encoding="utf-8")
+    return page
+
+
+def report_data(mapped: MappedQuery, reference: Reference | None = None, adata: AnnData | None = None) -> ReportData:
+    """What a page shows, from a mapping in memory: the same as from the folder that it would be written to."""
+    summary = json.loads(json.dumps(summary_of(mapped)))
+    cells = read_cells(StringIO(cells_csv(mapped)), "the mapping", summary)
+    points = {}
+    if reference is not None and reference.latent is not None and adata is not None:
+        points = map_points(mapped, adata, reference)
+    return ReportData(summary, cells, points, dict(mapped.calibration))
 
 
 def read_report_data(folder: Path) -> ReportData:
@@ -97,28 +137,46 @@ def report_html(data: ReportData) -> str:
     from importlib.resources import files
 
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup, escape
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
     environment.filters["number"] = lambda value: "" if value is None else f"{value:,.3g}"
+    environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["percent"] = lambda value: f"{value:.1%}"
-    template = environment.from_string((files("scgraft.results") / TEMPLATE).read_text(encoding="utf-8"))
-    drawn = {name: _json(figure.to_json()) for name, figure in _figures(data).items()}
-    hover = _hover(data)
+    home = files("scgraft.results")
+    template = environment.from_string((home / TEMPLATE).read_text(encoding="utf-8"))
+    figures_drawn, keys = _figures(data), _keys(data)
+    heading, packed = pack(_tables(data))
+    drawn = {name: json.loads(figure.to_json() or "{}") for name, figure in figures_drawn.items()}
+    document = {
+        "columns": heading, "keys": keys, "rows": ROWS, "figures": drawn,
+        "colours": COLOURS, "shapes": [plotly for plotly, _ in SHAPES], "silent": SILENT,
+        "tray": bool(len(data.points.get("tray", ())) and data.points["tray"].any()),
+    }  # fmt: skip
     return template.render(
         summary=data.summary,
-        keys=_keys(data),
-        tables={key: label_table(data.cells, key) for key in _keys(data)},
-        cells=_cell_rows(data.cells),
+        name=reference_name(data.summary["base"]),
+        words=WORDS,
+        keys=keys,
+        tables={key: label_table(data.cells, key) for key in keys},
+        columns=heading["query"],
         n_cells=len(data.cells),
-        columns=list(data.cells.columns),
+        held=min(ROWS, len(data.cells)) if _dense(data) else len(data.cells),
         figures=drawn,
-        hover=_json(json.dumps(hover)),
-        dense="map" in drawn and not hover,
+        has_map="query" in data.points and len(data.points["query"]) > 0,
+        dense=_dense(data),
+        many=max((len(palette(_names(data, key))) - 1 for key in keys), default=0) > len(COLOURS),
+        shares=_shares(data),
+        document=_json(json.dumps(document)),
+        packed=packed,
+        style=(home / STYLE).read_text(encoding="utf-8"),
+        script=(home / SCRIPT).read_text(encoding="utf-8"),
         plotlyjs=get_plotlyjs(),
         methods=methods(data.summary),
+        bibtex=Markup(escape(bibtex(data.summary))),
         version=__version__,
         source=str(data.points["source"]) if "source" in data.points else "",
         tray=int(data.points["tray"].sum()) if "tray" in data.points else 0,
@@ -130,14 +188,18 @@ def _shown(value: object) -> object:
     return visible(value) if type(value) is str else value
 
 
-def _json(text: str | None) -> str:
+def _json(text: str) -> str:
     """JSON that cannot close the script it stands in."""
-    assert text is not None
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _keys(data: ReportData) -> list[str]:
     return [key for key in data.summary["quality"]["labels"] if key in data.cells]
+
+
+def _dense(data: ReportData) -> bool:
+    """Whether there are too many cells to draw, and to carry, one by one."""
+    return "query" in data.points and len(data.points["reference"]) + len(data.points["query"]) > figures.DRAWN
 
 
 def _numbers(cells: pd.DataFrame, column: str) -> np.ndarray:
@@ -146,24 +208,40 @@ def _numbers(cells: pd.DataFrame, column: str) -> np.ndarray:
     return pd.to_numeric(cells[column], errors="coerce").to_numpy(np.float64)
 
 
+def _types(data: ReportData) -> dict[str, np.ndarray]:
+    """Labels of the reference cells that the map shows, by column."""
+    if "types" not in data.points:
+        return {}
+    names = json.loads(str(data.points["types"]))
+    return {
+        key: np.array([*listed, ""])[data.points[f"types_{i}"]] for i, (key, listed) in enumerate(names.items())
+    }  # fmt: skip
+
+
+def _names(data: ReportData, key: str) -> list[str]:
+    """Every name that a label column has, in the reference or the query: a type has one colour in all figures."""
+    return in_order(
+        [*np.unique(data.cells[key].to_numpy().astype(str)), *np.unique(_types(data).get(key, np.zeros(0, str)))]
+    )
+
+
+def _unknown(cells: pd.DataFrame, key: str) -> np.ndarray:
+    """Cells whose label should not be believed: marked so, or novel."""
+    unknown = (cells[f"{key}_unknown"] == "True").to_numpy() if key else np.zeros(len(cells), bool)
+    # pandas lends read-only arrays: nothing is changed in place.
+    return unknown | (cells["novel"] == "True").to_numpy() if "novel" in cells else unknown
+
+
 def _figures(data: ReportData) -> dict[str, Figure]:
     cells, keys, out = data.cells, _keys(data), {}
     key = keys[0] if keys else ""
-    if data.points.get("query") is not None and len(data.points["query"]):
+    if _dense(data):
         points = data.points
-        out["map"] = figures.map_figure(
-            points["reference"],
-            points["query"],
-            points["tray"],
-            _colours(data, key),
-        )
-    unknown = (cells[f"{key}_unknown"] == "True").to_numpy() if key else np.zeros(len(cells), bool)
-    if "novel" in cells:
-        # pandas lends read-only arrays: nothing is changed in place.
-        unknown = unknown | (cells["novel"] == "True").to_numpy()
+        out["map"] = figures.density_figure(points["reference"], points["query"], points["tray"])
+    unknown = _unknown(cells, key)
     if key:
         believed = np.where(unknown, UNKNOWN, cells[key].to_numpy().astype(str))
-        colours = figures.palette(cells[key])
+        colours = palette(_names(data, key))
         if "cluster" in cells:
             out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), believed, colours)
         if "batch" in data.points:
@@ -187,43 +265,75 @@ def _figures(data: ReportData) -> dict[str, Figure]:
     return out
 
 
-def _hover(data: ReportData) -> list[str]:
-    """What is shown of each cell on the map; nothing where densities are drawn."""
-    if "query" not in data.points or len(data.points["reference"]) + len(data.points["query"]) > figures.DRAWN:
-        return []
-    cells, batch, key = data.cells, data.points["batch"], next(iter(_keys(data)), "")
-    columns = {"": cells.index.to_numpy(), "batch": batch}
-    if key:
-        columns |= {"label": cells[key].to_numpy(), "probability": _short(cells, f"{key}_probability")}
-    if f"{key}_set" in cells:
-        columns["set at 90 %"] = cells[f"{key}_set"].to_numpy()
-    if "novelty" in cells:
-        columns |= {"novelty (novel above 1)": _short(cells, "novelty"), "cluster": cells["cluster"].to_numpy()}
-    lines = [
-        [f"{name}: {figures.plain(v)}" if name else figures.plain(v) for v in values]
-        for name, values in columns.items()
-    ]
-    return ["<br>".join(parts) for parts in zip(*lines, strict=True)]
+def _shares(data: ReportData) -> tuple[list[str], list[tuple[str, list[float]]]]:
+    """What the figure of the batches shows, as a table: the batches, and each label's share in them."""
+    keys = _keys(data)
+    if not keys or "batch" not in data.points:
+        return [], []
+    batch = data.points["batch"].astype(str)
+    believed = np.where(_unknown(data.cells, keys[0]), UNKNOWN, data.cells[keys[0]].to_numpy().astype(str))
+    batches = in_order(batch)
+    rows = [(name, [float((believed[batch == b] == name).mean()) for b in batches]) for name in in_order(believed)]
+    return batches, rows
 
 
-def _short(cells: pd.DataFrame, column: str) -> np.ndarray:
-    return np.array([f"{value:.3f}" for value in _numbers(cells, column)])
+def _tables(data: ReportData) -> dict[str, list[Column]]:
+    """What the page carries of each cell: of the query all that labels.csv says, of the reference its place and types."""
+    cells, points, keys = data.cells, data.points, _keys(data)
+    shown = _most_novel(cells)[:ROWS] if _dense(data) else np.arange(len(cells))
+    query = [text_column("barcode", cells.index.to_numpy()[shown].astype(str).tolist(), meaning="The cell's name.")]
+    if "batch" in points:
+        query.append(
+            level_column("batch", points["batch"][shown], meaning="The query's batch.", names=_levels(points["batch"]))
+        )
+    for name in cells.columns:
+        title, meaning = explained(str(name), keys)
+        values = cells[name].iloc[shown]
+        if name in keys:
+            query.append(
+                level_column(str(name), values.to_numpy(), title, meaning, list(palette(_names(data, str(name)))))
+            )
+        else:
+            query.append(column_of(str(name), values, title, meaning))
+    if "query" not in points or _dense(data):
+        return {"query": query, "reference": []}
+    query += [number_column("x", points["query"][:, 0]), number_column("y", points["query"][:, 1])]
+    reference = [number_column("x", points["reference"][:, 0]), number_column("y", points["reference"][:, 1])]
+    for key, names in _types(data).items():
+        reference.append(level_column(key, names, names=list(palette(_names(data, key))) if key in keys else None))
+    return {"query": query, "reference": reference}
 
 
-def _colours(data: ReportData, key: str) -> dict[str, np.ndarray]:
-    cells = data.cells
-    out: dict[str, np.ndarray] = {}
-    if key:
-        out["label"] = cells[key].to_numpy().astype(str)
-    out["batch"] = data.points["batch"].astype(str)
-    if "cluster" in cells:
-        out["cluster"] = cells["cluster"].to_numpy().astype(str)
-    if key:
-        out["probability"] = _numbers(cells, f"{key}_probability").round(3)
-    if "novelty" in cells:
-        score = _numbers(cells, "novelty")
-        out["novelty"] = np.minimum(score, np.quantile(score, 0.99)).round(3)
-    return out
+def _levels(values: np.ndarray) -> list[str]:
+    return in_order(np.unique(values.astype(str)))
+
+
+def explained(name: str, keys: list[str]) -> tuple[str, str]:
+    """Title, with its unit, and meaning of a column of labels.csv."""
+    if name in MEANINGS:
+        return MEANINGS[name]
+    for key in keys:
+        if name.startswith(key) and name[len(key) :] in ENDINGS:
+            title, meaning = ENDINGS[name[len(key) :]]
+            return f"{key}{': ' if title else ''}{title}", meaning
+    return name, ""
+
+
+ENDINGS = {
+    "": ("", "The best label of the reference for this cell, whether it can be believed or not."),
+    "_probability": ("probability (0 to 1)", "How often a label like this is right on held-out reference cells; without a "
+                     "calibration, the label's share of the vote."),
+    "_runner_up": ("second label", "The next best label."),
+    "_distance": ("distance (1: as inside the reference)", "To the nearest reference cells, over the reference's own spacing."),
+    "_unknown": ("unknown", "Yes where the label should not be believed: no label fits, or the cell is novel."),
+    "_set": ("labels at 10 % error", "All labels that held-out reference cells do not exclude at an error rate of 10 %."),
+}  # fmt: skip
+MEANINGS = {
+    "novelty": ("novelty (novel above 1)", "How far the cell is from what the reference explains, over its threshold."),
+    "novel": ("novel", "Yes where the reference does not explain the cell."),
+    "cluster": ("query cluster", "Community of the query's own neighbour graph, made without the reference."),
+    "map_distance": ("map distance (standard deviations)", "To the nearest cluster of the reference."),
+}
 
 
 def label_table(cells: pd.DataFrame, key: str) -> list[dict[str, object]]:
@@ -244,43 +354,7 @@ def label_table(cells: pd.DataFrame, key: str) -> list[dict[str, object]]:
     return rows
 
 
-def _cell_rows(cells: pd.DataFrame) -> list[list[str]]:
-    """The first rows of the table of cells, most novel first."""
-    if "novelty" in cells:
-        cells = cells.iloc[np.argsort(-_numbers(cells, "novelty"), kind="stable")]
-    return [[str(name), *map(str, row)] for name, row in zip(cells.index[:ROWS], cells.to_numpy()[:ROWS], strict=True)]
-
-
-def methods(summary: dict[str, Any]) -> str:
-    """A paragraph for a paper, with versions and citations."""
-    base, alignment, record = summary["base"], summary["alignment"], summary["record"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    said = (
-        f"{alignment['n_cells']} cells were mapped onto the {base['family']} reference {base['repo']} (commit "
-        f"{base['revision']}, sha256 of the weights {base['sha256'][:16]}) with scgraft {summary['scgraft']}. Raw counts were "
-        f"taken from {alignment['counts_from']}; {alignment['n_found']} of {alignment['n_genes']} genes of the reference were "
-        "found, and missing genes were set to zero. "
-    )
-    if record["trained"]:
-        said += (
-            f"Architectural surgery (Lotfollahi et al., Nat. Biotechnol. 2022, doi:10.1038/s41587-021-01001-7) trained "
-            f"{record['n_parameters']} new numbers for {len(summary['batches'])} batches in {record['steps']} steps "
-            f"(objective {record['objective']}, seed {record['config']['seed']}); all weights of the reference stayed as they "
-            "are. "
-        )
-    else:
-        said += f"No training took place: {record['reason']} "
-    if summary.get("calibration"):
-        said += (
-            "Labels are the product of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
-            "trained on cells of the reference, with a temperature (Guo et al., ICML 2017) and class-conditional split-conformal "
-            "prediction sets (Sadinle et al., JASA 2019, doi:10.1080/01621459.2017.1395341) from held-out reference batches. "
-            + "".join(value["guarantee"].rstrip(".") + ". " for value in summary["calibration"].values())
-            + "A cell was called novel if the errors of the model that it shares with similar cells exceed a limit, or if its "
-            "distance to the reference in the latent does. Both limits come from held-out cells, scaled to the query (an "
-            "empirical null; Efron, JASA 2004, doi:10.1198/016214504000000089). The limit of the errors also allows for the "
-            "misfit of the whole query, and is not above what a cell half of the way to other types of the reference would show. "
-            "Clusters of the query are Louvain communities (Blondel et al., J. Stat. Mech. 2008). "
-        )
-    cited = "; ".join(family_of(base["family"]).citations)
-    return said + f"The model is described by {cited}. Software: {versions}."
+def _most_novel(cells: pd.DataFrame) -> np.ndarray:
+    if "novelty" not in cells:
+        return np.arange(len(cells))
+    return np.argsort(-np.nan_to_num(_numbers(cells, "novelty"), nan=-np.inf), kind="stable")

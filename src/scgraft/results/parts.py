@@ -16,7 +16,6 @@ import numpy as np
 
 from scgraft.errors import CorruptFile
 from scgraft.files.atomic import new_file
-from scgraft.results.folder import labels_table
 from scgraft.values.mapping import MappedQuery
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def part_of(rows: slice, cells: np.ndarray, mapped: MappedQuery, distance: np.nd
     """The part of a run of cells with given names, from their mapping and their distance to the reference's clusters."""
     import pandas as pd
 
-    table = labels_table(mapped)
+    table = mapped.to_frame()
     if distance is not None:
         table["map_distance"] = distance
     return Part(rows.start + pd.Index(cells).get_indexer(table.index), mapped.latent.mean, table)

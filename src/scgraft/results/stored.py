@@ -5,6 +5,8 @@ A folder may have been edited, cut, or made by somebody else; the page is drawn 
 
 from __future__ import annotations
 
+import json
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
     """
     try:
         summary = schema.parse((folder / SUMMARY).read_bytes(), _written(), SUMMARY)
-        cells = _read_cells(folder / LABELS, summary)
+        cells = read_cells(folder / LABELS, str(folder / LABELS), summary)
     except CorruptFile:
         raise
     except Exception as error:
@@ -57,7 +59,25 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
         shapes = {"query": (n, 2), "tray": (n,), "batch": (n,), "reference": (len(points["reference"]), 2)}
         if wrong := [name for name, shape in shapes.items() if points[name].shape != shape]:
             raise CorruptFile(f"{folder / POINTS} does not belong to the {n} cells of {LABELS} ({', '.join(wrong)}).")
+        _check_types(points, folder / POINTS)
     return summary, cells, points
+
+
+def _check_types(points: dict[str, np.ndarray], path: Path) -> None:
+    """The reference's types: names by label column, and a position in them for each reference cell."""
+    if "types" not in points:
+        return  # written by a version that did not store them
+    try:
+        names = json.loads(str(points["types"]))
+        for i, listed in enumerate(names.values()):
+            codes = points[f"types_{i}"]
+            right = codes.shape == (len(points["reference"]),) and codes.dtype.kind in "iu"
+            if not right or not all(isinstance(name, str) for name in listed):
+                raise ValueError(f"types_{i} is not one position for each reference cell")
+            if len(codes) and not 0 <= codes.min() <= codes.max() < len(listed):
+                raise ValueError(f"types_{i} names a type that is not listed")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{path} holds types that cannot be read ({visible(str(error))[:300]}).") from error
 
 
 def _written() -> schema.Check:
@@ -92,10 +112,11 @@ def _light() -> schema.Check:
     return schema.one_of("green", "amber", "red")
 
 
-def _read_cells(path: Path, summary: dict[str, Any]) -> pd.DataFrame:
+def read_cells(source: Path | StringIO, path: str, summary: dict[str, Any]) -> pd.DataFrame:
+    """The table of cells, all columns as text, from a file or from text in memory that messages call `path`."""
     import pandas as pd
 
-    cells = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("barcode")
+    cells = pd.read_csv(source, dtype=str, keep_default_na=False).set_index("barcode")
     cells = cells.apply(lambda column: column.map(from_table))
     cells.index = cells.index.map(from_table)
     cells.columns = cells.columns.map(from_table)
@@ -109,7 +130,7 @@ def _read_cells(path: Path, summary: dict[str, Any]) -> pd.DataFrame:
     return cells
 
 
-def _expect(cells: pd.DataFrame, path: Path, *, numbers: tuple[str, ...], flags: tuple[str, ...]) -> None:
+def _expect(cells: pd.DataFrame, path: str, *, numbers: tuple[str, ...], flags: tuple[str, ...]) -> None:
     """Columns that hold numbers (or nothing), and columns that hold True or False."""
     import pandas as pd
 

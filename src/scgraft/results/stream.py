@@ -23,7 +23,7 @@ from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
 from scgraft.mapping.stream import map_file, open_query, survey
 from scgraft.query.cell_file import CellFile
-from scgraft.results.folder import check_free, write_mapping
+from scgraft.results.folder import check_free, write
 from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Parts, all_finished, part_of, read_column
 from scgraft.values.calibration import Calibration
@@ -182,7 +182,7 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     )
     say(f"The mapping is learnt from {len(surveyed.query.cells):,} of the cells.")
     sample = anndata.AnnData(obs=surveyed.obs)
-    write_mapping(mapped, sample, work / SAMPLE_FOLDER, reference=reference, page=job.page, force=True)
+    write(mapped, sample, work / SAMPLE_FOLDER, reference=reference, page=job.page, force=True)
     with new_file(work / ALIGNMENT, force=True) as new:
         new.write_text(json.dumps(asdict(surveyed.alignment), indent=1) + "\n", encoding="utf-8")
     save_frozen(frozen, work / FROZEN)

@@ -20,6 +20,7 @@ from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
 from scgraft.reference.scvi_format import read
 from scgraft.values.graft import Graft
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
     import h5py
@@ -55,6 +56,9 @@ class Pushed:
         done = f"commit {self.commit}" if self.commit else "a dry run: nothing was sent"
         lines = [f"{self.repo} ({done})", *(f"{size:12,d}  {name}" for name, size in self.files)]
         return "\n".join([*lines, *(f"tag {tag}" for tag in self.tags)])
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def push(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.values.shown import fields_as_html, fields_as_text
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -103,6 +105,9 @@ class Calibration:
     folds: tuple[tuple[str, ...], ...]
     source: str
     guarantee: str
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 def held_out_batches(folds: tuple[tuple[str, ...], ...]) -> int:

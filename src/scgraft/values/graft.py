@@ -12,6 +12,7 @@ import numpy as np
 from scgraft.errors import BadOption
 from scgraft.values.names import BATCH
 from scgraft.values.options import at_least, one_of, within
+from scgraft.values.shown import Rows, as_html, as_text, fields_as_html, fields_as_text, some
 
 if TYPE_CHECKING:
     from scgraft.values.reference import BaseId
@@ -103,6 +104,8 @@ class FitConfig:
         within("learning_rate", self.learning_rate, 0, 10)  # beyond, no step of Adam is of any use
         within("holdout", self.holdout, 0, 0.9)  # the fit needs cells, too
 
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class FitRecord:
@@ -161,6 +164,9 @@ class FitRecord:
     moved: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class Graft:
@@ -190,3 +196,18 @@ class Graft:
     def batches(self) -> tuple[str, ...]:
         """Names of the new batches, in column order."""
         return tuple(self.levels.get(BATCH, ()))
+
+    def _shown(self) -> tuple[str, Rows]:
+        numbers = sum(int(np.size(row)) for row in self.rows.values())
+        return f"Graft onto {self.base.family} {self.base.repo}@{self.base.revision[:12]}", [
+            ("batches", some(self.batches) or "none"),
+            ("numbers", f"{numbers:,} in {len(self.rows)} arrays: {some(self.rows)}"),
+            ("trained", "yes" if self.record.trained else "no"),
+            ("what happened", self.record.reason),
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())

@@ -9,6 +9,7 @@ import numpy as np
 
 from scgraft.errors import NoLabels
 from scgraft.values.options import within
+from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,26 @@ class Explanation:
     neighbours: tuple[tuple[str, str, str, float], ...]
     genes: tuple[tuple[str, float], ...]
     sentence: str
+
+    def _shown(self) -> tuple[str, Rows]:
+        votes = [
+            f"{name}: latent {latent:.2f}, genes {genes:.2f}, together {both:.2f}"
+            for name, (latent, genes, both) in self.votes.items()
+        ]
+        return f"{self.cell}: {self.label} (probability {self.probability:.2f})", [
+            ("in words", self.sentence),
+            (f"not excluded at {self.alpha:.0%} error", some(self.prediction_set) or "none: unknown"),
+            ("novelty", f"{self.novelty:.3g} (novel above {self.threshold:.3g})"),
+            ("votes", "; ".join(votes[:ENTRIES])),
+            ("neighbours", some(f"{name} ({label})" for name, label, *_ in self.neighbours)),
+            ("genes", some(f"{gene} {weight:+.2f}" for gene, weight in self.genes)),
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
 
 
 @dataclass(frozen=True)
@@ -150,3 +171,23 @@ class Labels:
         from scgraft.values.hierarchy import name_sets
 
         return name_sets(self.included(alpha), self.matrix, self.classes, parents or {})
+
+    def _shown(self) -> tuple[str, Rows]:
+        rows = [
+            ("made by", self.method),
+            (
+                "cells",
+                f"{len(self.label):,}, of which {self.unknown.mean():.1%} are unknown" if len(self.label) else "0",
+            ),
+            ("classes", some(self.classes)),
+        ]
+        if len(self.label):
+            rows.append(("labels", shares(self.label)))
+            rows.append(("probability", f"median {np.median(self.probability):.2f}"))
+        return f"Labels {self.key!r}", rows
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())

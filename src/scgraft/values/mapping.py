@@ -10,8 +10,11 @@ from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
 from scgraft.values.novelty import Novelty
 from scgraft.values.quality import Verdict
+from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scgraft.values.graft import Graft
     from scgraft.values.labels import Labels
     from scgraft.values.query import Alignment
@@ -37,3 +40,49 @@ class MappedQuery:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     verdict: Verdict | None = None
     near: Near | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each mapped cell, keyed by barcode, with the columns of ``labels.csv``.
+
+        For each label column: the label, ``_probability``, ``_runner_up``, ``_distance``, ``_unknown`` and, where calibrated,
+        ``_set`` (labels at an error rate of 10 %); then ``novelty``, ``novel``, ``cluster`` and ``map_distance``.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame(index=pd.Index(self.latent.cells, name="barcode"))
+        for key, result in self.labels.items():
+            table[key] = result.label
+            table[f"{key}_probability"] = result.probability
+            table[f"{key}_runner_up"] = result.runner_up
+            table[f"{key}_distance"] = result.distance
+            table[f"{key}_unknown"] = result.unknown
+            if result.pvalues is not None:
+                table[f"{key}_set"] = result.resolve(0.1)
+        if self.novelty is not None:
+            table["novelty"] = self.novelty.strength
+            table["novel"] = self.novelty.novel
+            table["cluster"] = self.novelty.cluster
+        if self.verdict is not None and self.verdict.distance is not None:
+            table["map_distance"] = self.verdict.distance
+        return table
+
+    def _shown(self) -> tuple[str, Rows]:
+        a, record = self.alignment, self.graft.record
+        rows = [] if self.verdict is None else [("verdict", f"{self.verdict.light}. {self.verdict.sentence}")]
+        for key, result in self.labels.items():
+            rows.append((f"labels {key}", f"{result.unknown.mean():.1%} unknown; {shares(result.label)}"))
+        if self.novelty is not None:
+            groups = [d.sentence for d in self.novelty.dossiers]
+            rows.append(("unknown groups", " ".join(groups[:ENTRIES]) or "none"))
+        rows += [
+            ("genes", f"{a.n_found:,} of {a.n_genes:,} found ({a.found_weight:.1%} by weight)"),
+            ("batches", some(f"{name} ({n:,})" for name, n in a.cells_per_batch.items())),
+            ("graft", f"{record.n_parameters:,} numbers trained" if record.trained else record.reason),
+        ]
+        return f"{a.n_cells:,} cells mapped onto {self.base.family} {self.base.repo}@{self.base.revision[:12]}", rows
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())

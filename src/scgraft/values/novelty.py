@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scgraft.values.shown import fields_as_html, fields_as_text
+
 
 @dataclass(frozen=True)
 class Novelty:
@@ -53,6 +55,9 @@ class Novelty:
     cluster: np.ndarray
     dossiers: tuple[Dossier, ...]
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class Dossier:
@@ -87,3 +92,6 @@ class Dossier:
     lacking: tuple[tuple[str, float], ...]
     cells: tuple[str, ...]
     sentence: str
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html

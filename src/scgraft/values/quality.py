@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from scgraft.values.shown import Rows, as_html, as_text, cut, fields_as_html, fields_as_text
+
 Grade = Literal["ok", "repaired", "warning", "stop"]
 Light = Literal["green", "amber", "red"]
 
@@ -22,6 +24,9 @@ class Finding:
     action: str = ""
     values: Mapping[str, object] | None = None
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class Check:
@@ -35,6 +40,18 @@ class Check:
         order: tuple[Grade, ...] = ("ok", "repaired", "warning", "stop")
         return max((f.grade for f in self.findings), key=order.index, default="ok")
 
+    def _shown(self) -> tuple[str, Rows]:
+        lines = [
+            (f"{f.grade}: {f.name}", f"{f.sentence}{f' -> {f.action}' if f.action else ''}") for f in self.findings
+        ]
+        return f"Check: {self.grade}", [(name, cut(text)) for name, text in lines]
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -46,6 +63,9 @@ class Measure:
     null: tuple[float, ...]
     sentence: str
     action: str = ""
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 @dataclass(frozen=True)
@@ -68,3 +88,15 @@ class Verdict:
     measures: tuple[Measure, ...]
     distance: np.ndarray | None = None
     preservation: np.ndarray | None = None
+
+    def _shown(self) -> tuple[str, Rows]:
+        lines = [
+            (f"{m.light}: {m.name}", f"{m.sentence}{f' -> {m.action}' if m.action else ''}") for m in self.measures
+        ]
+        return f"Verdict: {self.light}. {self.sentence}", lines
+
+    def __repr__(self) -> str:
+        return as_text(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return as_html(*self._shown())

@@ -10,6 +10,7 @@ import numpy as np
 
 from scgraft.errors import BadOption
 from scgraft.values.options import within
+from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -50,6 +51,8 @@ class AlignOptions:
             if not (value is None or isinstance(value, str)):
                 raise BadOption(f"{name} is the name of one column or layer, as text, not {value!r}.")
         within("min_found", self.min_found, 0, 1)
+
+    _repr_html_ = fields_as_html
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Alignment:
         """Obs column of the query's batches, or None when the whole query is one new batch."""
         return self.options.batch_key
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class Query:
@@ -143,3 +149,6 @@ class Query:
     size_factor: np.ndarray | None
     label_codes: np.ndarray | None
     alignment: Alignment
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html

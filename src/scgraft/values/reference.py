@@ -13,6 +13,7 @@ import numpy as np
 from scgraft.numerics.atlas import Atlas, atlas_of
 from scgraft.numerics.index import Index
 from scgraft.values.names import BATCH, covariate_name
+from scgraft.values.shown import as_html, fields_as_html, fields_as_text, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ class BaseId:
     revision: str
     sha256: str
     family: str
+
+    _repr_html_ = fields_as_html
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Schema:
         """Known levels of the batch and of every categorical covariate, in the order of the model's inputs."""
         return {BATCH: self.batches} | {covariate_name(c.key): c.levels for c in self.categorical}
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -123,6 +129,9 @@ class Latent:
     def index(self) -> Index:
         """What nearest neighbours among these cells are looked up with: made once, and kept with them."""
         return Index(self.mean)
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,28 @@ class Reference:
     adata_path: Path | None = None
     remarks: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        s = self.schema
+        labels = "none"
+        if s.labels_key is not None:
+            known = self.obs is not None and s.labels_key in self.obs
+            counts = self.obs[s.labels_key].astype(str).value_counts().items() if known and self.obs is not None else []
+            labels = f"{s.labels_key}: {some(f'{name} ({n:,})' for name, n in counts if n) or some(s.labels)}"
+        cells = "none" if self.latent is None else f"{len(self.latent.mean):,} ({self.latent_source})"
+        title = f"Reference {self.base.family} {self.base.repo}@{self.base.revision[:12]}"
+        return as_html(
+            title,
+            [
+                ("saved by", f"scvi-tools {self.scvi_version}"),
+                ("genes", f"{len(s.genes):,}: {some(map(str, s.genes))}"),
+                ("batches", f"{s.batch_key or 'no batch column'}: {some(s.batches)}"),
+                ("labels", labels),
+                ("covariates", some([*(c.key for c in s.categorical), *s.continuous]) or "none"),
+                ("cells", cells),
+                ("maps", some(self.maps) or "none"),
+            ],
+        )
 
     def __repr__(self) -> str:
         cells = "no cells" if self.latent is None else f"{self.latent.mean.shape[0]} cells ({self.latent_source})"

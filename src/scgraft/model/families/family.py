@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scgraft.values.shown import fields_as_html, fields_as_text
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -114,3 +116,6 @@ class Family:
     scvi_options: ScviOptions | None = None
     refusal: str | None = None
     encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
