@@ -228,8 +228,10 @@ def test_calibrated_labels_on_real_cells(demo):
     result, truth = mapped.labels["bulk_labels"], query.obs["bulk_labels"].astype(str).to_numpy()
     code = [result.classes.index(t) for t in truth]
     assert (result.label == truth).mean() > 0.75
-    assert result.included(0.1)[np.arange(len(truth)), code].mean() > 0.85
-    assert mapped.novelty.novel.mean() < 0.15
+    # The declared rates, with two standard errors for this many cells, all of types that the reference has.
+    error = 2 / np.sqrt(len(truth))
+    assert result.included(0.1)[np.arange(len(truth)), code].mean() > 0.9 - error * np.sqrt(0.1 * 0.9)
+    assert mapped.novelty.novel.mean() < 0.05 + error * np.sqrt(0.05 * 0.95)
 
 
 def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):

@@ -228,3 +228,25 @@ def test_a_reference_with_one_batch_has_sets_at_half_of_the_rate():
         alone.pvalues[several], np.minimum(2 * labels.pvalues / (1 + 1 / n), 1)[several], rtol=1e-5
     )
     assert "half" in guarantee_of(((),) * 5, 9, "x") and "80%" in guarantee_of((("a", "b"), ("c", "d")), 9, "x")
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 0.025, 0.1]), st.sampled_from([1.0, 1.7, 4.0]))
+def test_known_cells_exceed_the_limit_at_the_declared_rate(seed, rate, shift):
+    """Scores like those of held-out cells, or all of them larger by a factor that the model's misfit of the query explains."""
+    rng = np.random.default_rng(seed)
+    null, score = rng.gamma(3, size=20_000), shift * rng.gamma(3, size=20_000)
+    limit = novelty_limits(score, null, 0.0, np.full(len(score), np.inf), rate)
+    assert len(np.unique(limit)) == 1
+    # The quantile, the median and the share are estimated: five standard errors of the share, and what an error of two
+    # per cent of the scale moves it by.
+    slack = 5 * np.sqrt(2 * rate * (1 - rate) / len(score)) + 0.15 * rate
+    assert abs((score > limit).mean() - rate) < slack
+
+
+@given(st.integers(0, 2**31), st.floats(2.0, 50.0))
+def test_no_misfit_hides_a_cell_beyond_other_types(seed, apart):
+    """However wide the misfit makes the first limit, the second is a third of the squared distance to other types, from 1.5 on."""
+    rng = np.random.default_rng(seed)
+    null = rng.uniform(0.5, 1.0, size=2000)
+    limit = novelty_limits(100 * null, null, 40.0, np.array([apart, 0.3]), 0.025)
+    assert np.allclose(limit, [1 + apart / 3, 1.5], rtol=1e-5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from case_files import case, hub_reference, plain_query
 from scgraft.errors import GenesNotFound
 from scgraft.query.align import align
-from scgraft.query.genes import expression_rows, match_genes
+from scgraft.query.genes import TOLD, _contradicts, expression_rows, match_genes
 from scgraft.query.identifiers import kind_of_names
 
 N = 60
@@ -149,3 +149,20 @@ def test_a_genome_before_real_names():
     expected = align(reference, plain_query("pbmc-10x-scanvi")[found.cells], batch_key="batch")
     assert (found.counts != expected.counts).nnz == 0
     assert found.alignment.matched_by == {"var_names without the genome GRCh38": 2000}
+
+
+def test_an_id_behind_a_genome_is_still_an_id():
+    """So its version may be left out, as for an id that stands alone."""
+    names = np.array([f"GRCh38_{gene}.{1 + i % 9}" for i, gene in enumerate(IDS)])
+    out, _ = matched({"var_names": IDS}, {"var_names": names})
+    assert np.array_equal(out, np.arange(N))
+
+
+def test_a_column_is_contradicted_from_the_first_gene_on():
+    """Exactly as many genes as are asked for, one of them the reference's first, on either side."""
+    owner = np.arange(TOLD)
+    assert _contradicts(owner, np.roll(owner, 1))
+    assert not _contradicts(owner, owner)
+    assert not _contradicts(owner[1:], np.roll(owner[1:], 1))  # one gene too few tells nothing
+    unknown = np.full(5, -1)
+    assert not _contradicts(np.append(owner[1:], unknown), np.append(np.roll(owner[1:], 1), unknown))
