@@ -15,6 +15,7 @@ from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
 from scgraft.errors import NoLabels, ScgraftError
 from scgraft.expression.generate import reference_cells
+from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.labels.classifier import train_classifier, without_classes
 from scgraft.labels.votes import cast_votes
@@ -189,17 +190,24 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) 
 
 
 def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calibration]:
-    """The calibration of a reference: from the user's cache, or made now and kept there where that is possible."""
+    """The calibration of a reference: from the user's cache, or made now and kept there where that is possible.
+
+    A cache that somebody else can write to is neither read nor written.
+    """
     folder = cache_folder(reference, keys)
+    if not is_own(folder):
+        return calibrate(reference, keys)
     try:
         found = load_calibration(folder, reference=reference)
         if set(found) == set(keys or [""]):
+            mark_used(folder)
             return found
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
     made = calibrate(reference, keys)
     try:
         save_calibration(made, folder)
+        keep_below()
     except (OSError, ScgraftError):
         pass  # a home that cannot be written to: it is made again next time
     return made
