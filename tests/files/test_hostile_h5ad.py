@@ -22,7 +22,11 @@ def child(tmp_path_factory):
     (home / "secret").mkdir()
     secret = write_secret(home / "secret")
     sound = {"reference": home / "reference" / "adata.h5ad", "query": home / "query" / "adata.h5ad"}
-    sound |= {"backed query": sound["query"], "minified": home / "minified" / "adata.h5ad"}
+    sound |= {
+        "backed query": sound["query"],
+        "query in runs": sound["query"],
+        "minified": home / "minified" / "adata.h5ad",
+    }
     with Reader(sound, secret.parent) as reader:
         yield reader, secret, home
 
@@ -51,7 +55,7 @@ def test_a_reference_with_counts_is_refused_by_name(child, kind, name):
         assert outcome.error.startswith("UnsafeFile"), outcome
 
 
-@pytest.mark.parametrize("reader", ["query", "backed query"])
+@pytest.mark.parametrize("reader", ["query", "backed query", "query in runs"])
 @pytest.mark.parametrize(("kind", "name"), list(members("leads out", "broken sparse")))
 def test_a_query_is_refused_by_name(child, reader, kind, name):
     outcome = damaged(child, reader, kind, name)

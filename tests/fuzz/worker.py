@@ -86,6 +86,14 @@ def read_query_backed(path: Path) -> str:
         adata.file.close()
 
 
+def read_query_in_runs(path: Path) -> str:
+    from scgraft.query.cell_file import open_cells
+
+    found = open_cells(path, ["batch"])
+    runs = [found.read(slice(start, start + 20)) for start in range(0, found.n_cells, 20)]
+    return digest([(run.obs, run.X) for run in runs])
+
+
 def read_graft(path: Path) -> str:
     from scgraft.graft.store import load_graft
 
@@ -110,6 +118,7 @@ READERS: dict[str, Callable[[Path], str]] = {
     "minified": read_reference,
     "query": read_query,
     "backed query": read_query_backed,
+    "query in runs": read_query_in_runs,
     "graft": read_graft,
     "calibration": read_calibration,
     "report": read_report,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
 from scgraft.files.links import check_links
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
 
@@ -33,8 +33,10 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             check_links(file)
             yield file
-    except ScgraftError as error:
+    except (UnsafeFile, CorruptFile) as error:
         raise type(error)(f"{path.name} cannot be read: {error}") from error
+    except ScgraftError:
+        raise
     except Exception as error:
         raise CorruptFile(f"{path.name} cannot be read as an HDF5 file: {type(error).__name__}: {error}.") from error
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import NotCounts, QueryError
-from scgraft.files.h5ad import open_h5
+from scgraft.errors import CorruptFile, NotCounts, QueryError
+from scgraft.files.h5ad import open_h5, open_h5ad
+from scgraft.files.links import check_folder
 from scgraft.query.align import select_genes
 from scgraft.query.counts import INTEGER_TOLERANCE, LIKELY_LAYERS, to_csr
 from scgraft.query.genes import GeneMatch
@@ -113,14 +114,29 @@ def free_memory() -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The root of an .h5ad file or a .zarr folder, for reading."""
-    if path.suffix == ".zarr":
-        import zarr
+    """The root of an .h5ad file or a .zarr folder, for reading; nothing of it leads out."""
+    try:
+        if path.suffix == ".zarr":
+            import zarr
 
-        yield zarr.open_group(path, mode="r")
+            check_folder(path)
+            yield zarr.open_group(path, mode="r")
+            return
+        with open_h5(path) as file:
+            yield file
+    except CorruptFile as error:
+        raise QueryError(str(error)) from error
+
+
+def _check(path: Path) -> None:
+    """Look at the structure of an .h5ad file once, before its runs of rows are read."""
+    if path.suffix == ".zarr":
         return
-    with open_h5(path) as file:
-        yield file
+    try:
+        with open_h5ad(path):
+            pass
+    except CorruptFile as error:
+        raise QueryError(str(error)) from error
 
 
 def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, prefer: str | None = None) -> CellFile:
@@ -145,6 +161,7 @@ def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, 
     import pandas as pd
     from anndata.io import read_elem
 
+    _check(path)
     with opened(path) as group:
         if "obs" not in group or not hasattr(group["obs"], "keys"):
             raise QueryError(

@@ -13,6 +13,7 @@ import numpy as np
 from scgraft.errors import QueryError
 from scgraft.query.cell_file import opened
 from scgraft.results.parts import read_column, read_latent, read_part
+from scgraft.results.summary import safe_table
 
 LEVEL = 4  # of gzip: half the time of the default for files that are a few per cent larger
 
@@ -21,7 +22,7 @@ def write_labels(parts: Sequence[Path], path: Path) -> None:
     """``labels.csv.gz``: one row for each cell, in the order of the file; the same bytes for the same parts."""
     with path.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed:
         for i, part in enumerate(parts):
-            text = read_part(part).table.to_csv(header=i == 0, float_format="%.6g", lineterminator="\n")
+            text = safe_table(read_part(part).table).to_csv(header=i == 0, float_format="%.6g", lineterminator="\n")
             packed.write(text.encode())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from scgraft._version import __version__
 from scgraft.errors import CorruptFile
 from scgraft.files.atomic import new_file, new_folder
+from scgraft.files.h5ad import read_h5ad
 from scgraft.graft.fit import weights_hash
 from scgraft.judgement.measures import cluster_distance
 from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
@@ -218,8 +219,6 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
     OutputExists
         The folder exists and `force` is off.
     """
-    import anndata
-
     try:
         settings = json.loads((work / SETTINGS).read_text(encoding="utf-8"))
         source, n_cells = Path(settings["input"][0]), _n_cells(work)
@@ -236,7 +235,7 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
             (new / SAMPLE_FOLDER / "report.html").rename(new / "report.html")
         write_labels(parts, new / "labels.csv.gz")
         write_parquet(parts, new / "labels.parquet")
-        sample = anndata.read_h5ad(new / SAMPLE_FOLDER / "mapped.h5ad")
+        sample = read_h5ad(new / SAMPLE_FOLDER / "mapped.h5ad")
         columns = [c.removeprefix("scgraft_") for c in sample.obs if c.startswith("scgraft_")]
         uns = sample.uns["scgraft"]
         write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,18 +12,25 @@ from scgraft.files.text import table_text
 from scgraft.judgement.verdict import quality_as_dict
 from scgraft.values.mapping import MappedQuery
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # Of the numbers in labels.csv: more digits than a calibration can justify.
 DIGITS = "%.6g"
 
 
 def cells_csv(mapped: MappedQuery) -> str:
     """What is written to labels.csv: the cells of a mapping, with names that a spreadsheet shows and does not run."""
-    table = mapped.to_frame()
+    return safe_table(mapped.to_frame()).to_csv(float_format=DIGITS)
+
+
+def safe_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of cells with names that a spreadsheet shows and does not run."""
     table = table.rename(index=lambda name: table_text(str(name)), columns=lambda name: table_text(str(name)))
     for name in table.columns:
         if table[name].dtype.kind not in "biuf":
-            table[name] = [table_text(str(value)) for value in table[name]]
-    return table.to_csv(float_format=DIGITS)
+            table[name] = table[name].map(lambda value: table_text(str(value)), na_action="ignore")
+    return table
 
 
 def cluster_rows(mapped: MappedQuery) -> list[dict[str, object]]:
