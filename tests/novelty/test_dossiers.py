@@ -1,5 +1,6 @@
 """Which novel cells are a group: more of them in a cluster than false alarms explain."""
 
+from dataclasses import replace
 from math import comb
 from types import SimpleNamespace
 
@@ -92,3 +93,19 @@ def test_a_dossier_names_the_nearest_types_with_their_share():
     # The fifteen nearest of twenty points: the ten at distance 0, and five of the others.
     assert found.nearest == {"near": 0.667, "far": 0.333}
     assert found.sentence.endswith("Nearest in the latent: near (67%), far (33%).")
+
+
+def test_a_dossier_lists_the_clearest_genes_and_names_five():
+    found = groups()
+    residual = np.zeros((11, 40), np.float32)
+    residual[:5] = np.arange(40) - 20  # gene 39 has most more, gene 0 most less
+    many = replace(
+        found,
+        reference=SimpleNamespace(schema=SimpleNamespace(genes=np.array([f"g{i}" for i in range(40)])), latent=None),
+        residual=residual,
+        present=np.ones(40, bool),
+    )
+    made = _dossier(many, 1)
+    assert made.genes == tuple((f"g{i}", float(i - 20)) for i in range(39, 27, -1))
+    assert made.lacking == tuple((f"g{i}", float(i - 20)) for i in range(12))
+    assert made.sentence.endswith("They have more g39, g38, g37, g36, g35 than it expects.")
