@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
+from scgraft.files.heaps import check_heaps
 from scgraft.files.links import check_links
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
 
@@ -30,6 +31,7 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             check_links(file)
             yield file

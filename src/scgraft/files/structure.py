@@ -179,6 +179,8 @@ def _sparse(group: h5py.Group, at: str) -> tuple[int, ...]:
     shape, axis = _declared_shape(group, at), SPARSE[_encoding(group)]
     lengths = {name: _vector(group, name, at)[0] for name in ("data", "indices", "indptr")}
     _kind(group["data"], "iufb", f"{at}/data")
+    if group["data"].dtype == np.float16:
+        raise CorruptFile(f"{at} is sparse and of half precision, which scipy does not have. Save it as float32.")
     for name in ("indices", "indptr"):
         _kind(group[name], "iu", f"{at}/{name}")
     if lengths["indptr"] != shape[axis] + 1 or lengths["data"] != lengths["indices"]:
