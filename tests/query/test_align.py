@@ -83,6 +83,7 @@ def test_counts_are_recovered_from_log1p_exactly():
 def test_recovery_is_exact_for_random_counts(seed, target, decimals):
     rng = np.random.default_rng(seed)
     drawn = rng.poisson(rng.gamma(0.4, 2, (8, 40))).astype(np.float32)
+    drawn[:, :12] = np.maximum(drawn[:, :12], 1)  # cells of fewer values could be multiples
     drawn[:, 0] = 1
     counts = sp.csr_matrix(drawn)
     adata = anndata.AnnData(sp.csr_matrix(counts))

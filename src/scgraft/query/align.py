@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, GenesNotFound, QueryError
 from scgraft.model.families import family_of, require_mapping
-from scgraft.query.counts import find_counts
+from scgraft.query.counts import Place, find_counts
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
 from scgraft.values.names import BATCH, column_text, covariate_name, level_name
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 FEW = 5
+# Models of open chromatin: zeros and ones, or two insertions for each fragment, are what they are trained on.
+OF_REGIONS = ("PEAKVI", "POISSONVI")
 # Insertions are twice as many as fragments, and counts cut to one are fewer than either: half of a factor of two apart.
 OTHER_COUNTS = 2**0.5
 
@@ -90,10 +93,25 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         raise QueryError(
             "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
         )
-    found = find_counts(adata, layer=options.layer, prefer=schema.layer)
-    match, usable = match_query(reference, gene_table(adata, found.source), found.genes, options.gene_map)
-    weight, n_found = gene_weight(reference), len(set(match.gene.tolist()))
-    share = float(weight[np.unique(match.gene)].sum())
+    weight, met = gene_weight(reference), dict[bool, _Genes]()
+
+    def genes_of(place: Place) -> _Genes:
+        """Genes of a place; X and the layers have the same."""
+        raw = place.source == "raw.X"
+        if raw not in met:
+            met[raw] = _match(reference, gene_table(adata, raw=raw), place.genes, weight, options)
+        return met[raw]
+
+    found = find_counts(
+        adata,
+        layer=options.layer,
+        prefer=schema.layer,
+        used=lambda place: (genes_of(place).match.column, genes_of(place).share),
+        molecules=reference.base.family not in OF_REGIONS and not are_regions(schema.genes),
+    )
+    genes = genes_of(found.place)
+    match, share, n_found = genes.match, genes.share, len(set(genes.match.gene.tolist()))
+    set_aside = found.genes[~genes.usable]
     if share < options.min_found and (said := other_peaks(n_found, schema.genes, found.genes)):
         raise GenesNotFound(said)
     require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
@@ -123,7 +141,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         missing=match.missing,
         summed=match.summed,
         n_unused=len(found.genes) - len(match.column),
-        set_aside=tuple(found.genes[~usable].tolist()),
+        set_aside=tuple(set_aside.tolist()),
         options=options,
         new_levels={name: new for name, new in new_levels.items() if new},
         known_batches=known,
@@ -131,7 +149,8 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         dropped=tuple(dropped.tolist()),
         messages=(
             *messages,
-            *gene_messages(match, weight, schema, found.genes[~usable]),
+            *found.notes,
+            *gene_messages(match, weight, schema, set_aside),
             *known_messages(known),
             *count_messages(counts, reference),
         ),
@@ -168,9 +187,25 @@ def reference_names(reference: Reference) -> dict[str, np.ndarray]:
     return names
 
 
-def gene_table(adata: AnnData, source: str) -> pd.DataFrame:
-    """What is known of the genes of the matrix `source`, (m,) rows; raw's also what var says of the same names."""
-    if not (source.endswith("raw.X") and adata.raw is not None):
+@dataclass(frozen=True)
+class _Genes:
+    """How the genes of one matrix meet the reference's; `usable` (m,) are those that are genes, `share` the found weight."""
+
+    match: GeneMatch
+    usable: np.ndarray
+    share: float
+
+
+def _match(
+    reference: Reference, var: pd.DataFrame, genes: np.ndarray, weight: np.ndarray, options: AlignOptions
+) -> _Genes:
+    match, usable = match_query(reference, var, genes, options.gene_map)
+    return _Genes(match, usable, float(weight[np.unique(match.gene)].sum()))
+
+
+def gene_table(adata: AnnData, *, raw: bool) -> pd.DataFrame:
+    """What is known of the genes of X, or of raw, (m,) rows; of raw's also what var says of the same names."""
+    if not raw:
         return adata.var
     var, other = adata.raw.var, adata.var
     if not (other.index.is_unique and var.index.is_unique):
