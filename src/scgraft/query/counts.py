@@ -150,7 +150,7 @@ def find_counts(
         candidates = chosen
     use = used or (lambda place: (np.arange(len(place.genes)), 1.0))
     ask = _Asked(prefer, layer is not None, molecules)
-    judged = [_judge(place, adata, *use(place), ask) for place in candidates]
+    judged = [_judge(place, adata, use(place), ask) for place in candidates]
     problems = []
     while usable := [j for j in judged if j.kind < REFUSED]:
         enough = max(j.weight for j in usable if j.kind < DOUBTFUL or all(k.kind == DOUBTFUL for k in usable)) - AS_GOOD
@@ -169,8 +169,9 @@ def find_counts(
     )
 
 
-def _judge(place: Place, adata: AnnData, used: np.ndarray, weight: float, asked: _Asked) -> _Judged:
+def _judge(place: Place, adata: AnnData, matters: tuple[np.ndarray, float], asked: _Asked) -> _Judged:
     """What a sample of the cells says of a place."""
+    used, weight = matters
     used = used if len(used) else np.arange(len(place.genes))
     sample = to_csr(_sample(place.matrix))
     judged = _Judged(place, used, weight, UNNAMED)
