@@ -351,3 +351,37 @@ def test_one_cell_maps():
     found = align(REFERENCE, query(n_cells=1, batches=("new",)), batch_key="batch", drop_empty=True)
     latent = embed(REFERENCE, found, fit(REFERENCE, found, FitConfig(max_steps=2)))
     assert latent.mean.shape == (1, CONFIG.n_latent)
+
+
+@pytest.mark.parametrize("gone", ["nan", "", "None", "  "])
+def test_text_that_was_missing_is_missing(gone):
+    adata = query()
+    adata.obs["sample"] = [gone, *["a"] * (adata.n_obs - 1)]
+    with pytest.raises(BatchColumn, match=f"missing .NaN. for 1 cells, e.g. {adata.obs_names[0]}"):
+        align(REFERENCE, adata, batch_key="sample")
+    known = replace(REFERENCE, schema=replace(REFERENCE.schema, batches=(*CONFIG.batches[1:], gone)))
+    assert align(known, adata, batch_key="sample").alignment.known_batches == (gone,)
+
+
+def test_blanks_around_batches_are_removed_and_that_is_said():
+    adata = query()
+    adata.obs["sample"] = ["x ", *["x"] * (adata.n_obs - 1)]
+    found = align(REFERENCE, adata, batch_key="sample").alignment
+    assert found.new_levels == {"batch": ("x",)} and any("Blanks around the names" in m for m in found.messages)
+
+
+def test_two_columns_of_one_name_are_named():
+    adata = query()
+    two = pd.concat([adata.obs["batch"], adata.obs["batch"]], axis=1)
+    adata.obs = pd.concat([adata.obs.drop(columns="batch"), two], axis=1)
+    with pytest.raises(QueryError, match="2 columns called 'batch'"):
+        align(REFERENCE, adata, batch_key="batch")
+
+
+def test_a_batch_without_cells_gets_no_column():
+    adata = query(batches=("one", "two"))
+    matrix = adata.X.toarray()
+    matrix[(adata.obs["batch"] == "two").to_numpy()] = 0
+    adata.X = sp.csr_matrix(matrix)
+    found = align(REFERENCE, adata, batch_key="batch", drop_empty=True)
+    assert found.levels["batch"] == (*CONFIG.batches, "one") and found.alignment.new_levels == {"batch": ("one",)}

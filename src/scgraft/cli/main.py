@@ -141,6 +141,17 @@ def check_command(
 )
 @click.option("--with-counts", is_flag=True, help="Of a query in parts, keep the counts in mapped.h5ad.")
 @click.option("--shard", type=Shard(), help="Make one share of the parts (3/16), for `scgraft gather`.")
+@click.option("--without-counts", is_flag=True, help="Write mapped.h5ad without X, layers and raw.")
+@click.option(
+    "--min-found",
+    type=click.FloatRange(0, 1),
+    help="Least share of the reference's genes, by weight; default: what the missing ones cost decides.",
+)
+@click.option(
+    "--gene-map",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table (csv or tsv) of two columns without a header: gene of the query, gene of the reference.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.pass_obj
 def map_command(
@@ -163,6 +174,9 @@ def map_command(
     memory: int | None,
     with_counts: bool,
     shard: tuple[int, int] | None,
+    without_counts: bool,
+    min_found: float | None,
+    gene_map: Path | None,
     force: bool,
 ) -> None:
     """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT.
@@ -175,6 +189,7 @@ def map_command(
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query
     from scgraft.query.cell_file import bytes_in_memory, can_stream, free_memory
+    from scgraft.query.gene_map import read_gene_map
     from scgraft.query.read import read_query
     from scgraft.results.folder import check_free, write
     from scgraft.results.stream import Job, map_in_parts
@@ -189,8 +204,9 @@ def map_command(
     wanted: Any = None if no_labels else list(labels) or "auto"
     config = FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty())
     trusted: Any = None if no_calibration else made or "auto"
+    genes = None if gene_map is None else read_gene_map(gene_map)
     if shard is not None or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
-        options = AlignOptions(batch_key, layer, drop_empty)
+        options = AlignOptions(batch_key, layer, drop_empty, 0.5 if min_found is None else min_found, genes)
         job = Job(query, options, wanted, config, graft, trusted, page=not no_report)
         lines = _silent if quiet else say
         written = map_in_parts(reference, job, out, counts=with_counts, shard=shard, force=force, say=lines)
@@ -205,9 +221,13 @@ def map_command(
             graft=graft,
             layer=layer,
             drop_empty=drop_empty,
+            min_found=min_found,
+            gene_map=genes,
             calibration=trusted,
         )
-        written = write(mapped, adata, out, reference=reference, page=not no_report, force=force)
+        written = write(
+            mapped, adata, out, reference=reference, page=not no_report, counts=not without_counts, force=force
+        )
         for line in [] if quiet else report_lines(mapped):
             say(visible(line))
     if not quiet:

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.calibration.hold_out import choose_folds, hold_out
-from scgraft.errors import QueryError
-from scgraft.expression.generate import generate, reference_cells
+from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
+from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
-from scgraft.numerics.neighbors import nearest
-from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.query.align import align
-from scgraft.reference.cells import reference_classes
+from scgraft.query.align import align, cell_names
+from scgraft.query.levels import code_obs
 from scgraft.reference.describe import describe
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import BATCH, column_text
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CELLS = 2000
-DRAWS = 60
-MOST_DRAWS = 3000
 TINY = 20
 STEPS = 3
 LOSS = 0.05
@@ -54,7 +50,8 @@ def check(
     reference
         The reference.
     adata
-        The query, in memory or backed; at most 2000 of its cells are looked at (seeded). It is not changed.
+        The query, in memory or backed; it is not changed. Counts are looked at in at most 2000 of its cells (seeded), obs in
+        all of them.
     batch_key, layer
         As for :func:`scgraft.map_query`.
     seed
@@ -79,14 +76,21 @@ def check(
     sample = adata[index].to_memory() if adata.isbacked else adata[index]
     findings = [*_batch_column(adata, batch_key)]
     try:
+        cell_names(adata)
+        size = code_obs(adata.obs, reference.schema, batch_key).cells_per_batch
         query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
     except QueryError as error:
         findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
         return Check(tuple(findings))
-    findings = [_counts(query), _genes(query), *findings]
+    findings = [_counts(query, adata.n_obs), _genes(query), *findings]
+    try:
+        judge_missing_genes(reference, query, seed=seed)
+    except GenesNotFound as error:
+        findings.append(Finding("missing genes", "stop", str(error), "Give the query the reference's gene names."))
+        return Check(tuple(findings))
     if reference.latent is not None and reference.obs is not None and query.alignment.missing:
         findings += _cost_of_missing_genes(reference, query, seed)
-    findings += [*_batches(reference, query, adata, batch_key), *_confounding(sample, batch_key)]
+    findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     facts = describe(reference)
     findings += [_training(facts["surgery"]), _types(facts["labels"])]
     findings += _unexplained(reference, query, seed)
@@ -106,13 +110,18 @@ def _batch_column(adata: AnnData, batch_key: str | None) -> list[Finding]:
     ]
 
 
-def _counts(query: Query) -> Finding:
+def _counts(query: Query, n: int) -> Finding:
     source, dropped = query.alignment.counts_from, query.alignment.dropped
+    sampled = len(query.cells) + len(dropped)
+    looked = f" {sampled:,} of {n:,} cells were looked at." if sampled < n else ""
+    notes = [m for m in query.alignment.messages if m.startswith((source, "The counts of "))]
     if "recovered" in source:
-        return Finding("counts", "repaired", f"Raw counts were {source}.")
-    said = f"Raw counts are in {source}."
+        return Finding("counts", "repaired", f"Raw counts were {source}.{looked}")
+    said = " ".join([f"Raw counts are in {source}.{looked}", *notes])
     if dropped:
         return Finding("counts", "warning", f"{said} {len(dropped)} sampled cells have none.", "Use --drop-empty.")
+    if any(m.startswith(source) for m in notes):
+        return Finding("counts", "warning", said, "Look whether these are raw counts; name their place with --layer.")
     return Finding("counts", "ok", said)
 
 
@@ -121,9 +130,6 @@ def _genes(query: Query) -> Finding:
     said = f"{found.n_found} of {found.n_genes} genes found ({found.found_weight:.1%} by weight)."
     said = " ".join([said, *(m for m in found.messages if "gene" in m.lower())])
     values = {"found": found.n_found, "of": found.n_genes, "weight": round(found.found_weight, 4)}
-    if found.found_weight < 0.5:
-        action = "Check that the species and the gene names are the reference's; give align a gene_map."
-        return Finding("genes", "stop", said, action, values)
     if found.found_weight < 0.9:
         return Finding("genes", "warning", said, "See what the missing genes cost, below.", values)
     exact = all(way.endswith(("var_names", "]")) for way in found.matched_by)
@@ -150,54 +156,7 @@ def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> lis
     return [Finding("missing genes", "ok", said, "", values)]
 
 
-def cost_of_missing_genes(
-    reference: Reference, key: str, present: np.ndarray, query: Query, seed: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Loss of accuracy, and accuracy with all genes, of each type: cells generated, blanked, encoded, transferred.
-
-    The cells are drawn at the query's median library size; their own posteriors do not vote.
-    """
-    assert reference.latent is not None
-    classes, codes = reference_classes(reference, key)
-    rng = np.random.default_rng(seed)
-    most = max(5, min(DRAWS, MOST_DRAWS // len(classes)))
-    parts = [rng.permutation(np.flatnonzero(codes == c))[:most] for c in range(len(classes))]
-    parts = [part[: max(1, len(part) // 2)] for part in parts]
-    index = np.concatenate(parts)
-    nominal = float(np.median(np.asarray(query.counts.sum(axis=1)).ravel())) / max(query.alignment.found_weight, 0.1)
-    if reference.hyper.log_variational:
-        full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
-    else:  # an encoder of raw counts tells generated zeros and ones from counts: the cells themselves are blanked
-        full = reference_cells(reference, index, seed=seed)
-    blanked = replace(full, counts=full.counts.multiply(present[None, :]).tocsr().astype(np.float32))
-    blanked.counts.eliminate_zeros()
-    empty = np.asarray(blanked.counts.sum(axis=1)).ravel() == 0
-    others = np.setdiff1d(np.arange(len(codes)), index)
-    right = []
-    for cells in (full, blanked):
-        if empty.any():
-            cells = replace(cells, counts=cells.counts + _one_count(empty, cells.counts.shape[1]))
-        latent = embed(reference, cells)
-        found = nearest(reference.latent.mean[others], latent.mean, k=min(K, len(others)))
-        right.append(neighbour_vote(codes[others], len(classes), found).argmax(axis=1) == codes[index])
-    own = codes[index]
-    used = np.unique(own)
-    accuracy = {str(classes[c]): float(right[0][own == c].mean()) for c in used}
-    lost = {str(classes[c]): float(right[0][own == c].mean() - right[1][own == c].mean()) for c in used}
-    return lost, accuracy
-
-
-def _one_count(rows: np.ndarray, width: int) -> Any:
-    from scipy.sparse import csr_matrix
-
-    at = np.flatnonzero(rows)
-    return csr_matrix((np.ones(len(at), np.float32), (at, np.zeros(len(at), int))), shape=(len(rows), width))
-
-
-def _batches(reference: Reference, query: Query, adata: AnnData, batch_key: str | None) -> list[Finding]:
-    size = query.alignment.cells_per_batch
-    if batch_key is not None:
-        size = {str(name): int(n) for name, n in adata.obs[batch_key].value_counts().items() if n}
+def _batches(reference: Reference, size: dict[str, int]) -> list[Finding]:
     new = [b for b in size if b not in reference.schema.batches]
     known = [b for b in size if b in reference.schema.batches]
     listed = ", ".join(f"{b} ({n})" for b, n in list(size.items())[:8]) + (", ..." if len(size) > 8 else "")

@@ -16,6 +16,7 @@ from scgraft.judgement.verdict import measure_quality
 from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.transfer import calibrated_labels
 from scgraft.labels.votes import Votes, learnt
+from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import (
     SAMPLE,
     Frozen,
@@ -52,7 +53,7 @@ def map_query(
     graft: Graft | None = None,
     layer: str | None = None,
     drop_empty: bool = False,
-    min_found: float = 0.5,
+    min_found: float | None = None,
     gene_map: Mapping[str, str] | None = None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
 ) -> MappedQuery:
@@ -77,7 +78,8 @@ def map_query(
     drop_empty
         Leave out cells without any count in the reference's genes.
     min_found
-        Least share of the reference's genes, by weight, that the query must have.
+        Least share of the reference's genes, by weight, that the query must have. None decides by what the missing genes cost,
+        measured on generated cells of the reference.
     gene_map
         Query gene to reference gene, taken before anything else.
     calibration
@@ -110,7 +112,10 @@ def map_query(
     >>> mapped.novelty.novel.dtype, mapped.verdict.light in ("green", "amber", "red")
     (dtype('bool'), True)
     """
-    query = align_as(reference, adata, AlignOptions(batch_key, layer, drop_empty, min_found, gene_map))
+    options = AlignOptions(batch_key, layer, drop_empty, 0.0 if min_found is None else min_found, gene_map)
+    query = align_as(reference, adata, options)
+    if min_found is None and (cost := judge_missing_genes(reference, query)):
+        query = replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
     config = config or FitConfig()
     chosen = choose_sample(query.codes[:, 0], most=SAMPLE, seed=config.seed)
     whole = len(chosen) == len(query.cells)

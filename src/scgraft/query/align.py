@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from scgraft.errors import BatchColumn, CovariateMissing, EmptyCells, GenesNotFound, QueryError
+from scgraft.errors import EmptyCells, GenesNotFound, QueryError
 from scgraft.model.families import family_of, require_mapping
 from scgraft.query.counts import Place, find_counts
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
+from scgraft.query.levels import code_obs
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
-from scgraft.values.names import BATCH, column_text, covariate_name, level_name
+from scgraft.values.names import column_text
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
 
@@ -86,13 +87,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
     """:func:`align` with its options as one value, as a mapping carries them."""
     require_mapping(reference.base.family)
     schema, batch_key = reference.schema, options.batch_key
-    if adata.n_obs == 0:
-        raise QueryError("The query has no cells.")
-    cells = np.asarray(adata.obs_names.astype(str), dtype=str)
-    if len(set(cells)) != len(cells):
-        raise QueryError(
-            "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
-        )
+    cells = cell_names(adata)
     weight, met = gene_weight(reference), dict[bool, _Genes]()
 
     def genes_of(place: Place) -> _Genes:
@@ -116,8 +111,6 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         raise GenesNotFound(said)
     require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
     counts = select_genes(found.matrix, match, len(schema.genes))
-    codes, levels, messages = batch_codes(adata.obs, schema, batch_key)
-    columns = [codes, *(covariate_codes(adata.obs, c.key, c.levels, levels) for c in schema.categorical)]
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
     if len(dropped) and not options.drop_empty:
@@ -127,9 +120,9 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         )
     if not keep.any():
         raise EmptyCells("No cell has a count in any gene of the reference.")
+    coded = code_obs(adata.obs if keep.all() else adata.obs[keep], schema, batch_key)
+    levels, used = coded.levels, coded.cells_per_batch
     new_levels = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
-    names, number = np.unique(columns[0][keep], return_counts=True)
-    used = [levels[BATCH][c] for c in names]
     known = tuple(level for level in used if level in schema.batches)
     alignment = Alignment(
         counts_from=found.source,
@@ -145,10 +138,10 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
         options=options,
         new_levels={name: new for name, new in new_levels.items() if new},
         known_batches=known,
-        cells_per_batch=dict(zip(used, number.tolist(), strict=True)),
+        cells_per_batch=used,
         dropped=tuple(dropped.tolist()),
         messages=(
-            *messages,
+            *coded.messages,
             *found.notes,
             *gene_messages(match, weight, schema, set_aside),
             *known_messages(known),
@@ -157,12 +150,12 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
     )
     return Query(
         counts=counts[keep] if len(dropped) else counts,
-        codes=np.stack(columns, axis=1)[keep].astype(np.int32),
+        codes=coded.codes,
         levels=levels,
-        continuous=continuous_covariates(adata.obs, schema)[keep],
+        continuous=coded.continuous,
         cells=cells[keep],
-        size_factor=size_factors(adata.obs, schema, keep),
-        label_codes=label_codes(adata.obs, schema, keep),
+        size_factor=coded.size_factor,
+        label_codes=coded.label_codes,
         alignment=alignment,
     )
 
@@ -175,6 +168,24 @@ def match_query(
     usable = np.ones(len(var), bool) if are_regions(own) else expression_rows(var)
     mine = {"var_names": spelled_as(own, genes.astype(str))} | _text_columns(var)
     return match_genes(reference_names(reference), mine, gene_map=gene_map, usable=usable), usable
+
+
+def cell_names(adata: AnnData) -> np.ndarray:
+    """Names of the cells, (n,) str, which key all results.
+
+    Raises
+    ------
+    QueryError
+        There are no cells, or two of one name.
+    """
+    if adata.n_obs == 0:
+        raise QueryError("The query has no cells.")
+    cells = np.asarray(adata.obs_names.astype(str), dtype=str)
+    if len(set(cells)) != len(cells):
+        raise QueryError(
+            "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
+        )
+    return cells
 
 
 def reference_names(reference: Reference) -> dict[str, np.ndarray]:
@@ -240,108 +251,6 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int) -> s
     if len(set(match.gene.tolist())) < len(match.gene):
         out.sum_duplicates()
     return out
-
-
-def batch_codes(
-    obs: pd.DataFrame, schema: Schema, batch_key: str | None
-) -> tuple[np.ndarray, dict[str, tuple[str, ...]], list[str]]:
-    """Code of each cell's batch, the levels that codes point into, and what to tell the user."""
-    levels = dict(schema.levels)
-    if batch_key is not None:
-        if batch_key not in obs:
-            raise BatchColumn(
-                f"The query has no column obs[{batch_key!r}]; it has {', '.join(map(str, obs.columns)) or 'none'}. "
-                "Name one of them as the batch, or leave the batch out to treat the query as one new batch."
-            )
-        return _codes(obs[batch_key], BATCH, levels, f"obs[{batch_key!r}]"), levels, []
-    name, i = "query", 2
-    while name in schema.batches:
-        name, i = f"query_{i}", i + 1
-    levels[BATCH] = (*schema.batches, name)
-    message = f"No batch column was named: the whole query is one new batch, {name!r}."
-    if schema.batch_key in obs:
-        message += (
-            f" The query has obs[{schema.batch_key!r}], the reference's batch column; name it if it is the batch."
-        )
-    return np.full(len(obs), len(schema.batches), np.int64), levels, [message]
-
-
-def covariate_codes(
-    obs: pd.DataFrame, key: str, known: tuple[str, ...], levels: dict[str, tuple[str, ...]]
-) -> np.ndarray:
-    """Code of each cell's level of an extra covariate; new levels are added to `levels`."""
-    if key not in obs:
-        raise CovariateMissing(
-            f"The reference was trained with the covariate {key!r}, and the query has no such column. Add obs[{key!r}]; "
-            f"the reference knows {', '.join(known[:12])}. A level that it does not know is extended like a batch."
-        )
-    return _codes(obs[key], covariate_name(key), levels, f"obs[{key!r}]")
-
-
-def _codes(column: pd.Series[Any], name: str, levels: dict[str, tuple[str, ...]], where: str) -> np.ndarray:
-    missing = np.asarray(column.isna())
-    if missing.any():
-        first = ", ".join(map(str, column.index[missing][:FEW]))
-        error = BatchColumn if name == BATCH else CovariateMissing
-        raise error(
-            f"{where} is missing (NaN) for {int(missing.sum())} cells, e.g. {first}. Fill it in or drop the cells."
-        )
-    values = np.array([level_name(v) for v in column.tolist()], dtype=str)
-    known = levels[name]
-    new = tuple(sorted(set(values.tolist()) - set(known)))
-    levels[name] = (*known, *new)
-    position = {level: i for i, level in enumerate(levels[name])}
-    return np.array([position[v] for v in values.tolist()], np.int64)
-
-
-def continuous_covariates(obs: pd.DataFrame, schema: Schema) -> np.ndarray:
-    """Continuous covariates, (n, k) float32."""
-    out = np.zeros((len(obs), len(schema.continuous)), np.float32)
-    for i, key in enumerate(schema.continuous):
-        if key not in obs:
-            raise CovariateMissing(
-                f"The reference was trained with the continuous covariate {key!r}, and the query has no such column. "
-                f"Add obs[{key!r}] in the reference's units."
-            )
-        out[:, i] = _numbers(obs[key], key)
-    return out
-
-
-def _numbers(column: pd.Series[Any], key: str) -> np.ndarray:
-    try:
-        values = np.array(column, dtype=np.float32)  # a copy: pandas lends read-only arrays
-    except (TypeError, ValueError) as error:
-        raise QueryError(f"obs[{key!r}] must hold numbers: {error}.") from error
-    if not np.isfinite(values).all():
-        first = ", ".join(map(str, column.index[~np.isfinite(values)][:FEW]))
-        raise QueryError(f"obs[{key!r}] has NaN or infinite values, e.g. for {first}. Fill them in or drop the cells.")
-    return values
-
-
-def size_factors(obs: pd.DataFrame, schema: Schema, keep: np.ndarray) -> np.ndarray | None:
-    """Size factors, (n,) float32, where the reference was trained with them."""
-    key = schema.size_factor_key
-    if key is None:
-        return None
-    if key not in obs:
-        raise CovariateMissing(
-            f"The reference was trained with size factors in obs[{key!r}]; the query has no such column."
-        )
-    values = _numbers(obs[key], key)[keep]
-    if (values <= 0).any():
-        raise QueryError(
-            f"obs[{key!r}] holds size factors, which must be positive; {int((values <= 0).sum())} are not."
-        )
-    return values
-
-
-def label_codes(obs: pd.DataFrame, schema: Schema, keep: np.ndarray) -> np.ndarray | None:
-    """Codes of the query's own labels where it has the reference's label column, -1 for labels unknown to it."""
-    if schema.labels_key is None or schema.labels_key not in obs:
-        return None
-    position = {label: i for i, label in enumerate(schema.labels)}
-    values = [position.get(level_name(v), -1) for v in obs[schema.labels_key].tolist()]
-    return np.array(values, np.int32)[keep]
 
 
 def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema, set_aside: np.ndarray) -> list[str]:

@@ -96,12 +96,18 @@ def places(adata: AnnData, prefer: str | None = None) -> list[Place]:
     order = sorted(names, key=lambda n: (n != prefer, n.lower() not in LIKELY_LAYERS))
     layers = [Place(f"layers[{n!r}]", adata.layers[n], genes) for n in order]
     first = [layers.pop(0)] if prefer in names else []
-    absent = adata.isbacked and "X" not in adata.file  # a file without X has no adata.X to ask for
-    x = None if absent else adata.X
+    x = _x(adata)
     found = first + ([Place("X", x, genes)] if x is not None else []) + layers
     if adata.raw is not None and adata.raw.X is not None:
         found.append(Place("raw.X", adata.raw.X, np.asarray(adata.raw.var_names.astype(str))))
     return found
+
+
+def _x(adata: AnnData) -> Any:
+    try:
+        return adata.X
+    except KeyError:  # a backed file without X
+        return None
 
 
 def find_counts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from scgraft.values.mapping import MappedQuery
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LOG = logging.getLogger(__name__)
+COLUMNS, COORDINATES = "scgraft_", "X_scgraft"
+JOINED = ("scgraft_batch", "scgraft_source")  # columns of files that were joined or exported, no results of a mapping
+
 
 def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     """Write the results of a mapping into the query, in place.
@@ -21,6 +26,8 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     ``obs["scgraft_<key>_probability"]`` and ``obs["scgraft_<key>_unknown"]``; where calibrated also
     ``obs["scgraft_<key>_set"]`` (labels at an error rate of 10 %), ``obs["scgraft_novelty"]`` and ``obs["scgraft_novel"]``.
     ``uns["scgraft"]`` holds the base, its commit and hash, versions and settings. Cells that the mapping left out get NaN.
+    Every ``obs`` column that starts with ``scgraft_``, and every ``X_scgraft`` in ``obsm``, belongs to this function: those of an earlier
+    mapping are removed, and a warning is logged that lists them.
 
     Raises
     ------
@@ -44,6 +51,7 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     if (position < 0).any():
         first = mapped.latent.cells[position < 0][:3]
         raise QueryError(f"Cells {', '.join(first)} of the mapping are not in this AnnData; annotate the query itself.")
+    _remove_earlier(adata)
     coordinates = np.full((adata.n_obs, mapped.latent.mean.shape[1]), np.nan, np.float32)
     coordinates[position] = mapped.latent.mean
     adata.obsm["X_scgraft"] = coordinates
@@ -74,3 +82,15 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
         "reason": mapped.graft.record.reason,
     }
     return adata
+
+
+def _remove_earlier(adata: AnnData) -> None:
+    """Take out what an earlier mapping wrote, so that no column of it stands beside the new ones."""
+    columns = [c for c in adata.obs.columns if str(c).startswith(COLUMNS) and c not in JOINED]
+    arrays = [key for key in adata.obsm if str(key).startswith(COORDINATES)]
+    if not columns and not arrays:
+        return
+    LOG.warning("The results of an earlier mapping are replaced: %s.", ", ".join(map(str, [*columns, *arrays])))
+    adata.obs = adata.obs.drop(columns=columns)
+    for key in arrays:
+        del adata.obsm[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,14 @@ from scgraft.results.annotate import annotate
 from scgraft.results.page import report
 from scgraft.results.points import map_points
 from scgraft.results.summary import cells_csv, summary_of
+from scgraft.results.writable import write_annotated
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+LOG = logging.getLogger(__name__)
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -42,12 +46,16 @@ def write(
     *,
     reference: Reference | None = None,
     page: bool = True,
+    counts: bool = True,
     force: bool = False,
 ) -> Path:
     """Write the results of a mapping into a folder, as ``scgraft map`` does: all of it or nothing.
 
     The folder holds ``mapped.h5ad``, ``labels.csv``, ``graft/``, ``calibration/``, ``summary.json``, ``map.npz`` and
     ``report.html``.
+
+    Labels, graft, calibration, summary and page come first. ``mapped.h5ad`` then holds everything of the query that can be
+    written; what cannot is left out, logged as a warning, and listed in ``summary.json`` (``left_out``).
 
     Parameters
     ----------
@@ -61,6 +69,8 @@ def write(
         With it, the query is placed on the reference's map, and the report shows it.
     page
         Write the report, and the map that it shows.
+    counts
+        Write X, the layers and raw into ``mapped.h5ad``; without, it holds what is known of the cells and genes only.
     force
         Replace a folder that exists.
 
@@ -77,15 +87,23 @@ def write(
             points = map_points(mapped, adata, reference)
             _write_coordinates(adata, mapped, points["query"])
             np.savez_compressed(new / "map.npz", **points)
-        adata.write_h5ad(new / "mapped.h5ad")
         (new / "labels.csv").write_text(cells_csv(mapped), encoding="utf-8")
         save_graft(mapped.graft, new / "graft")
         if mapped.calibration:
             save_calibration(mapped.calibration, new / "calibration")
-        (new / "summary.json").write_text(json.dumps(summary_of(mapped), indent=2) + "\n", encoding="utf-8")
+        summary = summary_of(mapped)
+        _write_json(summary, new / "summary.json")
         if page:
             report(new)
+        left_out = write_annotated(adata, new / "mapped.h5ad", counts=counts)
+        if left_out:
+            LOG.warning("mapped.h5ad: %s.", "; ".join(left_out))
+            _write_json(summary | {"left_out": list(left_out)}, new / "summary.json")
     return out
+
+
+def _write_json(document: dict[str, object], path: Path) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_coordinates(adata: AnnData, mapped: MappedQuery, query: np.ndarray) -> None:

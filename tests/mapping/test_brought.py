@@ -1,0 +1,98 @@
+"""What people bring, through check, map and the files that are written."""
+
+import json
+import logging
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import scgraft
+from case_files import case, hub_reference, plain_query
+from scgraft.errors import BatchColumn, GenesNotFound
+from scgraft.mapping.cost import judge_missing_genes
+from scgraft.query.align import align
+from scgraft.query.read import read_query
+from scgraft.results.annotate import annotate
+from scgraft.results.folder import write
+from scgraft.results.writable import write_annotated
+from scgraft.testing import tiny_query, write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
+
+CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters")
+
+
+@pytest.fixture(scope="module")
+def mapped_tiny(tmp_path_factory):
+    reference = scgraft.load_reference(write_hub_folder(tmp_path_factory.mktemp("r") / "reference", CONFIG))
+    adata = tiny_query(CONFIG, n_cells=60, batches=("new 1", "new 2"))
+    bare = scgraft.map_query(
+        reference, adata, batch_key="batch", config=scgraft.FitConfig(epochs=0), calibration=None, min_found=0
+    )
+    return reference, adata, bare
+
+
+@pytest.mark.parametrize("name", ["seurat_disk", "nullable_strings"])
+def test_files_of_other_tools_are_mapped_and_written(name, tmp_path):
+    reference = hub_reference("pbmc-10x-scanvi")
+    adata = read_query(case(name))
+    options = {"batch_key": "batch", "config": scgraft.FitConfig(epochs=0), "calibration": None}
+    mapped = scgraft.map_query(reference, adata, **options)
+    plain = scgraft.map_query(reference, plain_query("pbmc-10x-scanvi")[mapped.latent.cells].copy(), **options)
+    key = next(iter(plain.labels))
+    assert mapped.labels[key].label.tolist() == plain.labels[key].label.tolist()
+    write(mapped, adata, tmp_path / "out", page=False)
+    written = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
+    assert written.obs[f"scgraft_{key}"].astype(str).tolist() == mapped.labels[key].label.tolist()
+    assert written.shape == adata.shape and (written.X != adata.X).nnz == 0
+    assert json.loads((tmp_path / "out/summary.json").read_text())["left_out"]
+
+
+def test_what_no_file_can_hold_is_left_out_and_the_rest_is_there(mapped_tiny, tmp_path, caplog):
+    _, adata, mapped = mapped_tiny
+    odd = adata.copy()
+    odd.uns["function"], odd.uns["fine"] = print, {"a": 1}
+    odd.obs["mixed"] = pd.Series([("a", 1)] + [{1}] * (odd.n_obs - 1), index=odd.obs_names, dtype=object)
+    odd.obsm["X_pca"] = np.zeros((odd.n_obs, 2))
+    with caplog.at_level(logging.WARNING):
+        write(mapped, odd, tmp_path / "out", page=False)
+    written = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
+    assert "X_pca" in written.obsm and "function" not in written.uns and int(written.uns["fine"]["a"]) == 1
+    assert "uns['function']" in caplog.text and {"labels.csv", "graft"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    assert write_annotated(adata, tmp_path / "bare.h5ad", counts=False) == ()
+    assert anndata.read_h5ad(tmp_path / "bare.h5ad").X is None
+
+
+def test_a_second_mapping_leaves_nothing_of_the_first(mapped_tiny, caplog):
+    _, adata, mapped = mapped_tiny
+    once, twice = annotate(adata.copy(), mapped), adata.copy()
+    twice.obs["scgraft_old_set"], twice.obs["scgraft_novelty"], twice.obs["scgraft_source"] = "x", 1.0, "query"
+    twice.obsm["X_scgraft_map"] = np.zeros((adata.n_obs, 2))
+    with caplog.at_level(logging.WARNING):
+        annotate(twice, mapped)
+    assert set(twice.obs) == {*once.obs, "scgraft_source"} and set(twice.obsm) == set(once.obsm)
+    assert "earlier mapping are replaced: scgraft_old_set, scgraft_novelty, X_scgraft_map" in caplog.text
+
+
+def test_check_finds_what_map_refuses_outside_its_sample():
+    reference, adata = hub_reference("pbmc-10x-scanvi"), anndata.read_h5ad(case("hidden_fault"), backed="r")
+    found = scgraft.check(reference, adata, batch_key="batch")
+    with pytest.raises(BatchColumn) as caught:
+        align(reference, adata, batch_key="batch")
+    adata.file.close()
+    assert found.grade == "stop" and found.findings[-1].sentence == str(caught.value)
+
+
+def test_a_panel_is_mapped_with_the_measured_cost_and_genes_found_by_accident_are_not():
+    reference, panel = hub_reference("pbmc-10x-scanvi"), anndata.read_h5ad(case("panel_300"))
+    found = align(reference, panel, batch_key="batch", min_found=0, drop_empty=True)
+    assert found.alignment.found_weight < 0.5
+    assert "accuracy falls from" in judge_missing_genes(reference, found)
+    few = align(
+        reference, panel[:, found.alignment.n_genes % 7 :: 60].copy(), batch_key="batch", min_found=0, drop_empty=True
+    )
+    with pytest.raises(GenesNotFound, match="accuracy falls from"):
+        judge_missing_genes(reference, few)
