@@ -46,7 +46,9 @@ def test_files_of_other_tools_are_mapped_and_written(name, tmp_path):
     written = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
     assert written.obs[f"scgraft_{key}"].astype(str).tolist() == mapped.labels[key].label.tolist()
     assert written.shape == adata.shape and (written.X != adata.X).nnz == 0
-    assert json.loads((tmp_path / "out/summary.json").read_text())["left_out"]
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    if name == "seurat_disk":  # newer versions of anndata write nullable strings as they are
+        assert any("'_index'] is called 'index_'" in said for said in summary["left_out"])
 
 
 def test_what_no_file_can_hold_is_left_out_and_the_rest_is_there(mapped_tiny, tmp_path, caplog):

@@ -19,12 +19,21 @@ LOOKED_AT = 200  # cells that tell a transformation
 
 CLOSE, MOST = 0.005, 0.9  # a known total gives the unit but for rounding, and does so in nearly every cell
 
+
+def _undo_log2(values: np.ndarray) -> np.ndarray:
+    return np.exp2(values) - 1
+
+
+def _undo_log10(values: np.ndarray) -> np.ndarray:
+    return 10.0**values - 1
+
+
 # How values were made of normalised counts, and how that is undone.
 TRANSFORMS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
     ("natural logarithms, log1p", np.expm1),
-    ("log2 values, log2(x + 1)", lambda x: np.exp2(x) - 1),
-    ("log10 values, log10(x + 1)", lambda x: 10.0**x - 1),
-    ("normalised values without a logarithm (CP10k, CPM)", lambda x: x),
+    ("log2 values, log2(x + 1)", _undo_log2),
+    ("log10 values, log10(x + 1)", _undo_log10),
+    ("normalised values without a logarithm (CP10k, CPM)", np.positive),
     ("square roots", np.square),
 )
 
