@@ -64,3 +64,8 @@ def test_a_column_called_as_scvi_tools_own_is_a_batch_key():
 def test_a_folder_of_scarches_own_classes_is_named():
     with pytest.raises(UnsupportedModel, match="scArches"):
         read_model_file(shared("golden_families", "scpoli_default__scarches0.6.1", "model_params.pt"))
+
+
+def test_intervals_are_three_different_batches():
+    reference = load_reference(shared("cases", "models", "intervalbatch"))
+    assert len(set(reference.schema.batches)) == 3 and all(name.startswith("(") for name in reference.schema.batches)

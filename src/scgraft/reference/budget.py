@@ -1,0 +1,46 @@
+"""What reading one file may cost: steps, bytes and seconds, in proportion to what the file holds."""
+
+from __future__ import annotations
+
+import time
+
+from scgraft.errors import CorruptFile
+
+# A model is read into storages and copied into tensors, twice its size; the rest is room for what is no tensor.
+GROWTH, ROOM = 4, 128 << 20
+# scvi-tools' largest models (a label of each of some million cells in their attributes) stay below a tenth of it.
+MOST_STEPS = 50_000_000
+# Of the processor, a file of 100 MB and less; the real ones take less than one.
+SECONDS, BYTES_PER_SECOND = 10.0, 50 << 20
+
+
+class Budget:
+    """Counts down while one file is read, and ends the reading where nothing is left.
+
+    Small files can ask for a lot: a million names of one long text, a list that is copied again and again, numbers whose
+    hashes collide. None of it is an error in itself, so it is what it costs that is bounded.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self.steps = MOST_STEPS
+        self._bytes = GROWTH * size + ROOM
+        self._until = time.thread_time() + SECONDS + size / BYTES_PER_SECOND
+        self._name = name
+
+    def spend(self, n_bytes: int) -> None:
+        """Pay for memory before it is taken."""
+        self._bytes -= n_bytes
+        if self._bytes < 0:
+            raise CorruptFile(
+                f"{self._name} would need far more memory than its size explains (it repeats or expands its own content). It "
+                "is damaged, or was made to fill the memory; nothing of it is used."
+            )
+
+    def go_on(self, steps: int) -> None:
+        """Pay for steps that were taken, and look at the clock."""
+        self.steps -= steps
+        if self.steps < 0 or time.thread_time() > self._until:
+            raise CorruptFile(
+                f"{self._name} takes far longer to read than a model of its size. It is damaged, or was made to keep a "
+                "program busy; nothing of it is used."
+            )

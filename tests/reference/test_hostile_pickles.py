@@ -1,0 +1,164 @@
+"""What a pickle may cost: each of these small files once hung, filled the memory or ended the interpreter."""
+
+import contextlib
+import datetime
+import pickle
+import struct
+import time
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scgraft.errors import CorruptFile, UnsafeFile, UnsupportedModel
+from scgraft.reference.unpickle import read_pickle, read_torch_file
+from scgraft.values.names import level_name
+
+SECONDS = 10
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def called(module: str, name: str, *args: bytes) -> bytes:
+    return f"c{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR"
+
+
+def long_number(value: int) -> bytes:
+    data = value.to_bytes(12, "little")
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+N = 300_000
+HOSTILE = {
+    "a tuple nested without an end": b"}" + text("k") + b")" + b"\x85" * 200_000 + b"s",
+    "a tuple nested without an end, as a key": b"}" + b")" + b"\x85" * 200_000 + b"Ns",
+    "a list nested without an end": b"}" + text("k") + b"]" * 200_000 + b"a" * 199_999 + b"s",
+    "a dictionary nested without an end": b"}" + (text("k") + b"}") * 200_000 + b"s" * 200_000,
+    "tuples of tuples as a key": b"}" + b")" + b"2\x86" * 60 + b"Ns",
+    "sets of sets": b"}" + text("k") + b"(" + b"(\x91" * 1000 + b"\x91s",
+    "colliding keys": b"}(" + b"".join(long_number(i * (2**61 - 1)) + b"N" for i in range(2**3, 60_000)) + b"u",
+    "a range": b"}" + text("k") + called("builtins", "range", number(50_000_000)) + b"s",
+    "many ranges": b"}(" + b"".join(number(i) + called("builtins", "range", number(10**6)) for i in range(100)) + b"u",
+    "a memo far away": b"}" + text("k") + b"N" + b"r" + struct.pack("<I", 2**32 - 1) + b"s",
+    "a list copied again and again": (
+        b"}(" + text("k") + b"(" + b"N" * N + b"lq\x00"
+        + b"".join(number(i) + called("builtins", "list", b"h\x00") for i in range(2000)) + text("x") + b"u"
+    ),
+    "bytes copied again and again": (
+        b"}(" + text("k") + b"B" + struct.pack("<I", N) + bytes(N) + b"q\x00"
+        + b"".join(number(i) + called("_codecs", "encode", b"h\x00", text("latin1")) for i in range(4000)) + text("x") + b"u"
+    ),
+    "one text in the name of a device a million times": (
+        b"}" + text("k") + text("x" * 100_000) + b"q\x00" + b"0" + called("torch", "device", b"h\x00" * 20_000) + b"s"
+    ),
+    "a text in a text in a text": b"}" + text("k") + called("torch", "device", b")" + b"2\x86" * 60) + b"s",
+    "nothing, two million times": b"}" + b"N0" * 1_000_000,
+    "a number of a million digits": b"}" + text("k") + b"L" + b"9" * 200_000 + b"L\ns",
+    "a long number": b"}" + text("k") + b"\x8b" + struct.pack("<I", 1_000_000) + b"\x7f" * 200_000 + b"s",
+    "a text longer than the file": b"}" + b"\x8d" + struct.pack("<Q", 2**62) + b"x",
+    "marks": b"(" * 500_000,
+    "buffers of protocol 5": b"}" + text("k") + b"\x97s",
+    "an array of a size that nothing fills": (
+        b"}" + text("k") + b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01" + b"(" + number(2**30) + number(2**30) + b"t"
+        + called("numpy", "dtype", text("f8")) + b"\x89C\x08" + bytes(8) + b"tbs"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_pickle_hangs_or_fills_the_memory(kind, tmp_path):
+    """Read, or refused by name, in seconds of the processor."""
+    path = tmp_path / "attr.pkl"
+    path.write_bytes(b"\x80\x02" + HOSTILE[kind] + b".")
+    began = time.thread_time()
+    with contextlib.suppress(CorruptFile):
+        read_pickle(path)
+    assert time.thread_time() - began < SECONDS
+
+
+def test_storages_that_overlap_in_the_archive_are_not_read_again_and_again(tmp_path):
+    """A thousand tensors that view all of one storage."""
+    torch = pytest.importorskip("torch")
+    base = torch.zeros(1_000_000)
+    torch.save({str(i): base.view(1000, 1000) for i in range(300)}, tmp_path / "model.pt")
+    with pytest.raises(CorruptFile, match="memory"):
+        read_torch_file(tmp_path / "model.pt")
+
+
+def test_an_archive_that_cannot_be_unpacked_is_named(tmp_path):
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({"k": "v" * 10_000}, protocol=2))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data.pkl") + len("data.pkl")
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(bytes(data))
+    with pytest.raises(CorruptFile):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_named(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", method) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+    with pytest.raises(CorruptFile, match="compressed or encrypted"):
+        read_torch_file(tmp_path / "model.pt")
+
+
+class Named:
+    """Pickles as a global of that name."""
+
+    def __init__(self, module, name):
+        self.data = f"c{module}\n{name}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "error"),
+    [
+        ("torch.nn.modules.activation", "LeakyReLU", UnsupportedModel),
+        ("torch._C._nn", "softplus", UnsupportedModel),
+        ("torch.nn.functional", "softplus", UnsupportedModel),
+        ("torch.nn.modules.module", "_global_hooks", UnsafeFile),
+        ("torch.storage", "_load_from_bytes", UnsafeFile),
+        ("os", "system\x1b[31m", UnsafeFile),
+    ],
+)
+def test_what_runs_no_code_is_not_called_unsafe(module, name, error, tmp_path):
+    (tmp_path / "attr.pkl").write_bytes(b"\x80\x02}" + text("k") + Named(module, name).data + b"s.")
+    with pytest.raises(error) as raised:
+        read_pickle(tmp_path / "attr.pkl")
+    assert "\x1b" not in str(raised.value)
+
+
+VALUES = [
+    pd.Interval(0.0, 1.5), pd.Interval(0, 2, closed="left"), pd.Interval(1, 2, closed="both"), pd.Timestamp("2020-02-03 04:05"),
+    pd.Timestamp("2021-01-01").as_unit("s"), np.datetime64("2020-02-03"), np.datetime64("2020-02-03T04:05", "ns"),
+    np.float64(2.0), np.int8(3), np.True_, "x", 7,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_levels_have_the_name_that_pandas_gives_them(value, protocol, tmp_path):
+    """Also with the protocols that scvi-tools does not use."""
+    if protocol < 2 and isinstance(value, np.generic | pd.Interval):
+        pytest.skip("pickled through copyreg, which is not on the list")
+    path = tmp_path / "attr.pkl"
+    path.write_bytes(pickle.dumps({"one": value, "list": [value], "array": np.array([value, value], object)}, protocol))
+    found = read_pickle(path)
+    wanted = level_name(pd.Timestamp(value) if isinstance(value, np.datetime64) else value)
+    assert [level_name(v) for v in (found["one"], *found["list"], *found["array"])] == [wanted] * 4
+
+
+def test_an_array_of_dates(tmp_path):
+    dates = np.array(["2020-01-01T00:00", "2021-05-06T07:08"], "M8[ns]")
+    (tmp_path / "attr.pkl").write_bytes(pickle.dumps({"dates": dates, "day": datetime.datetime.min.year}, 2))
+    found = read_pickle(tmp_path / "attr.pkl")["dates"]
+    assert found.dtype == dates.dtype and np.array_equal(found, dates)
