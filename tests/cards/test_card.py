@@ -1,6 +1,7 @@
 """Cards: read in both forms, written so that they read back, linted against their repository."""
 
 import math
+import time
 from dataclasses import replace
 
 import anndata
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import scgraft
 from scgraft import errors
 from scgraft.cards.card import Card, graft_card, metric_tables, reference_card, write_card
 from scgraft.cards.lint import decoder_doubts, lint_card
@@ -210,3 +212,27 @@ def test_commands(tmp_path):
     (folder / "README.md").write_text(out.read_text().replace("Minified**: False", "Minified**: True"))
     assert run("lint", folder).exit_code == 9
     assert '"severity": "error"' in run("lint", folder, "--json").output
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+HEADERS = {
+    "aliases that stand for a billion values": LAUGHS,
+    "an alias": "a: &a x\ntags: [*a]\n",
+    "merged keys": "a: &a {b: 1}\nc: {<<: *a}\n",
+    "a header without an end": "tags: [" + "x, " * 100_000 + "]\n",
+    "nested without an end": "tags: " + "[" * 20_000 + "\n",
+    "a date that is none": "date: !!timestamp x\n",
+    "a number that is none": "number: !!int ''\n",
+    "a bool that is none": "flag: !!bool x\n",
+    "bytes that are none": "bytes: !!binary é\n",
+    "an object": "x: !!python/object/apply:os.system [echo]\n",
+    "a key that is a list": "? [a, b]\n: 1\n",
+    "a list": "- a\n- b\n",
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_cannot_be_read_is_empty_and_the_rest_is_read(kind):
+    began = time.thread_time()
+    card = scgraft.read_card(f"---\n{HEADERS[kind]}---\n# Model Description\nText.\n")
+    assert dict(card.header) == {} and card.description == "Text." and time.thread_time() - began < 5

@@ -209,3 +209,24 @@ def test_a_prefix_is_found_and_two_models_are_not_guessed(tmp_path):
     (tmp_path / "heart_model.pt").write_bytes(b"x")
     with pytest.raises(errors.IncompleteRepository, match="several models"):
         fetch(tmp_path)
+
+
+def test_the_cells_and_the_card_follow_the_prefix_of_the_model(tmp_path):
+    for name in ("run1_model.pt", "run1_adata.h5ad", "adata.h5ad", "README.md"):
+        (tmp_path / name).write_bytes(b"x")
+    bundle = fetch(tmp_path)
+    assert (bundle.adata.name, bundle.card.name) == ("run1_adata.h5ad", "README.md")
+
+
+def test_what_lies_on_this_machine_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "models" / "lung").mkdir(parents=True)
+    (tmp_path / "models" / "lung" / "model.pt").write_bytes(b"x")
+    (tmp_path / "models" / "lung.zip").write_bytes(b"PK")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scgraft.reference.hub.download", None)
+    with pytest.raises(errors.RepositoryNotFound, match="is a file.*Unpack"):
+        fetch("models/lung.zip")
+    with pytest.raises(errors.RepositoryNotFound, match="no folder models/lugn; models holds lung"):
+        fetch("models/lugn")
+    with pytest.raises(errors.IncompleteRepository, match="folders lung do"):
+        fetch("models")

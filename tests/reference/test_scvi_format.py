@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from scipy.sparse import csr_matrix
 
 from scgraft.errors import CorruptFile, UnsafeFile
 from scgraft.mapping.load import load_reference
+from scgraft.reference.counts import stored_counts
 from scgraft.reference.saved_registry import flat_options
 from scgraft.testing import configs, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
@@ -42,7 +44,8 @@ def test_every_shared_reference_loads_with_its_latent(folder):
 def test_every_configuration_loads(tmp_path_factory, config):
     reference = load_reference(write_hub_folder(tmp_path_factory.mktemp("hub") / "r", config))
     assert reference.schema.batches == tuple(map(str, config.batches or (0,)))
-    assert reference.hyper.gene_likelihood == config.gene_likelihood
+    if config.model not in ("PEAKVI", "POISSONVI"):  # their observations are no option
+        assert reference.hyper.gene_likelihood == config.gene_likelihood
     assert (reference.latent is not None) or "cannot be encoded" in reference.latent_source
 
 
@@ -164,3 +167,30 @@ def test_weights_that_do_not_fit_the_registry(tmp_path):
 
     with pytest.raises(CorruptFile, match="contradict one another"):
         load_reference(edit(write_hub_folder(tmp_path / "r", MINIFIED), one_more_batch))
+
+
+def test_what_is_odd_about_the_files_is_said(tmp_path):
+    """Batches that were renamed after the training, a column that was dropped, a model that was not trained."""
+    config = replace(MINIFIED, covariates={"donor": ("a", "b")})
+    folder = edit(write_hub_folder(tmp_path / "r", config), lambda saved: saved["attr_dict"].update(is_trained_=False))
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    adata.obs["batch"] = adata.obs["batch"].cat.rename_categories({"b0": "first"})
+    del adata.obs["donor"]
+    adata.write_h5ad(folder / "adata.h5ad")
+    notes = load_reference(folder).notes
+    assert len(notes) == 3 and "not trained" in notes[0]
+    assert "first" in notes[1] and "b0, b1" in notes[1] and "obs['donor']" in notes[2]
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_cells_without_a_count_and_with_one_name_keep_the_stored_counts(tmp_path):
+    """The rows that were asked for, zeros where a cell has none: not one of them makes all of them generated."""
+    folder = write_hub_folder(tmp_path / "r", TinyConfig(minified="latent_posterior_parameters_with_counts"))
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    counts = adata.X.toarray()
+    counts[3] = 0
+    adata.X = csr_matrix(counts)
+    adata.obs_names = ["twin", "twin", *adata.obs_names[2:]]
+    adata.write_h5ad(folder / "adata.h5ad")
+    index = np.array([7, 3, 0, 1, 3])
+    assert np.array_equal(stored_counts(load_reference(folder), index).toarray(), counts[index])

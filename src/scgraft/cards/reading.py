@@ -13,6 +13,11 @@ from typing import Any
 from scgraft.cards.card import ABSENT, COLUMNS, PARTS, ROWS, Card
 from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
 
+# Characters that are looked at. The hub's own cards have some thousand, of which the header is a tenth.
+LONGEST_CARD, LONGEST_HEADER, DEEPEST_HEADER = 1_000_000, 50_000, 20
+# What a header by strangers makes of the reader of YAML, its own errors aside: a date that is none, a text that is no number.
+_NO_YAML = (RecursionError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError)
+
 
 def read_card(text: str) -> Card:
     """Read a card of either form; never fails, and runs nothing of it.
@@ -25,7 +30,7 @@ def read_card(text: str) -> Card:
     >>> scgraft.read_card((folder / "README.md").read_text()).minified
     True
     """
-    text = text.replace("\r\n", "\n")
+    text = text[:LONGEST_CARD].replace("\r\n", "\n")
     header, body = _header(text)
     said = re.search(r"\*\*(?:Data is Minified|data_is_minified)\*\*:\s*(\w+)", body)
     return Card(
@@ -51,11 +56,24 @@ def _header(text: str) -> tuple[dict[str, Any], str]:
     match = re.match(r"\s*---\n(.*?)\n---\n?(.*)", text, re.DOTALL)
     if match is None:
         return {}, text
+    said = match.group(1)
     try:
-        header = yaml.safe_load(match.group(1))
-    except (yaml.YAMLError, RecursionError, ValueError):
+        header = yaml.safe_load(said) if len(said) <= LONGEST_HEADER and _is_flat(said) else None
+    except (yaml.YAMLError, *_NO_YAML):
         header = None
     return (header if isinstance(header, dict) else {}), match.group(2)
+
+
+def _is_flat(said: str) -> bool:
+    """Whether a header has no alias, which lets a few bytes stand for a billion values, and no deep nesting."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(said, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_HEADER or isinstance(event, yaml.AliasEvent):
+            return False
+    return True
 
 
 def _section(text: str, title: str) -> str:

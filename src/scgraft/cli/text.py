@@ -101,6 +101,7 @@ def describe_text(reference: Reference) -> str:
         lines.append(f"  dimension {i:<3d} up: {_some(list(ends['up']))}; down: {_some(list(ends['down']))}")
     lines += [f"  query needs   {need}" for need in surgery["query_needs"]]
     lines += [f"  left out      {remark}" for remark in reference.remarks]
+    lines += [f"  note          {note}" for note in reference.notes]
     return "\n".join(map(visible, lines))
 
 

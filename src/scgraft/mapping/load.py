@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scgraft.errors import QueryError
+from scgraft.errors import QueryError, UnknownBatch
 from scgraft.files.h5ad import read_h5ad
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
@@ -63,7 +63,7 @@ def _with_encoded_cells(reference: Reference) -> Reference:
     adata = read_h5ad(reference.adata_path, backed=True)
     try:
         query = own_query(reference, adata)
-    except QueryError as error:
+    except (QueryError, UnknownBatch) as error:
         return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
     finally:
         adata.file.close()

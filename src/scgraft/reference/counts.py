@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
@@ -25,20 +26,36 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     """Raw counts (m, G) of reference cells as the repository stores them; None where it holds none."""
     if reference.adata_path is None or reference.minified == "latent_posterior_parameters" or not len(index):
         return None
+    from scipy.sparse import csr_matrix, vstack
+
     assert reference.latent is not None
     adata = read_h5ad(reference.adata_path, backed=True)
     try:
         used, inverse = np.unique(index, return_inverse=True)
-        rows = adata.obs_names.astype(str).get_indexer(reference.latent.cells[used])
-        order = np.argsort(rows)
-        if rows.min() < 0:
+        rows = _rows(adata.obs_names.astype(str), reference.latent.cells, used)
+        if rows is None:
             return None
-        query = align(reference, adata[rows[order]].to_memory(), batch_key=reference.schema.batch_key)
+        order = np.argsort(rows)
+        cells = adata[rows[order]].to_memory()
+        cells.obs_names = np.arange(len(rows)).astype(str)  # names of cells may stand twice
+        query = align(reference, cells, batch_key=reference.schema.batch_key, drop_empty=True)
     except QueryError:
         return None
     finally:
         adata.file.close()
-    return query.counts[np.argsort(order)][inverse]
+    # A cell without a count of these genes was dropped: its row is the last, of zeros.
+    counts = vstack([query.counts, csr_matrix((1, query.counts.shape[1]), dtype=query.counts.dtype)], format="csr")
+    place = np.full(len(rows), -1)
+    place[query.cells.astype(int)] = np.arange(len(query.cells))
+    return counts[place][np.argsort(order)][inverse]
+
+
+def _rows(names: pd.Index[Any], cells: np.ndarray, used: np.ndarray) -> np.ndarray | None:
+    """Rows of the file that hold the cells `used`, None where that cannot be told."""
+    if len(names) == len(cells) and (np.asarray(names) == cells).all():
+        return used
+    rows = names.get_indexer(cells[used]) if names.is_unique else np.full(1, -1)
+    return rows if rows.min() >= 0 else None
 
 
 def own_query(reference: Reference, adata: AnnData) -> Query:

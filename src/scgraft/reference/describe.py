@@ -66,6 +66,7 @@ def describe(reference: Reference) -> dict[str, Any]:
         "latent": reference.latent_source,
         "minified": reference.minified,
         "hyper": asdict(reference.hyper),
+        "notes": list(reference.notes),
         "surgery": {
             "can_move_latent": any(s.role == "encoder" and s.covariate == BATCH for s in slots),
             "numbers_per_new_batch": numbers_per_level(reference.weights, slots, BATCH),

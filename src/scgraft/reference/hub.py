@@ -14,7 +14,7 @@ from scgraft.values.reference import Bundle
 PATTERNS = [
     "*model.pt",
     "_scvi_required_metadata.json",
-    "adata.h5ad",
+    "*adata.h5ad",
     "README.md",
     "metrics.json",
     "*model_params.pt",
@@ -57,6 +57,17 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
                 "give the repository's name."
             )
         return _bundle(str(source), "local", folder)
+    if folder.is_file():
+        raise errors.RepositoryNotFound(
+            f"{source} is a file; a reference is a folder with model.pt and what lies beside it. Unpack an archive, and pass "
+            "the folder that holds model.pt."
+        )
+    if revision is None and len(folder.parts) > 1 and folder.parent.is_dir():
+        beside = ", ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir())[:8]) or "no folders"
+        raise errors.RepositoryNotFound(
+            f"There is no folder {source}; {folder.parent} holds {beside}. It is neither a folder nor the name of a repository: "
+            "check the spelling. To ask the hub for a repository of that name, give its revision, for example 'main'."
+        )
     if isinstance(source, Path) or not REPOSITORY.fullmatch(str(source)):
         raise errors.RepositoryNotFound(
             f"{str(source)!r} is neither a folder nor the name of a repository such as 'scvi-tools/human-lung-cell-atlas'. "
@@ -145,14 +156,22 @@ def _reason(error: BaseException) -> str:
 def _bundle(repo: str, revision: str, folder: Path) -> Bundle:
     model = _only(folder, "model.pt") or _only(folder, "model_params.pt")
     if model is None:
+        models = [path.parent.name for name in ("model.pt", "model_params.pt") for path in folder.glob(f"*/*{name}")]
+        if models:
+            raise errors.IncompleteRepository(
+                f"{repo} holds no model.pt itself, but its folders {', '.join(sorted(models)[:8])} do: pass one of them."
+            )
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise errors.IncompleteRepository(
             f"{repo} holds no model.pt (found: {found}). A scvi-hub repository has model.pt, "
             "_scvi_required_metadata.json and adata.h5ad."
         )
 
+    prefix = model.name.removesuffix("model.pt").removesuffix("model_params.pt")
+
     def present(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
+        """The file of that name, the one with the model's prefix first."""
+        return next((path for path in (folder / f"{prefix}{name}", folder / name) if path.is_file()), None)
 
     return Bundle(
         repo=repo,

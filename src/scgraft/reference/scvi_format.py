@@ -22,7 +22,7 @@ from scgraft.model.tensors import check_tensors
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
 from scgraft.reference.saved_registry import flat_options, mapping, text
-from scgraft.values.names import level_name
+from scgraft.values.names import column_text, level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
 
 if TYPE_CHECKING:
@@ -73,8 +73,32 @@ def read(bundle: Bundle) -> Reference:
         card=card,
         adata_path=bundle.adata,
         attributes=saved.attributes,
+        notes=_notes(saved, schema, cells.get("obs")),
         **cells,
     )
+
+
+def _notes(saved: Saved, schema: Schema, obs: pd.DataFrame | None) -> tuple[str, ...]:
+    """What the files say that a user should know, and that is no reason to refuse them."""
+    found = []
+    if not saved.trained:
+        found.append(
+            "The model's file says that it was not trained (is_trained_ is False): its numbers may be those of chance."
+        )
+    keys = [schema.batch_key, *(covariate.key for covariate in schema.categorical)]
+    for key, levels in zip(keys, schema.levels.values(), strict=True):
+        if key is None or obs is None:
+            continue
+        if key not in obs:
+            found.append(f"Its cells have no column obs[{key!r}]: all of them are taken as {levels[0]!r}.")
+            continue
+        unknown = sorted(set(np.unique(column_text(obs[key])).tolist()) - set(levels))
+        if unknown:
+            found.append(
+                f"Its cells have obs[{key!r}] = {', '.join(unknown[:6])}, which the model does not know (it was trained on "
+                f"{', '.join(levels[:6])}): the column was renamed after the training. These cells are taken as {levels[0]!r}."
+            )
+    return tuple(found)
 
 
 def _read_metadata(path: Path | None) -> dict[str, str | None]:

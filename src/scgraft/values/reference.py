@@ -169,6 +169,9 @@ class Reference:
         Text of the model card, or None.
     adata_path
         The AnnData file of the repository, or None.
+    notes
+        What is odd about the files and was read as it is, in sentences: a model that says it was not trained, names of batches
+        in obs that its registry does not have.
     remarks
         What was left out of the repository's files because it cannot be used, a sentence each.
     attributes
@@ -193,6 +196,7 @@ class Reference:
     card: str | None = None
     adata_path: Path | None = None
     remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
