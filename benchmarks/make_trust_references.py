@@ -12,12 +12,7 @@ from pathlib import Path
 import anndata
 import scvi
 import torch
-from trust_splits import SPLITS, cells_of
-
-
-def folder_name(name: str) -> str:
-    """The folder of a split."""
-    return "".join(c if c.isalnum() else "-" for c in name)
+from trust_splits import SPLITS, cells_of, folder_name
 
 
 def train(reference: anndata.AnnData, out: Path) -> None:

@@ -1,122 +1,130 @@
-"""What labels, prediction sets and novelty are worth, on real splits with known labels.
+"""What labels, prediction sets, novelty and the verdict are worth on real splits, and on what shifts do to their queries.
 
-``python benchmarks/trust.py SHARED [EXTRA] [--json FILE]``: SHARED holds ``hub/cells`` and ``query``; EXTRA is the output of
-make_trust_references.py (references that never saw some types). Without EXTRA, types are also left out by dropping their
-latents and labels from a reference; its *model* has then seen them, which is the easier task, and is marked so.
-
-Columns: accuracy, balanced accuracy, macro F1 and calibration error of the latent's vote, the genes' vote, and the blend;
-coverage and mean size of the sets at 80, 90 and 95 %; for types that the reference lacks AUROC and the share found at the
-threshold, and, always, the share of false alarms at the declared 5 %.
+``python benchmarks/trust.py OUT [--json FILE] [--only TEXT]``: OUT is the output of make_trust_references.py. Each split of
+trust_splits.py is mapped as it is and with two of the changes of that file (`plan`), from the minified reference, as on the hub. Constants may be chosen on
+the splits of the data sets in `TUNED`; the others prove them, and both means are printed.
 
 ``python benchmarks/trust.py --quality-cache DIR --json FILE`` compares with other methods instead; see trust_peers.py.
 """
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
 import anndata
 import numpy as np
 import trust_peers
-from trust_scores import auroc, scores
+from trust_scores import auroc
+from trust_splits import CHANGES, SPLITS, Split, folder_name
 
 import scgraft
-from scgraft.calibration.hold_out import subset
-from scgraft.labels.votes import blend
-from scgraft.numerics.neighbors import nearest
-from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.reference.cells import reference_classes
+from scgraft.numerics.conformal import expected_error, reliability
 
-PAIRS = {
-    "lung-lines-scvi": "lung-lines-scvi",
-    "lung-lines-scanvi": "lung-lines-scvi",
-    "pbmc-10x-scanvi": "pbmc-10x-scanvi",
-    "pbmc-10x-scvi-default": "pbmc-10x-scanvi",
-    "pancreas-segerstolpe-scvi": "pancreas-segerstolpe-scvi",
-}
-LEFT_OUT = (("pbmc-10x-scanvi", "B cells"), ("pancreas-segerstolpe-scvi", "gamma"), ("lung-lines-scvi", "H2228"))
-DRAWS = 5
+ALPHAS = (0.2, 0.1, 0.05)
+LEAST = 10  # cells that a number is computed from
 
 
-def drawn_vote(reference, codes, n_classes, latent):
-    """The latent's vote, averaged over draws from the query's posterior: whether its variance helps."""
-    rng = np.random.default_rng(0)
-    total = 0
-    for _ in range(DRAWS):
-        points = latent.mean + np.sqrt(latent.variance) * rng.standard_normal(latent.mean.shape)
-        found = nearest(reference.latent.mean, points.astype(np.float32), k=min(K, len(codes)))
-        total = total + neighbour_vote(codes, n_classes, found) / DRAWS
-    return total
+def plan() -> list[tuple[Split, str]]:
+    """Every split as it is, and with one of the changes in turn."""
+    changes = list(CHANGES)[1:]
+    return [pair for i, split in enumerate(SPLITS) for pair in ((split, ""), (split, changes[i % len(changes)]))]
 
 
-def measure(reference, query):
-    """All numbers of one split."""
-    key, truth = reference.schema.labels_key, query.obs["cell_type"].astype(str).to_numpy()
-    began = time.perf_counter()
-    made = scgraft.calibrate(reference)
-    seconds = time.perf_counter() - began
-    mapped = scgraft.map_query(reference, query, batch_key="batch", calibration=made, drop_empty=True)
+def measure(reference: scgraft.Reference, query: anndata.AnnData) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """Numbers of one mapping, and the arrays that they come from."""
+    truth = query.obs["cell_type"].astype(str).to_numpy()
+    began = time.process_time()
+    mapped = scgraft.map_query(reference, query, batch_key="batch", drop_empty=True)
+    seconds = time.process_time() - began
     truth = truth[query.obs_names.astype(str).get_indexer(mapped.latent.cells)]
-    result, classes = mapped.labels[key], np.array(mapped.labels[key].classes)
+    (result,) = mapped.labels.values()
+    made = next(iter(mapped.calibration.values()))
+    novelty, classes = mapped.novelty, np.array(result.classes)
     known = np.isin(truth, classes)
     code = np.searchsorted(classes, truth[known])
-    _, codes = reference_classes(reference, key)
-    votes = {
-        "latent": result.votes["latent"],
-        "latent, posterior drawn": drawn_vote(reference, codes, len(classes), mapped.latent),
-        "genes": result.votes["genes"],
-        "blend": blend(result.votes["latent"], result.votes["genes"]),
-        "calibrated": result.matrix,
+    rows = np.arange(len(code))
+    out: dict[str, object] = {"cells": int(known.sum()), "seconds": round(seconds, 2), "light": mapped.verdict.light}
+    out["lines"] = {m.name: m.light for m in mapped.verdict.measures}
+    if len(code) >= LEAST:
+        right = result.label[known] == truth[known]
+        out["accuracy"] = float(right.mean())
+        for name, vote in result.votes.items():
+            out[f"accuracy, {name}"] = float((vote[known].argmax(axis=1) == code).mean())
+        out["error"] = expected_error(reliability(result.probability[known], right))
+        for alpha in ALPHAS:
+            out[f"covered {1 - alpha:.2f}"] = float((result.pvalues[known][rows, code] > alpha).mean())
+        out["set size 0.90"] = float((result.pvalues[known] > 0.1).sum(axis=1).mean())
+        out["false alarms"] = float(novelty.novel[known].mean())
+    out["misfit"] = float(novelty.misfit)
+    if (~known).sum() >= LEAST and known.any():
+        out["lacking"] = float((~known).mean())
+        out["found"] = float(novelty.novel[~known].mean())
+        out["AUROC"] = auroc(novelty.strength, ~known)
+        out["AUROC, score"] = auroc(novelty.score, ~known)
+        out["AUROC, distance"] = auroc(novelty.distance, ~known)
+    arrays = {
+        "known": known,
+        "score": novelty.score,
+        "strength": novelty.strength,
+        "threshold": novelty.threshold,
+        "distance": result.distance,
+        "start": novelty.distance,
+        "null": made.novelty,
+        "null_distance": made.distance,
+        "cluster": novelty.cluster,
     }
-    out = {"seconds": round(seconds, 1), "cells": int(known.sum())}
-    out |= {name: scores(matrix[known], classes, truth[known]) for name, matrix in votes.items()}
-    for alpha in (0.2, 0.1, 0.05):
-        sets = result.included(alpha)[known]
-        out[f"sets {1 - alpha:.2f}"] = [
-            round(float(v), 3) for v in (sets[np.arange(len(code)), code].mean(), sets.sum(axis=1).mean())
-        ]
-    novelty = mapped.novelty
-    out["false alarms"] = round(float(novelty.novel[known].mean()), 3)
-    out["verdict"] = mapped.verdict.light
-    if not known.all():
-        rivals = {
-            "novelty": novelty.strength,
-            "unexplained genes": novelty.score,
-            "distance": result.distance,
-            "1 - max latent": 1 - votes["latent"].max(axis=1),
-            "1 - max genes": 1 - votes["genes"].max(axis=1),
-        }
-        out["lacking"] = dict(zip(*(a.tolist() for a in np.unique(truth[~known], return_counts=True)), strict=True))
-        out["AUROC"] = {name: round(auroc(value, ~known), 3) for name, value in rivals.items()}
-        out["found"] = round(float(novelty.novel[~known].mean()), 3)
-        limit = {name: np.quantile(value[known], 0.95) for name, value in rivals.items()}
-        out["found at 5 % true false alarms"] = {
-            name: round(float((value[~known] > limit[name]).mean()), 3) for name, value in rivals.items()
-        }
-    return out
+    return out, arrays
 
 
-def splits(shared: Path, extra: Path | None):
-    for name, query in PAIRS.items():
-        yield name, shared / "hub/cells" / name, shared / "query" / f"{query}.h5ad", None
-    for name, left_out in LEFT_OUT:
-        yield (
-            f"{name} without {left_out} (model has seen it)",
-            shared / "hub/cells" / name,
-            (shared / "query" / f"{PAIRS[name]}.h5ad"),
-            left_out,
-        )
-    for folder in sorted(extra.iterdir()) if extra else []:
-        if folder.is_dir():
-            yield folder.name, folder, folder.with_suffix(".h5ad"), None
+def table(rows: dict[str, dict[str, object]]) -> str:
+    """Means over the splits of tuned and of unseen data sets, as they are and changed, and the worst of them."""
+    names = (
+        "accuracy",
+        "error",
+        "covered 0.80",
+        "covered 0.90",
+        "covered 0.95",
+        "false alarms",
+        "found",
+        "AUROC",
+        "AUROC, score",
+    )
+    tuned = {split.name for split in SPLITS if split.tuned}
+    lines = ["| rows | n | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for title, wanted in (("tuned", True), ("unseen", False)):
+        for change in (*CHANGES, "all"):
+            chosen = [
+                row
+                for name, row in rows.items()
+                if (name.split(" / ")[0] in tuned) == wanted and change in ("all", name.split(" / ")[1])
+            ]
+            cells = []
+            for name in names:
+                values = [row[name] for row in chosen if name in row]
+                cells.append(f"{np.mean(values):.3f}" if values else "")
+            lines.append(f"| {title}, {change or 'as it is'} | {len(chosen)} | " + " | ".join(cells) + " |")
+        chosen = [row for name, row in rows.items() if (name.split(" / ")[0] in tuned) == wanted]
+        alarms = [row["false alarms"] for row in chosen if "false alarms" in row]
+        short = [row["covered 0.90"] for row in chosen if "covered 0.90" in row]
+        if alarms:
+            lines.append(
+                f"{title}: false alarms above .10 in {np.mean(np.array(alarms) > 0.1):.0%} of {len(alarms)}, worst {max(alarms):.2f}; "
+                f"coverage at 90 % more than 5 points short in {np.mean(np.array(short) < 0.85):.0%}, worst {min(short):.2f}; "
+                f"green with coverage below .80: {sum(r['light'] == 'green' and r.get('covered 0.90', 1) < 0.8 for r in chosen)}; "
+                f"red with accuracy and coverage above .9: "
+                f"{sum(r['light'] == 'red' and min(r.get('accuracy', 0), r.get('covered 0.90', 0)) > 0.9 for r in chosen)}"
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("shared", type=Path, nargs="?")
-    parser.add_argument("extra", type=Path, nargs="?")
+    parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="splits whose name and change contain this")
+    parser.add_argument("--raw", type=Path, help="folder for the arrays behind the numbers")
     parser.add_argument(
         "--quality-cache", type=Path, help="cache of benchmarks/quality.py: compare with the peers in it"
     )
@@ -125,18 +133,26 @@ def main() -> None:
     if options.quality_cache:
         print(trust_peers.tables(trust_peers.run(options.quality_cache, options.json, options.seeds)))
         return
-    if options.shared is None:
-        parser.error("SHARED is needed, or --quality-cache")
-    table = {}
-    for name, folder, query, left_out in splits(options.shared, options.extra):
+    if options.out is None:
+        parser.error("OUT is needed, or --quality-cache")
+    os.environ.setdefault("SCGRAFT_CACHE", str(options.out / "cache"))
+    rows: dict[str, dict[str, object]] = {}
+    if options.json and options.json.exists():
+        rows = json.loads(options.json.read_text(encoding="utf-8"))
+    for split, change in plan():
+        name, folder = f"{split.name} / {change}", options.out / folder_name(split.name)
+        if name in rows or options.only not in name or not (folder / "README.md").exists():
+            continue
         reference = scgraft.load_reference(folder)
-        if left_out is not None:
-            kept = reference.obs[reference.schema.labels_key].astype(str).to_numpy() != left_out
-            reference = subset(reference, kept)
-        table[name] = measure(reference, anndata.read_h5ad(query))
-        print(name, *(f"  {key}: {value}" for key, value in table[name].items()), sep="\n", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        query = CHANGES[change](anndata.read_h5ad(folder.with_suffix(".h5ad")), reference.schema.genes.astype(str))
+        rows[name], arrays = measure(reference, query)
+        print(name, {k: round(v, 3) if isinstance(v, float) else v for k, v in rows[name].items()}, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        if options.raw:
+            options.raw.mkdir(parents=True, exist_ok=True)
+            np.savez(options.raw / f"{folder_name(name)}.npz", **arrays)
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 REFERENCE_CELLS, QUERY_CELLS, GENES = 600, 400, 1000
+SHALLOW = 1 / 6  # 200 counts of 1,200
 TUNED = ("pbmc_10x_4batch", "pancreas_segerstolpe_1k", "pig_airway_cf", "pbmc_zheng_facs")
 
 
@@ -87,6 +88,11 @@ SPLITS = (
 )  # fmt: skip
 
 
+def folder_name(name: str) -> str:
+    """A name as that of a file."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
 def cells_of(split: Split, data: Path) -> tuple[AnnData, AnnData]:
     """The cells of the reference, over its most variable genes, and those of the query, with all of theirs."""
     import anndata
@@ -130,18 +136,13 @@ def most_variable(adata: AnnData) -> np.ndarray:
     return np.sort(np.argsort(-spread, kind="stable")[:GENES])
 
 
-def thinned(query: AnnData, depth: float, genes: np.ndarray) -> AnnData:
-    """The query with its counts drawn down to a median depth in some genes, (G,) names; shallow cells stay as they are."""
-    from scipy import sparse
-
+def thinned(query: AnnData, share: float) -> AnnData:
+    """The query with a share of its counts (binomial thinning)."""
     rng = np.random.default_rng(0)
-    counts = query.X.tocsr().astype(np.float32)
-    total = np.asarray(counts[:, np.flatnonzero(query.var_names.isin(genes))].sum(axis=1)).ravel()
-    share = min(depth / max(float(np.median(total)), 1.0), 1.0)
+    out, counts = query.copy(), query.X.tocsr().astype(np.float32)
     counts.data = rng.binomial(np.rint(counts.data).astype(np.int64), share).astype(np.float32)
     counts.eliminate_zeros()
-    out = query.copy()
-    out.X = sparse.csr_matrix(counts)
+    out.X = counts
     return out
 
 
@@ -151,13 +152,12 @@ def without_genes(query: AnnData, share: float, genes: np.ndarray) -> AnnData:
     return query[:, ~query.var_names.isin(gone)].copy()
 
 
-def mixed_depth(query: AnnData, genes: np.ndarray) -> AnnData:
-    """Half of the query's cells at 150 counts, the others as they are."""
+def mixed_depth(query: AnnData) -> AnnData:
+    """Half of the query's cells with a sixth of their counts, the others as they are."""
     import anndata
 
     half = np.random.default_rng(0).random(query.n_obs) < 0.5
-    shallow = thinned(query[half].copy(), 150, genes)
-    return anndata.concat([query[~half], shallow])
+    return anndata.concat([query[~half], thinned(query[half].copy(), SHALLOW)])
 
 
 def ambient(query: AnnData, share: float) -> AnnData:
@@ -177,8 +177,8 @@ def ambient(query: AnnData, share: float) -> AnnData:
 # What is done to a query: its name, and the query's new cells from the old ones and the names of the reference's genes.
 CHANGES: dict[str, Callable[[AnnData, np.ndarray], AnnData]] = {
     "": lambda query, genes: query,
-    "150 counts": lambda query, genes: thinned(query, 150, genes),
-    "mixed depth": mixed_depth,
+    "a sixth of the counts": lambda query, genes: thinned(query, SHALLOW),
+    "mixed depth": lambda query, genes: mixed_depth(query),
     "45 % of genes gone": lambda query, genes: without_genes(query, 0.45, genes),
     "30 % ambient": lambda query, genes: ambient(query, 0.3),
 }

@@ -11,7 +11,9 @@ from scipy.sparse import csr_matrix
 import scgraft
 from scgraft.labels.adaptation import PENALTY, adapted, best_explained
 from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
+from scgraft.labels.votes import cast_votes
 from scgraft.values.calibration import GeneClassifier
+from scgraft.values.query import Query
 
 N_GENES, CLASSES = 30, ("a", "b", "c")
 
@@ -208,3 +210,37 @@ def test_anchors_are_kept_with_a_calibration(tmp_path):
         own, found = value.classifier, again[key].classifier
         assert (own.anchors != found.anchors).nnz == 0 and np.array_equal(own.anchor_codes, found.anchor_codes)
         assert set(np.unique(own.anchor_codes)) == set(range(len(own.classes)))
+
+
+def query_of(counts):
+    """What a vote needs of a query."""
+    n = counts.shape[0]
+    return Query(counts, np.zeros((n, 1), np.int32), {}, np.zeros((n, 0)), np.arange(n).astype(str), None, None, None)
+
+
+def test_cells_that_are_none_of_the_reference_teach_nothing():
+    """Three of five cells are of a type that the reference lacks, next to one that it has: they are not learnt as that."""
+    rng = np.random.default_rng(0)
+    rate = profiles(rng)
+    made, true = trained(rng, rate), np.repeat([0, 1, 2], 40)
+    foreign = rng.poisson(np.tile(0.6 * rate[0] + 0.4 * rng.permutation(rate[1]), (180, 1)))
+    counts = csr_matrix(np.concatenate([cells(rng, rate, true).toarray(), foreign]).astype(np.float32))
+    novel = np.arange(300) >= 120
+    vote = vote_of(np.concatenate([true, np.zeros(180, int)]))
+    guarded = cast_votes(made, query_of(counts), vote, np.ones(300), novel)
+    alone = cast_votes(made, query_of(counts[:120]), vote[:120], np.ones(120))
+    assert np.allclose(guarded.genes[:120], alone.genes, atol=1e-5)
+    assert np.array_equal(guarded.both[:120].argmax(axis=1), true)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000))
+def test_what_was_learnt_never_agrees_less_with_the_neighbours(seed):
+    rng = np.random.default_rng(seed)
+    rate = profiles(rng)
+    made, true = trained(rng, rate), rng.integers(0, 3, 100)
+    counts, vote = cells(rng, rate, true), vote_of(rng.permutation(true))
+    votes = cast_votes(made, query_of(counts), vote, np.ones(100))
+    label = vote.argmax(axis=1)
+    before = (predict(made, counts).argmax(axis=1) == label).mean()
+    assert (votes.genes.argmax(axis=1) == label).mean() >= before

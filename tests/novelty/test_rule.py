@@ -34,7 +34,6 @@ def judged():
         latent,
         null,
         null_distance=null,
-        null_misfit=(),
         key=reference.schema.labels_key,
         graph=graph,
         near=near,

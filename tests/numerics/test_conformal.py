@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from scgraft.errors import NoLabels
 from scgraft.numerics.conformal import (
     WEIGHT_RIDGE,
     conformal_pvalues,
+    coverage_across,
     expected_error,
     fit_class_weights,
     fit_temperature,
@@ -235,3 +237,20 @@ def test_parents_come_from_columns_and_must_be_a_hierarchy():
         parents_of(pd.DataFrame({"coarse": ["T", "B"], "fine": ["x", "x"]}), ["coarse", "fine"])
     with pytest.raises(NoLabels, match="no column"):
         parents_of(obs, ["coarse", "finer"])
+
+
+def test_coverage_across_groups_is_that_of_each_alone():
+    """Three groups that are alike are covered as declared; one whose classes are mixed up is not, and shows."""
+    rng = np.random.default_rng(0)
+
+    def group(wrong):
+        matrix = rng.dirichlet([0.3] * 4, size=2000)
+        true = (rng.random((2000, 1)) > matrix.cumsum(axis=1)).sum(axis=1)
+        return matrix, np.where(rng.random(2000) < wrong, rng.integers(0, 4, 2000), true)
+
+    alike = coverage_across([group(0.0) for _ in range(3)])
+    low, _ = binom.interval(1 - 1e-9, 2000, 0.9)
+    assert len(alike) == 3 and all(share >= low / 2000 for share in alike)
+    mixed = coverage_across([group(0.0), group(0.0), group(0.6)])
+    assert mixed[2] < 0.85 < mixed[0]
+    assert np.isnan(coverage_across([group(0.0)])).all()

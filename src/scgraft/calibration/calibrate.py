@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.calibration.condition import Condition, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
 from scgraft.errors import NoLabels, ScgraftError
@@ -19,8 +20,14 @@ from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.labels.classifier import train_classifier, without_classes
 from scgraft.labels.votes import cast_votes
-from scgraft.novelty.score import distance_to
-from scgraft.numerics.conformal import expected_error, fit_temperature, proven_class_weights, reliability, sharpen
+from scgraft.numerics.conformal import (
+    coverage_across,
+    expected_error,
+    fit_temperature,
+    proven_class_weights,
+    reliability,
+    sharpen,
+)
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.reference.cells import reference_classes
@@ -29,7 +36,8 @@ from scgraft.values.graft import FitConfig
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
-    from scgraft.calibration.hold_out import Fold
+    from scgraft.calibration.condition import Condition, own_condition
+from scgraft.calibration.hold_out import Fold
 
 
 def calibrate(
@@ -37,6 +45,7 @@ def calibrate(
     labels: Sequence[str] | None = None,
     *,
     genes: np.ndarray | None = None,
+    share: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Calibration]:
     """Calibrate label transfer and novelty on held-out batches of the reference.
@@ -51,7 +60,9 @@ def calibrate(
     labels
         Label columns; None takes that of the registry. Without any, only novelty is calibrated, under the key "".
     genes
-        Genes that the query has, (G,) bool; None takes all of them.
+        Genes that the query has, (G,) bool: the held-out cells lose the others. None takes all of them.
+    share
+        Share of their counts that held-out cells keep (binomial thinning), in (0, 1]: the query's depth over the reference's.
     seed
         Seed of everything random: which cells are used, the counts that are generated, and the fits.
 
@@ -90,33 +101,27 @@ def calibrate(
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
     plan = choose_folds(reference, seed)
     config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
-    folds = [hold_out(reference, batches, members, seed=seed, config=config) for batches, members in plan]
-    nulls = tuple(
-        np.sort(np.concatenate([np.zeros(0, np.float32), *parts]))
-        for parts in ([fold.novelty for fold in folds], [distance_to(fold.rest, fold.latent) for fold in folds])
-    )
-    return {key: _calibration(reference, key, folds, nulls, genes=genes, seed=seed) for key in labels or [""]}
+    condition = Condition(share, own_condition(reference).genes if genes is None else genes)
+    folds = [
+        hold_out(reference, batches, members, seed=seed, config=config, condition=condition)
+        for batches, members in plan
+    ]
+    return {key: _calibration(reference, key, folds, condition, seed) for key in labels or [""]}
 
 
-def _calibration(
-    reference: Reference,
-    key: str,
-    folds: list[Fold],
-    nulls: tuple[np.ndarray, ...],
-    *,
-    genes: np.ndarray | None,
-    seed: int,
-) -> Calibration:
+def _calibration(reference: Reference, key: str, folds: list[Fold], condition: Condition, seed: int) -> Calibration:
     source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
-    everything = np.ones(len(reference.schema.genes), bool) if genes is None else genes
-    classifier = without_classes(everything, source)
+    classifier = without_classes(condition.genes, source)
+    seen = [np.ones(len(fold.index), bool) for fold in folds]
     votes: list[tuple[np.ndarray, np.ndarray]] = []
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
         names, codes = reference_classes(reference, key)
         classes = tuple(names.tolist())
-        classifier = train_classifier(reference, codes, classes, genes=genes, seed=seed)
+        classifier = train_classifier(reference, codes, classes, genes=condition.genes, seed=seed)
+        # A cell whose class no other batch has is novel by right, and no null.
+        seen = [np.isin(codes[fold.index], codes[fold.kept]) for fold in folds]
         parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
         votes = [(matrix, true) for matrix, true, _ in parts]
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
@@ -126,6 +131,9 @@ def _calibration(
     weighted = sharpen(blended * class_weights, 1.0)
     temperature = fit_temperature(weighted, true)
     matrix = sharpen(weighted, temperature)
+    covered = coverage_across([(sharpen(sharpen(m * class_weights, 1.0), temperature), c) for m, c in votes[:-1]])
+    if key:
+        measured = [numbers | {"covered": share} for numbers, share in zip(measured, covered, strict=True)]
     best, own = matrix.max(axis=1, initial=0.0), matrix[np.arange(len(true)), true]
     right = own >= best
     table = reliability(best, right)
@@ -140,16 +148,20 @@ def _calibration(
         temperature=temperature,
         scores=(1 - own).astype(np.float32),
         score_class=true.astype(np.int64),
-        novelty=nulls[0].astype(np.float32),
-        distance=nulls[1].astype(np.float32),
+        novelty=_null([fold.novelty[own] for fold, own in zip(folds, seen, strict=True)]),
+        distance=_null([fold.distance[own] for fold, own in zip(folds, seen, strict=True)]),
         reliability=table,
         expected_error=expected_error(table),
         accuracy=accuracy,
         quality={name: tuple(m[name] for m in measured) for name in (measured[0] if measured else {})},
         folds=batches,
         source=source,
-        guarantee=guarantee_of(batches, len(nulls[0]), source),
+        guarantee=guarantee_of(batches, sum(len(fold.index) for fold in folds), source, covered),
     )
+
+
+def _null(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
 def _held_out_votes(
@@ -163,14 +175,17 @@ def _held_out_votes(
         return np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64), dict.fromkeys(VOTE_NUMBERS, np.nan)
     found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
     latent_vote = neighbour_vote(rest_codes, len(classes), found)
-    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, seed=seed)
+    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, trainings=1, seed=seed)
     votes = cast_votes(classifier, fold.query, latent_vote, fold.novelty)
     numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, votes.latent, votes.genes)
     return votes.both[known], true[known], numbers
 
 
-def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) -> str:
-    """What may be claimed of prediction sets and novelty limits, in words for the user."""
+def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str, covered: tuple[float, ...] = ()) -> str:
+    """What may be claimed of prediction sets and novelty limits, in words for the user.
+
+    `covered` are the shares of the cells of each fold whose class is in sets for 90 % that the other folds set.
+    """
     if not folds:
         return "None: the reference has too few cells to hold any out."
     made, n_batches = f"{n_cells} cells of the reference ({source})", held_out_batches(folds)
@@ -185,18 +200,30 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str) 
         "Error rates hold on average for a query that differs from the reference as the reference's own batches differ from "
         f"each other, measured on {made} from {n_batches} batches, held out in {len(folds)} folds. {n_batches} batches show "
         f"only roughly how much batches differ. To allow for that, sets are made at {share:.0%} of the requested error rate "
-        f"({share / 10:.1%} for a requested 10%)."
+        f"({share / 10:.1%} for a requested 10%): a rule of thumb, no proof for one batch." + _across(covered)
     )
 
 
-def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calibration]:
-    """The calibration of a reference: from the user's cache, or made now and kept there where that is possible.
+def _across(covered: tuple[float, ...]) -> str:
+    finite = [share for share in covered if np.isfinite(share)]
+    if not finite:
+        return ""
+    said = f" Sets for 90% that the other batches set covered {min(finite):.0%} to {max(finite):.0%} of a held-out fold's cells."
+    return said
 
-    A cache that somebody else can write to is neither read nor written.
+
+def calibration_of(
+    reference: Reference, keys: Sequence[str], condition: Condition | None = None
+) -> dict[str, Calibration]:
+    """The calibration of a reference for cells measured like a query's: from the user's cache, or made now and kept there.
+
+    There is one for each halving of the depth and for each set of genes that queries lack; without a `condition` it is for
+    cells like the reference's own. A cache that somebody else can write to is neither read nor written.
     """
-    folder = cache_folder(reference, keys)
+    condition = own_condition(reference) if condition is None else condition
+    folder = cache_folder(reference, keys, condition)
     if not is_own(folder):
-        return calibrate(reference, keys)
+        return calibrate(reference, keys, genes=condition.genes, share=condition.share)
     try:
         found = load_calibration(folder, reference=reference)
         if set(found) == set(keys or [""]):
@@ -204,7 +231,7 @@ def calibration_of(reference: Reference, keys: Sequence[str]) -> dict[str, Calib
             return found
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
-    made = calibrate(reference, keys)
+    made = calibrate(reference, keys, genes=condition.genes, share=condition.share)
     try:
         save_calibration(made, folder)
         keep_below()

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scgraft.calibration.condition import Condition, measured_as
 from scgraft.expression.generate import reference_cells
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
+from scgraft.graft.unfitted import unfitted
 from scgraft.novelty.query_graph import QueryGraph, query_graph
-from scgraft.novelty.score import novelty_score
+from scgraft.novelty.score import at_common_depth, distance_to, novelty_score, present_genes
 from scgraft.reference.cells import reference_codes
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.names import BATCH
@@ -39,6 +41,8 @@ class Fold:
         The held-out cells, as new batches, and their mapping.
     graph, novelty, misfit
         Their own neighbour graph, novelty scores, and the median misfit of their reconstruction.
+    distance
+        Their distances to the rest of the reference before the fit, relative to its spacing, (n,).
     """
 
     batches: tuple[str, ...]
@@ -51,6 +55,7 @@ class Fold:
     graph: QueryGraph
     novelty: np.ndarray
     misfit: float
+    distance: np.ndarray
 
 
 def subset(reference: Reference, kept: np.ndarray) -> Reference:
@@ -87,22 +92,33 @@ def choose_folds(reference: Reference, seed: int) -> list[tuple[tuple[str, ...],
 
 
 def hold_out(
-    reference: Reference, batches: tuple[str, ...], members: np.ndarray, *, seed: int, config: FitConfig
+    reference: Reference,
+    batches: tuple[str, ...],
+    members: np.ndarray,
+    *,
+    seed: int,
+    config: FitConfig,
+    condition: Condition | None = None,
 ) -> Fold:
-    """Map the cells of some reference batches onto the reference without them, as if they were new (seeded)."""
+    """Map the cells of some reference batches onto the reference without them, as if they were new (seeded).
+
+    Under a `condition` they are measured like a query: as deeply, and in the same genes.
+    """
     rng = np.random.default_rng(seed)
     index = np.sort(rng.permutation(np.flatnonzero(members))[:CELLS])
-    rest = subset(reference, ~members)
-    query = as_new_batches(reference_cells(reference, index, seed=seed), reference)
+    rest, cells = subset(reference, ~members), reference_cells(reference, index, seed=seed)
+    if condition is not None:
+        cells, left = measured_as(cells, condition, reference.schema.genes, seed=seed)
+        index = index[left]
+    query = as_new_batches(cells, reference)
     graft = fit(rest, query, config)
     latent = embed(rest, query, graft)
     graph = query_graph(query.counts, seed=seed)
-    counts = observed(rest, query.counts)
-    residual = residuals(decoder(rest, query, graft), counts, latent.mean)[graph.anchors]
-    every = np.ones(residual.shape[1], bool)
-    score, misfit = novelty_score(residual, graph, query.codes[:, 0], every)
-    kept = np.flatnonzero(~members)
-    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit)
+    found = residuals(decoder(rest, query, graft), observed(rest, query.counts), latent.mean)
+    residual = at_common_depth(found, query.counts)
+    score, misfit = novelty_score(residual[graph.anchors], graph, query.codes[:, 0], present_genes(rest, query))
+    kept, distance = np.flatnonzero(~members), distance_to(rest, unfitted(rest, query, graft, latent))
+    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit, distance)
 
 
 def as_new_batches(query: Query, reference: Reference) -> Query:

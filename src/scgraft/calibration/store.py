@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft._version import __version__
+from scgraft.calibration.condition import Condition
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.files import schema
 from scgraft.files.atomic import new_file
@@ -24,7 +25,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 5
+FORMAT = 6
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
 # What each array of the file is.
@@ -220,8 +221,7 @@ def _misfits(value: Calibration) -> list[str]:
         "class weights": value.class_weights.shape == (n_classes,) and bool((value.class_weights >= 0).all()),
         "scores": len(value.scores) == len(value.score_class),
         "score classes": _codes_within(value.score_class, n_classes),
-        "novelty": _rises(value.novelty),
-        "distance": _rises(value.distance),
+        "distance": len(value.distance) == len(value.novelty),
         "reliability": value.reliability.shape[1] == 3,
         "temperature": value.temperature > 0,
     }
@@ -232,18 +232,18 @@ def _codes_within(codes: np.ndarray, n: int) -> bool:
     return not len(codes) or bool(codes.min() >= 0 and codes.max() < n)
 
 
-def _rises(values: np.ndarray) -> bool:
-    return bool((np.diff(values) >= 0).all())
-
-
-def cache_folder(reference: Reference, keys: Sequence[str]) -> Path:
+def cache_folder(reference: Reference, keys: Sequence[str], condition: Condition | None = None) -> Path:
     """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells and labels.
+
+    Those for cells that were measured otherwise than the reference's have folders of their own.
 
     A repository that kept its counts has a calibration of its own: its classifier was trained on them.
     """
     import pandas as pd
 
     digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{reference.minified}{list(keys)}".encode())
+    if condition is not None and not condition.as_reference:
+        digest.update(f"{condition.share}".encode() + np.packbits(condition.genes).tobytes())
     if reference.latent is not None:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
     for key in (reference.schema.batch_key, *keys):

@@ -6,29 +6,47 @@ What the numbers measure, and where the ideas come from (Symphony, Azimuth), is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from scgraft.graft.embed import embed
-from scgraft.graft.fit import fit
-from scgraft.judgement.measures import cluster_distance, cluster_preservation, numbers_of, vote_numbers
+from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
 from scgraft.novelty.query_graph import QueryGraph
-from scgraft.numerics.neighbors import nearest
-from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.numerics.index import Near
+from scgraft.numerics.votes import neighbour_vote
 from scgraft.reference.cells import reference_classes
 from scgraft.values.calibration import Calibration
-from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.graft import Graft
 from scgraft.values.labels import Labels
 from scgraft.values.novelty import Novelty
 from scgraft.values.quality import Light, Measure, Verdict
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
-ORDER: tuple[Light, ...] = ("green", "amber", "red")
+ORDER: tuple[Light, ...] = ("grey", "green", "amber", "red")
 SMALL_CHANGE = 0.01
+ONE_TYPE = 0.95  # share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps
+ACCURATE, FAIR = 0.95, 0.8  # of held-out cells that lack the genes that the query lacks: of 20 labels, 1 or 4 are wrong
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known of the query's cells before the fit, and before anything was learnt from them.
+
+    Parameters
+    ----------
+    latent, near
+        Where they lie, and their nearest reference cells there.
+    asked, genes
+        Positions of some cells, (m,), and the codes of the classes that the reference's classifier on genes gives them, (m,).
+    """
+
+    latent: Latent
+    near: Near
+    asked: np.ndarray
+    genes: np.ndarray
 
 
 def measure_quality(
@@ -40,6 +58,7 @@ def measure_quality(
     novelty: Novelty,
     graph: QueryGraph,
     calibration: Calibration,
+    start: Start,
 ) -> Verdict:
     """Judge a mapping against held-out batches of the reference.
 
@@ -51,11 +70,14 @@ def measure_quality(
         The query's own neighbours.
     calibration
         With the numbers of the held-out batches.
+    start
+        The query's cells before the fit.
 
     Returns
     -------
     Verdict
-        Green where every measure is as in held-out reference batches, else the worst light. Nothing is random.
+        Green where every measure is as in held-out reference batches, else the worst light. A measure that there is nothing
+        to compare with is grey. Nothing is random.
     """
     key = calibration.key
     assert reference.latent is not None
@@ -65,7 +87,7 @@ def measure_quality(
         value |= _vote_numbers(reference, key, latent, labels[key].votes["latent"], labels[key].votes["genes"])
     null = calibration.quality
     measures = [
-        _genes(query),
+        _genes(query, calibration),
         _small(value["distance"], null.get("distance", ()), "distance", *DISTANCE),
         _large(value["preservation"], null.get("preservation", ()), "preservation", *PRESERVATION),
         _misfit(value["misfit"], null.get("misfit", ())),
@@ -75,9 +97,11 @@ def measure_quality(
             _large(value["mixing"], null.get("mixing", ()), "mixing", *MIXING),
             _large(value["agreement"], null.get("agreement", ()), "agreement", *AGREEMENT),
         ]
+        if np.unique(labels[key].label, return_counts=True)[1].max() > ONE_TYPE * len(labels[key].label):
+            measures[2] = _one_type(measures[2])
     measures.append(_unexplained(novelty))
-    helped = _did_fitting_help(reference, query, graft, labels[key].votes["genes"] if key else None, key, value)
-    measures += [] if helped is None else [helped]
+    if key and graft.record.trained:
+        measures.append(_did_fitting_help(reference, key, labels[key].votes["latent"], start, value))
     judged = verdict(tuple(m for m in measures if np.isfinite(m.value)))
     return replace(judged, distance=distance.astype(np.float32), preservation=preservation)
 
@@ -86,6 +110,8 @@ def verdict(measures: tuple[Measure, ...]) -> Verdict:
     """The worst light of all measures, and the names of the measures that have it."""
     worst: Light = max((m.light for m in measures), key=ORDER.index, default=ORDER[0])
     names = [m.name for m in measures if m.light == worst]
+    if worst == "grey":
+        return Verdict(worst, "There are no held-out batches of the reference to compare this mapping with.", measures)
     if worst == "green":
         return Verdict(
             worst,
@@ -114,7 +140,7 @@ PRESERVATION = (0.15, 0.35, "The query's own clusters keep {value:.0%} of their 
 ))  # fmt: skip
 MIXING = (0.35, 0.7, (
     "Around a query cell lie {value:.0%} of the reference cells that would lie there if cells of the same label were mixed fully"
-), "Fit with more steps (FitConfig(max_steps=1000)) or split the batch column; labels can still be right.")  # fmt: skip
+), "Give finer batches (donor, sample), so that each is fitted alone; labels can still be right.")  # fmt: skip
 AGREEMENT = (0.1, 0.3, (
     "{value:.0%} of the cells get the same label from their neighbours in the latent and from the classifier on genes"
 ), "Believe labels only where both agree: see explain(), and prediction sets at a small error rate.")  # fmt: skip
@@ -129,11 +155,26 @@ def _light(excess: float, amber: float, red: float) -> Light:
     return "red" if excess > red else "amber" if excess > amber else "green"
 
 
+def _beyond(null: Sequence[float]) -> float:
+    """How far beyond the mean of held-out batches one more batch lies in one of 40 cases, if batches are normal.
+
+    The prediction interval of a further draw (Student's t with one degree less than there are batches): few batches, or batches
+    that differ, say less of the next one.
+    """
+    from scipy.stats import t
+
+    n = len(null)
+    return float(t.ppf(0.975, n - 1) * np.std(null, ddof=1) * np.sqrt(1 + 1 / n)) if n > 1 else 0.0
+
+
 def _small(
     value: float, null: tuple[float, ...], name: str, amber: float, red: float, said: str, action: str
 ) -> Measure:
-    """A measure that should be small: the light depends on how far above the worst held-out batch it is, as a share of that."""
-    worst = np.nanmax([v for v in null if np.isfinite(v)] or [value])
+    """A measure that should be small: how far above the worst held-out batch, and what a further batch may have, it is."""
+    finite = [v for v in null if np.isfinite(v)]
+    if not finite:
+        return Measure(name, "grey", value, null, said.format(value=value) + ".")
+    worst = max(*finite, float(np.mean(finite)) + _beyond(finite))
     light = _light(value / max(worst, 1e-9) - 1, amber, red)
     return Measure(
         name, light, value, null, said.format(value=value) + _range(null), "" if light == "green" else action
@@ -143,30 +184,40 @@ def _small(
 def _large(
     value: float, null: tuple[float, ...], name: str, amber: float, red: float, said: str, action: str
 ) -> Measure:
-    """A measure that should be large: the light depends on how far below the worst held-out batch it is, as a difference."""
-    worst = min([v for v in null if np.isfinite(v)] or [value])
-    light = _light(worst - value, amber, red)
+    """A measure that should be large: how far below the worst held-out batch, and what a further batch may have, it is."""
+    finite = [v for v in null if np.isfinite(v)]
+    if not finite:
+        return Measure(name, "grey", value, null, said.format(value=value) + ".")
+    light = _light(min(*finite, float(np.mean(finite)) - _beyond(finite)) - value, amber, red)
     return Measure(
         name, light, value, null, said.format(value=value) + _range(null), "" if light == "green" else action
     )
 
 
-def _genes(query: Query) -> Measure:
+def _one_type(preservation: Measure) -> Measure:
+    """Clusters within one type are noise in part: that they are not kept says nothing of the mapping."""
+    said = preservation.sentence + " Nearly all cells have one label, so its clusters are no yardstick."
+    return replace(preservation, light="grey", sentence=said, action="")
+
+
+def _genes(query: Query, calibration: Calibration) -> Measure:
+    """Genes found; where the calibration lacks the same ones, their cost is measured, else it is guessed from the share."""
     share = query.alignment.found_weight
     light: Light = "green" if share > 0.95 else "amber" if share > 0.75 else "red"
-    return Measure(
-        "genes",
-        light,
-        share,
-        (),
-        f"{query.alignment.n_found} of {query.alignment.n_genes} genes were found ({share:.1%} by weight).",
-        "" if light == "green" else "Run `scgraft check`: it says which cell types the missing genes cost.",
-    )
+    said = f"{query.alignment.n_found} of {query.alignment.n_genes} genes were found ({share:.1%} by weight)."
+    cells = calibration.reliability[:, 2]
+    if not calibration.classifier.genes.all() and cells.sum():
+        right = float(calibration.reliability[:, 1] @ cells / cells.sum())
+        light = "green" if right > ACCURATE else "amber" if right > FAIR else "red"
+        said += f" Held-out cells of the reference with these genes alone get the right label in {right:.1%}."
+    action = "Run `scgraft check`: it says which cell types the missing genes cost."
+    return Measure("genes", light, share, (), said, "" if light == "green" else action)
 
 
 def _misfit(value: float, null: tuple[float, ...]) -> Measure:
-    """Reconstruction. Fixed limits: held-out cells that the model generated fit it perfectly, and are no comparison."""
-    light: Light = "green" if value < 2 else "amber" if value < 5 else "red"
+    """Reconstruction: fixed limits, as cells that the model generated fit it perfectly; wider where real held-out cells ask it."""
+    worst = max([v for v in null if np.isfinite(v)], default=0.0)
+    light: Light = "green" if value < max(2, 1.5 * worst) else "amber" if value < max(5, 2 * worst) else "red"
     said = (
         f"The model's errors that similar cells share are {value:.2f} times as large as noise alone makes them"
         + _range(null)
@@ -192,33 +243,24 @@ def _unexplained(novelty: Novelty) -> Measure:
 
 
 def _did_fitting_help(
-    reference: Reference,
-    query: Query,
-    graft: Graft,
-    gene_vote: np.ndarray | None,
-    key: str,
-    value: Mapping[str, float],
-) -> Measure | None:
-    """Agreement of latent and genes with the fit less that without (``epochs=0``): the genes' vote does not depend on the fit."""
-    if not graft.record.trained or gene_vote is None or reference.latent is None:
-        return None
-    names, codes = reference_classes(reference, key)
-    zero = fit(reference, query, FitConfig(epochs=0, device="cpu"))
-    if set(zero.batches) != set(graft.batches):
-        return None  # a graft that was made for more batches than this query has
-    latent = embed(reference, query, zero)
-    found = nearest(reference.latent.mean, latent.mean, k=min(K, len(codes)))
-    vote = neighbour_vote(codes, len(names), found)
-    before = vote_numbers(reference.latent, latent, codes, vote, gene_vote)
-    gain = value["agreement"] - before["agreement"]
-    mixed = value["mixing"] - before["mixing"]
-    share = before["agreement"]
-    noise = 2 * np.sqrt(share * (1 - share) / len(latent.mean))
+    reference: Reference, key: str, latent_vote: np.ndarray, start: Start, value: Mapping[str, float]
+) -> Measure:
+    """Agreement of latent and genes with the fit less that without (``epochs=0``).
+
+    The genes' vote is that of the reference's classifier before it learnt from the query: what it learnt came from the fit.
+    """
+    assert reference.latent is not None
+    (names, codes), some, said_by_genes = reference_classes(reference, key), start.asked, start.genes
+    first_vote = neighbour_vote(codes, len(names), start.near.found)
+    before, after = (float((vote[some].argmax(axis=1) == said_by_genes).mean()) for vote in (first_vote, latent_vote))
+    mixed_before = mixing(reference.latent, start.latent, codes, first_vote.argmax(axis=1))
+    gain, mixed = after - before, value["mixing"] - mixed_before
+    noise = 2 * np.sqrt(before * (1 - before) / len(some))
     light: Light = "green" if gain > -max(SMALL_CHANGE, noise) or mixed > 0.1 else "amber"
     word = "helped" if gain > SMALL_CHANGE or mixed > 0.05 else "changed little" if light == "green" else "did not help"
     said = (
-        f"Fitting {word}: agreement with the genes {before['agreement']:.1%} without and {value['agreement']:.1%} with it, "
-        f"mixing {before['mixing']:.0%} and {value['mixing']:.0%}."
+        f"Fitting {word}: agreement with the genes {before:.1%} without and {after:.1%} with it, "
+        f"mixing {mixed_before:.0%} and {value['mixing']:.0%}."
     )
     return Measure("fitting", light, gain, (), said, "" if light == "green" else "Map with FitConfig(epochs=0).")
 

@@ -89,6 +89,7 @@ def train_classifier(
     classes: tuple[str, ...],
     *,
     genes: np.ndarray | None = None,
+    trainings: int | None = None,
     seed: int = 0,
 ) -> GeneClassifier:
     """Train the gene classifier of a reference.
@@ -103,6 +104,8 @@ def train_classifier(
         Names of the classes; those without cells are never predicted.
     genes
         Genes that the query has, (G,) bool; None takes all of them.
+    trainings
+        How many trainings on other generated cells are averaged; None takes the recipe's.
     seed
         Random are the cells that are drawn, and what is generated.
     """
@@ -110,15 +113,16 @@ def train_classifier(
     used, index, source = np.unique(codes[codes >= 0]), training_cells(codes, seed, STORED), STORED_COUNTS
     counts = stored_counts(reference, index)
     recipe = GENERATED if counts is None else STORED
+    turns = recipe.trainings if trainings is None else min(trainings, recipe.trainings)
     fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
-    for turn in range(recipe.trainings):
+    for turn in range(turns):
         if recipe is GENERATED:
             index = training_cells(codes, seed + turn)
             made = generate(reference, index, seed=seed + turn)
             counts, source = made.counts, made.alignment.counts_from
         x = expression(counts, genes)
         true = np.searchsorted(used, codes[index])
-        fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / recipe.trainings
+        fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / turns
     coefficient = np.zeros((len(classes), len(genes)), np.float32)
     coefficient[np.ix_(used, np.flatnonzero(genes))] = fitted[:, :-1]
     intercept = np.full(len(classes), -np.inf, np.float32)

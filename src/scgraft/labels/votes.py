@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scgraft.model.protocol import Classifier
 
 FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
+JUDGED = 2000  # cells that tell whether learning helped: the share that agrees is known to a percent
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,16 @@ class Votes:
         return blend(self.latent, self.genes)
 
 
-def cast_votes(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray, novelty: np.ndarray) -> Votes:
+def cast_votes(
+    classifier: GeneClassifier,
+    query: Query,
+    latent_vote: np.ndarray,
+    novelty: np.ndarray,
+    novel: np.ndarray | None = None,
+) -> Votes:
     """Votes on the cells of a query, or of a held-out batch as one: the classifier learns from the sure ones, and votes.
+
+    What it learnt is dropped where it then agrees less with the neighbours than before, on the cells that it could learn from.
 
     Parameters
     ----------
@@ -49,14 +58,33 @@ def cast_votes(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray
         Of the neighbours in the latent, (n, C).
     novelty
         Scores, (n,): what the reference explains badly teaches nothing.
+    novel
+        Cells that are no cells of the reference, (n,) bool: they teach nothing either, however many they are.
     """
-    return Votes(latent_vote, predict(learnt(classifier, query, latent_vote, novelty), query.counts))
+    return Votes(latent_vote, predict(learnt(classifier, query, latent_vote, novelty, novel), query.counts))
 
 
-def learnt(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray, novelty: np.ndarray) -> GeneClassifier:
-    """The classifier as it votes on a query, after it has learnt from the sure ones of these cells of it."""
+def learnt(
+    classifier: GeneClassifier,
+    query: Query,
+    latent_vote: np.ndarray,
+    novelty: np.ndarray,
+    novel: np.ndarray | None = None,
+) -> GeneClassifier:
+    """The classifier as it votes on a query, after it has learnt from the sure ones of these cells of it.
+
+    It is as it was where it would then agree less with the neighbours, on the cells that it could learn from.
+    """
     explained = best_explained(novelty, query.codes[:, 0])
-    return adapted(classifier, query.counts, latent_vote, explained)
+    if novel is not None:
+        explained &= ~novel
+    after = adapted(classifier, query.counts, latent_vote, explained)
+    some = np.flatnonzero(explained)[:JUDGED]
+    if after is classifier or not len(some):
+        return after
+    label, counts = latent_vote[some].argmax(axis=1), query.counts[some]
+    agreed, agrees = ((predict(made, counts).argmax(axis=1) == label).sum() for made in (classifier, after))
+    return classifier if agrees < agreed else after
 
 
 def blend(latent_vote: np.ndarray, gene_vote: np.ndarray) -> np.ndarray:

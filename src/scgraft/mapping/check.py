@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scgraft.calibration.condition import condition_of
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
@@ -216,23 +217,26 @@ def _types(labels: dict[str, Any]) -> Finding:
 
 
 def _unexplained(reference: Reference, query: Query, seed: int) -> list[Finding]:
-    """Cells that the reference does not explain, by projection alone."""
+    """Cells that the reference does not explain, before any fit; held-out cells are measured as deeply, in the same genes."""
     if reference.latent is None or len(query.cells) < 2 * TINY:
         return []
-    plan = choose_folds(reference, seed)
+    plan, measured = choose_folds(reference, seed), condition_of(reference, query)
     zero = FitConfig(epochs=0, device="cpu")
-    folds = [hold_out(reference, b, m, seed=seed, config=zero) for b, m in plan[:2]]
-    null = np.concatenate([np.zeros(0), *(fold.novelty for fold in folds)])
+    folds = [hold_out(reference, b, m, seed=seed, config=zero, condition=measured) for b, m in plan[:2]]
+    null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
     graft = fit(reference, query, zero)
     latent = embed(reference, query, graft)
-    misfits = [fold.misfit for fold in folds]
-    found = find_novelty(reference, query, graft, latent, null, null_misfit=misfits, key=reference.schema.labels_key)
-    if not found.dossiers:
-        return [Finding("unknown cells", "ok", "No group of sampled cells looks unknown to the reference.")]
-    said = " ".join(d.sentence for d in found.dossiers[:3])
-    return [
-        Finding("unknown cells", "warning", said, "Expect no right label for them: the reference lacks their type.")
-    ]
+    key = reference.schema.labels_key
+    found = find_novelty(reference, query, graft, latent, null, null_distance=far, key=key)
+    share = float(found.novel.mean())
+    values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
+    said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
+    if not found.dossiers and share <= 2 * found.false_alarms:
+        said += f", as many as false alarms may be ({found.false_alarms:.0%} are declared); a mapping says more."
+        return [Finding("unknown cells", "ok", said, "", values)]
+    said += ". " + " ".join(d.sentence for d in found.dossiers[:3])
+    action = "Map, and read the verdict: if they stay unknown, expect no right label for them."
+    return [Finding("unknown cells", "warning", said.strip(), action, values)]
 
 
 def _resources(reference: Reference, query: Query, n: int) -> Finding:

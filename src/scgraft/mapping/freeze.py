@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.graft.embed import embed
+from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
 from scgraft.labels.classifier import predict
 from scgraft.labels.transfer import calibrated_labels, transfer_labels
@@ -120,16 +121,25 @@ def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str
     mapped = MappedQuery(reference.base, query.alignment, frozen.graft, latent, labels, {}, near=near)
     if frozen.judgement is None or near is None:
         return mapped
-    return _judged(frozen.judgement, query, mapped, near)
+    return _judged(frozen.judgement, query, mapped, unfitted_near(reference, query, mapped)[1].distance)
 
 
-def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, near: Near) -> MappedQuery:
+def unfitted_near(reference: Reference, query: Query, mapped: MappedQuery) -> tuple[Latent, Near]:
+    """Where the cells of a mapping lie before the fit, and their nearest reference cells there."""
+    assert reference.latent is not None
+    latent = unfitted(reference, query, mapped.graft, mapped.latent)
+    if latent is mapped.latent and mapped.near is not None:
+        return latent, mapped.near
+    return latent, reference.latent.index.near(latent.mean)
+
+
+def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: np.ndarray) -> MappedQuery:
     rule, batch = judgement.rule, query.codes[:, 0]
     neighbours, cluster = judgement.space.place(query.counts)
     score = rule.score(neighbours, batch)
-    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near.distance)
+    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), distance)
     novel = strength > 1
-    novelty = Novelty(score, rule.misfit, threshold, rule.far, novel, strength, judgement.false_alarms, cluster, ())
+    novelty = Novelty(score, rule.misfit, threshold, distance, novel, strength, judgement.false_alarms, cluster, ())
     labels = dict(mapped.labels)
     for key, classifier in judgement.classifiers.items():
         votes = Votes(labels[key].matrix, predict(classifier, query.counts))
@@ -170,7 +180,7 @@ def joined(reference: Reference, sample: MappedQuery, parts: Sequence[MappedQuer
     novelty, verdict = sample.novelty, sample.verdict
     found = [p.novelty for p in parts if p.novelty is not None]
     if novelty is not None and found:
-        names = ("score", "threshold", "novel", "strength", "cluster")
+        names = ("score", "threshold", "distance", "novel", "strength", "cluster")
         novelty = replace(novelty, **_concatenated(found, names))
     if verdict is not None and reference.latent is not None:
         verdict = replace(verdict, distance=cluster_distance(reference.latent, latent).astype(np.float32))

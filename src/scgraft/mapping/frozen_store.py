@@ -26,7 +26,7 @@ from scgraft.values.reference import Reference
 ARRAYS, DOCUMENT = "frozen.npz", "frozen.json"
 SPACE = ("axes", "shift", "anchors", "centres", "community")
 RULE = ("residual", "between", "large")
-LIMITS = ("misfit", "misfit_limit", "held_out_limit", "far")
+LIMITS = ("misfit", "limit", "held_out_limit", "power")
 CLASSIFIER = ("coefficient", "intercept", "genes")
 
 

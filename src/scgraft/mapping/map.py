@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft.calibration.calibrate import calibration_of
+from scgraft.calibration.condition import condition_of
 from scgraft.errors import GraftError, NoLabels
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
-from scgraft.judgement.verdict import measure_quality
+from scgraft.judgement.verdict import Start, measure_quality
 from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.transfer import calibrated_labels
 from scgraft.labels.votes import Votes, learnt
@@ -26,6 +27,7 @@ from scgraft.mapping.freeze import (
     latent_labels,
     map_cells,
     pieces,
+    unfitted_near,
 )
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
@@ -41,6 +43,8 @@ from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+JUDGED = 2000  # cells whose label before and after the fit is compared: a share of them is known to a percent
 
 
 def map_query(
@@ -205,7 +209,7 @@ def calibrated(
     keys = [key for key, result in labels.items() if key == result.key and not key.endswith(":classifier")]
     keys = [key for key in keys if reference.obs is not None and key in reference.obs]
     if calibration is None:
-        calibration = calibration_of(reference, keys)
+        calibration = calibration_of(reference, keys, condition_of(reference, query))
     for key in keys:
         if key not in calibration or calibration[key].classes != labels[key].classes:
             raise GraftError(
@@ -214,6 +218,7 @@ def calibrated(
             )
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     graph = query_graph(query.counts)
+    start = _start(reference, query, mapped, first if keys else None)
     novelty, rule = judge_sample(
         reference,
         query,
@@ -221,15 +226,15 @@ def calibrated(
         latent,
         first.novelty,
         null_distance=first.distance,
-        null_misfit=first.quality.get("misfit", ()),
         key=first.key or None,
         graph=graph,
         near=mapped.near,
+        distance=start.near.distance,
     )
     out, classifiers = dict(labels), {}
     for key in keys:
-        start = classifier_for(reference, calibration[key], query)
-        classifiers[key] = learnt(start, query, labels[key].matrix, novelty.score)
+        made_before = classifier_for(reference, calibration[key], query)
+        classifiers[key] = learnt(made_before, query, labels[key].matrix, novelty.score, novelty.novel)
         votes = Votes(labels[key].matrix, predict(classifiers[key], query.counts))
         made = calibrated_labels(labels[key], calibration[key], votes)
         out[key] = replace(made, unknown=made.unknown | novelty.novel)
@@ -239,10 +244,19 @@ def calibrated(
         labels=out,
         novelty=novelty,
         calibration=dict(calibration),
-        verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first),
+        verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first, start),
         summary=summary(query, graft, out),
     )
     return judged, Judgement(dict(calibration), classifiers, graph.space, rule, novelty.false_alarms)
+
+
+def _start(reference: Reference, query: Query, mapped: MappedQuery, calibration: Calibration | None) -> Start:
+    """The cells before the fit, and labels of some by the genes before anything was learnt from them."""
+    near = unfitted_near(reference, query, mapped)
+    some = np.sort(np.random.default_rng(0).permutation(len(query.cells))[:JUDGED])
+    none = np.zeros(len(some), np.int64)
+    genes = none if calibration is None else predict(calibration.classifier, query.counts[some]).argmax(axis=1)
+    return Start(*near, some, genes)
 
 
 def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:

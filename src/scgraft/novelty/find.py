@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +10,10 @@ from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.model.build import take_cells
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
-from scgraft.novelty.limits import misfit_excess, misfit_limit, scaled_null, type_distances
+from scgraft.novelty.limits import DISTANCE_POWER, evidence_limit, type_distances
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.rule import NoveltyRule
-from scgraft.novelty.score import LEAST_BATCH, batch_centres, present_genes, used_genes
+from scgraft.novelty.score import LEAST_BATCH, at_common_depth, batch_centres, present_genes, used_genes
 from scgraft.numerics.conformal import threshold_at
 from scgraft.numerics.index import K, Near
 from scgraft.reference.cells import reference_classes
@@ -35,10 +34,10 @@ def find_novelty(
     null: np.ndarray,
     *,
     null_distance: np.ndarray | None = None,
-    null_misfit: Sequence[float] = (),
     key: str | None = None,
     graph: QueryGraph | None = None,
     near: Near | None = None,
+    distance: np.ndarray | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> Novelty:
     """Find the query's cells that the reference does not explain.
@@ -50,9 +49,7 @@ def find_novelty(
     null
         Scores of held-out reference cells, from a calibration; without any, nothing is novel.
     null_distance
-        Relative distances of held-out reference cells; without any, distance makes no cell novel.
-    null_misfit
-        Misfits of held-out batches of the reference, from a calibration.
+        Relative distances of the same cells before their fit; without any, distance is no evidence.
     key
         Label column of the reference: how far its types are apart, and for the dossiers. Without labels nothing but the
         misfit sets the threshold.
@@ -60,6 +57,9 @@ def find_novelty(
         The query's neighbours, where they are known already.
     near
         Nearest reference cells of the query's cells, where they have been looked up already.
+    distance
+        Relative distance of the query's cells to the reference before the fit, (n,); None takes that of `near`, which is the
+        same where nothing was trained. A fit moves cells of a missing type towards the reference.
     false_alarms
         Declared share of reference-like cells above the threshold.
 
@@ -76,10 +76,10 @@ def find_novelty(
         latent,
         null,
         null_distance=null_distance,
-        null_misfit=null_misfit,
         key=key,
         graph=query_graph(query.counts) if graph is None else graph,
         near=near,
+        distance=distance,
         false_alarms=false_alarms,
     )[0]
 
@@ -92,10 +92,10 @@ def judge_sample(
     null: np.ndarray,
     *,
     null_distance: np.ndarray | None,
-    null_misfit: Sequence[float],
     key: str | None,
     graph: QueryGraph,
     near: Near | None,
+    distance: np.ndarray | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> tuple[Novelty, NoveltyRule]:
     """Novelty of a query's cells as :func:`find_novelty` has it, and the rule that judges further cells of the query."""
@@ -103,19 +103,20 @@ def judge_sample(
     near = reference.latent.index.near(latent.mean, k=K) if near is None else near
     seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
     decode, present = decoder(reference, seen, graft), present_genes(reference, query)
-    residual = residuals(decode, observed(reference, seen.counts), at.mean)
+    residual = at_common_depth(residuals(decode, observed(reference, seen.counts), at.mean), seen.counts)
+    distance = near.distance if distance is None else distance
     batch = query.codes[:, 0]
     kept = used_genes(residual, present)
     centres, misfit = batch_centres(kept, graph, batch)
     labels, codes = _types(reference, key)
     between = type_distances(decode, reference, at, seen.codes[:, 0], codes, near[graph.anchors].found, present=present)
-    rule = NoveltyRule(kept, centres, between, np.bincount(batch) >= LEAST_BATCH, misfit, float("inf"))
+    rule = NoveltyRule(kept, centres, between, np.bincount(batch) >= LEAST_BATCH, misfit, limit=float("inf"))
     score, apart = rule.score(graph.neighbours, batch), rule.apart(graph.neighbours, batch)
-    misfitted = misfit_limit(score, null, misfit_excess(misfit, null_misfit), false_alarms / 2)
-    rule = replace(rule, misfit_limit=misfitted, held_out_limit=threshold_at(null, false_alarms / 2))
-    if null_distance is not None and len(null_distance):
-        rule = replace(rule, far=threshold_at(scaled_null(null_distance, near.distance), false_alarms / 2))
-    threshold, strength = rule.judge(score, apart, near.distance)
+    alone = null_distance is None or not len(null_distance)
+    far, power = (np.ones(len(null)), 0.0) if alone or null_distance is None else (null_distance, DISTANCE_POWER)
+    limit = evidence_limit(score, distance, null, far, false_alarms, power)
+    rule = replace(rule, limit=limit, held_out_limit=threshold_at(null, false_alarms / 2), power=power)
+    threshold, strength = rule.judge(score, apart, distance)
     novel = strength > 1
     groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
     dossiers = tuple(
@@ -123,7 +124,7 @@ def judge_sample(
         for cluster in np.unique(graph.cluster)
         if _is_group(groups, cluster, false_alarms)
     )
-    made = Novelty(score, misfit, threshold, rule.far, novel, strength, false_alarms, graph.cluster, dossiers)
+    made = Novelty(score, misfit, threshold, distance, novel, strength, false_alarms, graph.cluster, dossiers)
     return made, rule
 
 

@@ -7,7 +7,6 @@ tells them apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
 # Chosen by benchmarks/trust.py; what else was tried is in docs/trust-evidence.md.
 NEAR_TYPES = 3  # the distance to other types is read a third of the way up the sorted list, see nearest_third
-TYPE_MISFIT = 2.5  # times the query's excess misfit: what the model may get wrong about a single type
+QUARTER = 0.25  # of a query must be known cells, for it to show its own scale; 0.2 and 0.3 are as good
+DISTANCE_POWER = 2.0  # 1 leaves more false alarms (.06 of known cells instead of .04), 3 finds fewer missing types
 TOWARDS = 1 / 3  # of the squared distance to other types: the square root, 0.58, is more than half of the way
 LEAST_TOWARDS = 0.5  # in units of the noise: types closer to each other than this set no limit
 
@@ -116,7 +116,9 @@ def nearest_third(
     """
     kept = np.ones(profile.shape[1], bool) if present is None else present
     profile, weight = profile[:, kept], weight[:, kept]
-    place = -(-(len(profile) - 1) // NEAR_TYPES) - 1  # rounded up, so that it is one of them at least
+    n_others = len(profile) - 1
+    # Rounded up; and with few labels the second nearest, as the nearest may be the other half of a type that was cut in two.
+    place = min(max(-(-n_others // NEAR_TYPES), 2), n_others) - 1
     out = np.empty(len(own), np.float32)
     for c in np.unique(own):
         others = np.delete(profile, c, axis=0) - profile[c]
@@ -125,70 +127,68 @@ def nearest_third(
     return out
 
 
-def scaled_null(null: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The scores of held-out reference cells, multiplied so that their median is that of the query; never made smaller.
+def evidence(score: np.ndarray, distance: np.ndarray, power: float = DISTANCE_POWER) -> np.ndarray:
+    """Evidence that a cell is novel, (n,): its score times a power of its distance; with a power of 0 the score alone.
 
-    The model explains every real cell of another laboratory a little worse than the reference's own cells. The median cell of
-    the query shows by how much, and the null is scaled by it (an empirical null; Efron 2004,
-    doi:10.1198/016214504000000089). The median cell is a known cell as long as less than half of the query is novel. In a
-    query with more novel cells the null becomes too wide: novel cells are missed, but no known cell is called novel.
+    A missing type near a kept one often has unexplained genes *and* lies a little apart, and neither alone tells. The score is
+    a square, so the distance is squared too.
     """
-    if not len(null) or not len(score):
-        return null
-    ratio = np.median(score) / max(float(np.median(null)), 1e-12)
-    return null * max(float(ratio), 1.0)
+    return score * distance**power
 
 
-def novelty_limits(score: np.ndarray, null: np.ndarray, excess: float, apart: np.ndarray, rate: float) -> np.ndarray:
-    """Score above which each cell is novel, (n,) float32: the smaller of two limits.
-
-    ::
-
-        misfit limit  = max( q(scaled null),  1 + 2.5 * excess )
-        foreign limit = max( q(null),         1 + max(apart / 3, 0.5) )
-        limit         = min( misfit limit, foreign limit )
-
-    where ``q`` is the ``1 - rate`` quantile, ``null`` the scores of held-out reference cells, ``scaled null`` the same after
-    :func:`scaled_null`, and ``excess`` and ``apart`` are described below. A score of 1 is what noise alone gives.
-
-    *Misfit limit*: a score below it may come from the model being a little wrong about this query. The model is wrong by
-    different amounts about different cell types. Its error on one type is about as large as its error overall, so 2.5 times
-    the overall excess is allowed.
-
-    *Foreign limit*: a score above it means that the cell lies more than half of the way from its own type towards other
-    types, which no misfit explains. This limit finds novel cells even where they are the majority of the query and so decide
-    its median. It is never below 1.5, because types that differ by less than the noise cannot set a limit.
+def evidence_limit(
+    score: np.ndarray,
+    distance: np.ndarray,
+    null: np.ndarray,
+    null_distance: np.ndarray,
+    rate: float,
+    power: float = DISTANCE_POWER,
+) -> float:
+    """Evidence above which a query's cell is novel: that of held-out reference cells, on the query's scale.
 
     Parameters
     ----------
-    score
-        Scores of the query's cells, (n,).
-    null
-        Scores of held-out reference cells, (m,).
-    excess
-        How much larger the query's misfit is than that of held-out batches, from :func:`misfit_excess`; a negative value
-        counts as 0.
+    score, distance
+        Of the query's cells, (n,).
+    null, null_distance
+        Of the same held-out reference cells, (m,), in the same order.
+    rate
+        Share of held-out cells above the limit; the limit is infinite with fewer than 1 / `rate` - 1 of them.
+    """
+    limit = threshold_at(evidence(null, null_distance, power), rate)
+    return limit * scale_of(score, null) * scale_of(distance, null_distance) ** power
+
+
+def scale_of(values: np.ndarray, null: np.ndarray) -> float:
+    """How much larger a query's values are than those of held-out reference cells, 1 at least, from the first quartile of each.
+
+    The model explains every real cell of another laboratory a little worse than the reference's own cells, and they lie a little
+    farther away. The first quartile shows by how much as long as a quarter of the query is known cells (an empirical null;
+    Efron 2004, doi:10.1198/016214504000000089).
+    """
+    if not len(null) or not len(values):
+        return 1.0
+    ratio = np.quantile(values, QUARTER) / max(float(np.quantile(null, QUARTER)), 1e-12)
+    return max(float(ratio), 1.0)
+
+
+def foreign_limit(held_out: float, apart: np.ndarray) -> np.ndarray:
+    """Score above which a cell lies more than half of the way from its own type towards other types, (n,) float32.
+
+    ::
+
+        limit = max( held_out,  1 + max(apart / 3, 0.5) )
+
+    No misfit of the model explains this. It finds novel cells also where they are nearly the whole query. It is never below
+    1.5, because types that differ by less than the noise cannot set a limit.
+
+    Parameters
+    ----------
+    held_out
+        Score that few held-out reference cells exceed.
     apart
         Squared distance between the cell's type and other types, in the units of the score, (n,): a cell that looks like
         another type than its own has an expected score of about 1 + ``apart``. It is the result of :func:`type_distances`,
         averaged over the cell's neighbours, times their number.
-    rate
-        Declared share of known cells that may lie above the limit.
     """
-    return smaller_limit(misfit_limit(score, null, excess, rate), threshold_at(null, rate), apart)
-
-
-def misfit_limit(score: np.ndarray, null: np.ndarray, excess: float, rate: float) -> float:
-    """What a misfit may explain: one limit for all cells of a query."""
-    return max(threshold_at(scaled_null(null, score), rate), 1 + TYPE_MISFIT * max(excess, 0.0))
-
-
-def smaller_limit(misfitted: float, held_out: float, apart: np.ndarray) -> np.ndarray:
-    """The smaller of both limits, (n,), from that of the misfit, that of held-out cells, and the distance between types."""
-    foreign = np.maximum(held_out, 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS))
-    return np.minimum(misfitted, foreign).astype(np.float32)
-
-
-def misfit_excess(misfit: float, held_out: Sequence[float]) -> float:
-    """The query's misfit less that of the median held-out batch, or less 1 (the misfit of a model that is right) if larger."""
-    return misfit - max([1.0, float(np.median(held_out))] if len(held_out) else [1.0])
+    return np.maximum(held_out, 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS)).astype(np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scgraft.novelty.limits import smaller_limit
+from scgraft.novelty.limits import evidence, foreign_limit
 from scgraft.novelty.score import shared_residual
 
 
@@ -27,10 +27,10 @@ class NoveltyRule:
         Whether a batch has cells enough for something to be taken out, (b,) bool by batch code.
     misfit
         Median score of the sample before anything is taken out.
-    misfit_limit, held_out_limit
-        Scores that a misfit of the whole query may explain, and that held-out reference cells have.
-    far
-        Relative distance to the reference above which a cell is novel.
+    limit, held_out_limit
+        Evidence (score times a power of the distance) above which a cell is novel, and the score that held-out cells have.
+    power
+        Power of the distance in the evidence; 0 where nothing is known of the distances of held-out cells.
     """
 
     residual: np.ndarray
@@ -38,9 +38,9 @@ class NoveltyRule:
     between: np.ndarray
     large: np.ndarray
     misfit: float
-    misfit_limit: float
+    limit: float
     held_out_limit: float = 0.0
-    far: float = float("inf")
+    power: float = 0.0
 
     def score(self, neighbours: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Novelty score (n,) of cells with given neighbours among the anchors (n, k) and batch codes (n,)."""
@@ -55,7 +55,11 @@ class NoveltyRule:
         return np.where(self.large[batch], distance, np.inf)
 
     def judge(self, score: np.ndarray, apart: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Threshold of each score, (n,), and the strength (n,) float32 of the evidence: a cell is novel above 1."""
-        threshold = smaller_limit(self.misfit_limit, self.held_out_limit, apart)
-        strength = np.maximum(score / threshold, (distance / self.far) ** 2)  # the score is a square too
-        return threshold, strength.astype(np.float32)
+        """Threshold of each score, (n,), and the strength (n,) float32 of the evidence: a cell is novel above 1.
+
+        `distance` is that to the reference before the fit, relative to its spacing, (n,).
+        """
+        foreign, found = foreign_limit(self.held_out_limit, apart), evidence(score, distance, self.power)
+        strength = np.maximum(found / self.limit, score / foreign).astype(np.float32)
+        threshold = np.minimum(self.limit / np.maximum(distance, 1e-6) ** self.power, foreign)
+        return threshold.astype(np.float32), strength

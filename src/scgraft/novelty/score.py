@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import relative_distance
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 GATHERED = 128
 LEAST_BATCH = 20
@@ -59,6 +63,17 @@ def batch_centres(kept: np.ndarray, graph: QueryGraph, batch: np.ndarray) -> tup
 def present_genes(reference: Reference, query: Query) -> np.ndarray:
     """Genes of the reference that the query has, (G,) bool."""
     return ~np.isin(reference.schema.genes.astype(str), np.array(query.alignment.missing, dtype=str))
+
+
+def at_common_depth(residual: np.ndarray, counts: csr_matrix) -> np.ndarray:
+    """Residuals (n, G) of cells with given counts (n, G), those of deep cells as if they had the median depth.
+
+    What a model gets wrong about a cell's profile stands out of the noise by the root of the cell's depth. Without this, the
+    deepest quarter of known cells looks most novel. Shallow cells stay as they are: their noise is not to be magnified.
+    """
+    depth = np.asarray(counts.sum(axis=1), np.float32).ravel()
+    excess = np.maximum(depth / max(float(np.median(depth)), 1.0), 1.0)
+    return (residual / np.sqrt(excess)[:, None]).astype(np.float32)
 
 
 def used_genes(residual: np.ndarray, present: np.ndarray) -> np.ndarray:

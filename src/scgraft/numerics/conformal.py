@@ -196,6 +196,36 @@ def conformal_pvalues(
     return out
 
 
+def coverage_across(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, alpha: float = 0.1) -> tuple[float, ...]:
+    """Share of the true classes in the sets of each group's cells, when the other groups are what they are calibrated on.
+
+    Parameters
+    ----------
+    groups
+        Probabilities (m, C) and codes of the true classes (m,) of the cells that were held out together.
+    alpha
+        Requested error rate.
+
+    Notes
+    -----
+    What a user of a new batch sees is the coverage of that batch, not the mean over batches. Sets that are proven to cover a
+    further batch need many of them (hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2023,
+    doi:10.1080/01621459.2022.2060112): with fewer than 1 / alpha - 1 they hold every class. Multiplying p-values by
+    1 + 1 / batches, as :func:`conformal_pvalues` does, is a heuristic between that and taking cells as independent.
+    """
+    out = []
+    for i, (matrix, true) in enumerate(groups):
+        others = [group for j, group in enumerate(groups) if j != i and len(group[1])]
+        if not len(true) or not others:
+            out.append(float("nan"))
+            continue
+        scores = np.concatenate([1 - m[np.arange(len(t)), t] for m, t in others])
+        codes = np.concatenate([t for _, t in others])
+        pvalues = conformal_pvalues(matrix, scores, codes, batches=len(others))
+        out.append(float((pvalues[np.arange(len(true)), true] > alpha).mean()))
+    return tuple(out)
+
+
 def threshold_at(null: np.ndarray, rate: float) -> float:
     """The smallest threshold that at most a share `rate` of new scores exceeds, if these are exchangeable with the null.
 

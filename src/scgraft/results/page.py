@@ -41,7 +41,7 @@ TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
 # Cells that the table shows at once, and that a page of very many cells holds at all.
 ROWS = 200
 # What a light is called beside its colour and shape.
-WORDS = {"green": "good", "amber": "with care", "red": "look first"}
+WORDS = {"grey": "no yardstick", "green": "good", "amber": "with care", "red": "look first"}
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _written() -> schema.Check:
 
 
 def _light() -> schema.Check:
-    return schema.one_of("green", "amber", "red")
+    return schema.one_of("grey", "green", "amber", "red")
 
 
 def read_cells(source: Path | StringIO, path: str, summary: dict[str, Any]) -> pd.DataFrame:

@@ -68,10 +68,10 @@ class Calibration:
     scores, score_class
         Nonconformity (1 minus the probability of the true class) of each held-out cell, (m,), and its class code, (m,).
     novelty
-        Novelty scores of the held-out cells, sorted, (m,).
+        Novelty scores of the held-out cells whose class the rest of the reference has, (m',).
     distance
-        Distances of the held-out cells to the rest of the reference in the latent, divided by the spacing of the reference's
-        cells there, sorted, (m,).
+        Distances of the same cells, in the same order, to the rest of the reference in the latent before the fit, divided by
+        the spacing of the reference's cells there, (m',).
     reliability
         One row for each bin of probability: mean probability, share of right labels, number of held-out cells; (bins, 3).
     expected_error

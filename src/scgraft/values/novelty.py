@@ -14,11 +14,11 @@ from scgraft.values.shown import fields_as_html, fields_as_text
 class Novelty:
     """Which query cells the reference does not explain. This is another question than how sure a label is.
 
-    A cell is novel for one of two reasons, each tested at half of the declared rate of false alarms:
+    A cell is novel for one of two reasons:
 
-    - its genes: the model's errors on its counts, averaged over similar query cells, are too large;
-    - its place: it lies in the latent where the reference has no cells (for instance a type that the model was trained on,
-      but whose cells are not in the repository).
+    - its genes and its place together: the model's errors on its counts, averaged over similar query cells, times the squared
+      distance to the reference in the latent, are larger than those of held-out reference cells;
+    - its genes alone: the errors are so large that the cell lies more than half of the way towards other types.
 
     Parameters
     ----------
@@ -30,13 +30,14 @@ class Novelty:
         Median of the score over all cells before anything is subtracted: how badly the model fits the whole query; 1 where
         it is right.
     threshold
-        Limit of the score for each cell, (n,).
-    distance_threshold
-        Limit of the distance to the reference in the latent, which is measured in units of the spacing of its cells there.
+        Limit of the score for each cell at its distance, (n,).
+    distance
+        Distance of each cell to the reference in the latent before the fit, over the spacing of the reference's cells there,
+        (n,) float32: about 1 among them.
     novel
-        True where the score or the distance is above its limit, (n,) bool.
+        True where the score is above its limit, (n,) bool.
     strength
-        The larger of score / limit and (distance / limit) squared, (n,) float32: above 1 the cell is novel.
+        The larger of both kinds of evidence over their limits, (n,) float32: above 1 the cell is novel.
     false_alarms
         Declared share of known cells that may be called novel.
     cluster
@@ -48,7 +49,7 @@ class Novelty:
     score: np.ndarray
     misfit: float
     threshold: np.ndarray
-    distance_threshold: float
+    distance: np.ndarray
     novel: np.ndarray
     strength: np.ndarray
     false_alarms: float

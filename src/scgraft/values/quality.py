@@ -11,7 +11,7 @@ import numpy as np
 from scgraft.values.shown import Rows, as_html, as_text, cut, fields_as_html, fields_as_text
 
 Grade = Literal["ok", "repaired", "warning", "stop"]
-Light = Literal["green", "amber", "red"]
+Light = Literal["grey", "green", "amber", "red"]  # grey: there is nothing to compare with
 
 
 @dataclass(frozen=True)

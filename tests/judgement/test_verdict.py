@@ -1,0 +1,53 @@
+"""The verdict: what has nothing to compare with is grey, and limits are those of held-out batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scgraft.judgement.verdict import _beyond, _large, _small, verdict
+from scgraft.values.quality import Measure
+
+nulls = st.lists(st.floats(0.2, 1.0), min_size=2, max_size=8).map(tuple)
+
+
+def small(value, null):
+    return _small(value, null, "distance", 0.25, 1.0, "{value:.2f}", "act")
+
+
+def large(value, null):
+    return _large(value, null, "mixing", 0.35, 0.7, "{value:.2f}", "act")
+
+
+@pytest.mark.parametrize("judge", [small, large])
+@pytest.mark.parametrize("null", [(), (float("nan"),)])
+def test_without_held_out_batches_a_measure_is_grey(judge, null):
+    assert judge(3.0, null).light == "grey" and not judge(3.0, null).action
+
+
+def test_grey_lines_decide_nothing_unless_they_are_all():
+    grey, green, red = (Measure(light, light, 0.0, (), "") for light in ("grey", "green", "red"))
+    assert verdict((grey, green)).light == "green" and verdict((grey, red, green)).light == "red"
+    assert verdict((grey,)).light == "grey" and "compare" in verdict((grey,)).sentence
+
+
+@given(nulls, st.floats(0, 5))
+def test_what_held_out_batches_have_is_green(null, value):
+    assert all(small(v, null).light == "green" and large(v, null).light == "green" for v in null)
+    order = ("green", "amber", "red")
+    assert order.index(small(value + 1, null).light) >= order.index(small(value, null).light)
+    assert order.index(large(value - 1, null).light) >= order.index(large(value, null).light)
+
+
+@given(st.integers(2, 8), st.floats(0.01, 2), st.integers(0, 1000))
+def test_batches_that_differ_more_say_less_of_the_next(n, factor, seed):
+    null = np.random.default_rng(seed).uniform(0.2, 1, n)
+    assert _beyond(null.mean() + factor * (null - null.mean())) == pytest.approx(factor * _beyond(null), rel=1e-6)
+
+
+def test_a_further_batch_is_within_reach_in_39_of_40_cases():
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(4000):
+        drawn = rng.standard_normal(5)
+        inside.append(drawn[4] < drawn[:4].mean() + _beyond(drawn[:4]))
+    assert abs(np.mean(inside) - 0.975) < 5 * np.sqrt(0.975 * 0.025 / 4000)
