@@ -72,7 +72,7 @@ def row(work: Path, n: int, how: str, what: str) -> None:
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query
     from scgraft.query.read import read_query
-    from scgraft.results.folder import write_mapping
+    from scgraft.results.folder import write
     from scgraft.results.stream import Job, map_in_parts
     from scgraft.values.graft import FitConfig
     from scgraft.values.query import AlignOptions
@@ -87,7 +87,7 @@ def row(work: Path, n: int, how: str, what: str) -> None:
     else:
         adata = read_query(path)
         mapped = map_query(reference, adata, batch_key="batch", config=config, calibration=trusted)
-        write_mapping(mapped, adata, out, reference=reference, page=False, force=True)
+        write(mapped, adata, out, reference=reference, page=False, force=True)
     used = resource.getrusage(resource.RUSAGE_SELF)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(
