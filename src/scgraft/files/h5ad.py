@@ -31,9 +31,9 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
-        check_heaps(path)
         with h5py.File(path, "r") as file:
             check_links(file)
+            check_heaps(path, file)
             yield file
     except (UnsafeFile, CorruptFile) as error:
         raise type(error)(f"{path.name} cannot be read: {error}") from error

@@ -9,9 +9,15 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile
 
+if TYPE_CHECKING:
+    import h5py
+
+# A megabyte is looked through in two milliseconds.
+LARGE = 1 << 20
 # Signature, version 1, and three bytes that are zero.
 SIGNATURE = b"GCOL\x01\x00\x00\x00"
 # Index, number of references, reserved, size: 16 bytes, with the eight-byte lengths that h5py writes.
@@ -20,23 +26,43 @@ OBJECT = struct.Struct("<HHIQ")
 SUSPICIOUS = (b"\0" * 12, b"\xff" * 4)
 
 
-def check_heaps(path: Path) -> None:
+def check_heaps(path: Path, file: h5py.File) -> None:
     """Refuse a file with a heap whose objects do not lead to its end.
+
+    Parameters
+    ----------
+    path, file
+        The file, and the same one opened, its links checked. Where one of its large datasets lies in one piece, there is no
+        heap, and it is not looked through.
 
     Raises
     ------
     CorruptFile
         With the position in the file.
     """
-    if path.stat().st_size < len(SIGNATURE):
-        return  # no HDF5 file, which is said when it is opened
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(SIGNATURE)
-        while at >= 0:
-            end = at + int.from_bytes(data[at + 8 : at + 16], "little")
-            if end <= len(data) and any(data.find(mark, at + 16, end) >= 0 for mark in SUSPICIOUS):
-                _walk(data, at + 16, end)
-            at = data.find(SIGNATURE, at + 8)
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = 0
+        for stop, further in [*_large_pieces(file), (len(data), len(data))]:
+            at = data.find(SIGNATURE, start, stop)
+            while at >= 0:
+                end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+                if end <= len(data) and any(data.find(mark, at + 16, end) >= 0 for mark in SUSPICIOUS):
+                    _walk(data, at + 16, end)
+                at = data.find(SIGNATURE, at + 8, stop)
+            start = max(start, further)
+
+
+def _large_pieces(file: h5py.File) -> list[tuple[int, int]]:
+    """Start and end of each large dataset that lies in one piece, in the order of the file."""
+    found: list[tuple[int, int]] = []
+
+    def look(name: str, item: Any) -> None:
+        start = item.id.get_offset() if hasattr(item, "dtype") and hasattr(item.id, "get_offset") else None
+        if start is not None and item.id.get_storage_size() >= LARGE:
+            found.append((start, start + item.id.get_storage_size()))
+
+    file.visititems(look)
+    return sorted(found)
 
 
 def _walk(data: mmap.mmap, at: int, end: int) -> None:
