@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A megabyte is looked through in two milliseconds.
 LARGE = 1 << 20
+# A piece below this is looked through in less time than it takes to leave it out.
+PIECE = 1 << 14
 # Signature, version 1, and three bytes that are zero.
 SIGNATURE = b"GCOL\x01\x00\x00\x00"
 # Index, number of references, reserved, size: 16 bytes, with the eight-byte lengths that h5py writes.
@@ -32,8 +34,8 @@ def check_heaps(path: Path, file: h5py.File) -> None:
     Parameters
     ----------
     path, file
-        The file, and the same one opened, its links checked. Where one of its large datasets lies in one piece, there is no
-        heap, and it is not looked through.
+        The file, and the same one opened, its links checked. Where the numbers of its large datasets lie there is no heap:
+        that is not looked through.
 
     Raises
     ------
@@ -53,16 +55,19 @@ def check_heaps(path: Path, file: h5py.File) -> None:
 
 
 def _large_pieces(file: h5py.File) -> list[tuple[int, int]]:
-    """Start and end of each large dataset that lies in one piece, in the order of the file."""
+    """Start and end of each large piece of the datasets' numbers, in the order of the file."""
     found: list[tuple[int, int]] = []
 
     def look(name: str, item: Any) -> None:
-        start = item.id.get_offset() if hasattr(item, "dtype") and hasattr(item.id, "get_offset") else None
-        if start is not None and item.id.get_storage_size() >= LARGE:
+        if not hasattr(item.id, "get_offset") or item.id.get_storage_size() < LARGE:
+            return
+        if item.chunks is not None:
+            item.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif (start := item.id.get_offset()) is not None:
             found.append((start, start + item.id.get_storage_size()))
 
     file.visititems(look)
-    return sorted(found)
+    return sorted(piece for piece in found if piece[1] - piece[0] >= PIECE)
 
 
 def _walk(data: mmap.mmap, at: int, end: int) -> None:
