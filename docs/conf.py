@@ -1,0 +1,25 @@
+"""The documentation site: Sphinx over the Markdown files of this folder; ``make docs`` builds it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from scgraft import __version__
+
+project = "scgraft"
+author = "The scgraft developers"
+copyright = "The scgraft developers"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["deflist", "colon_fence"]
+# Headings that other pages link to.
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"scgraft {release}"
+autodoc_typehints = "signature"
+napoleon_google_docstring = False
+exclude_patterns = ["_build"]
+# Files outside this folder that the pages name (the licence, the change log, tutorials) are not pages of the site.
+# A page that only a link leads to is a page too.
+suppress_warnings = ["myst.xref_missing", "toc.not_included"]
