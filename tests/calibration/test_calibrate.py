@@ -378,7 +378,7 @@ def test_bare_votes_have_no_sets(demo):
     reference, query, mapped = demo
     bare = scgraft.map_query(reference, query, batch_key="well", graft=mapped.graft, calibration=None)
     assert bare.novelty is None and not bare.calibration
-    with pytest.raises(ValueError, match="without a calibration"):
+    with pytest.raises(NoLabels, match="without a calibration"):
         bare.labels["bulk_labels"].included()
     with pytest.raises(ValueError, match="between 0 and 1"):
         mapped.labels["bulk_labels"].included(5)
