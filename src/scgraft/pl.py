@@ -7,23 +7,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from scgraft.errors import NoLabels
-from scgraft.results.colours import COLOURS, GREY, RED, in_order, palette
+from scgraft.results.colours import COLOURS, GREY, RED, SHAPES, in_order, palette, shapes
 from scgraft.results.placement import place
 from scgraft.values.calibration import Calibration
 from scgraft.values.hierarchy import UNKNOWN
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
+from scgraft.values.options import one_of
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Points above which a vector file would be slow to open.
 RASTER = 20_000
+COLOURINGS = ("label", "probability", "novelty")
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -56,41 +59,44 @@ def map(
     reference, mapped
         The reference and the mapping.
     color
-        What colours the query.
+        What colours the query: ``"label"``, its labels, with cells that should not be believed as grey crosses;
+        ``"probability"`` of the label; or ``"novelty"``.
     labels
         Label column; None takes the first.
     size
         Area of a query point.
     ax
         Axes to draw into.
+
+    Raises
+    ------
+    BadOption
+        `color` is none of the three.
+    NoLabels
+        The mapping has no such labels, or no novelty.
     """
-    novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
-    placed, ax = place(reference, mapped.latent.mean, novel=novel, cluster=cluster), _axes(ax)
-    many = len(placed.reference) + len(placed.query) > RASTER
-    ax.scatter(placed.reference[:, 0], placed.reference[:, 1], s=size / 3, c=GREY, linewidths=0, rasterized=many)
+    one_of("color", color, COLOURINGS)
+    if color == "novelty" and mapped.novelty is None:
+        raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
     result = _labels(mapped, labels)
+    novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
+    placed = place(reference, mapped.latent.mean, novel=novel, cluster=cluster, near=mapped.near)
+    ax, many = _axes(ax), len(placed.reference) + len(placed.query) > RASTER
+    dots: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": many}
+    ax.scatter(placed.reference[:, 0], placed.reference[:, 1], **(dots | {"s": size / 3}), c=GREY)
     if color == "label":
-        for name in in_order(result.label):
-            own, colour = result.label == name, palette(result.label)[name]
-            ax.scatter(
-                placed.query[own, 0], placed.query[own, 1], s=size, c=colour, linewidths=0, label=name, rasterized=many
-            )
+        # A type has the colour that it has on the page, whether the query has cells of it or not.
+        colours, marks = palette(result.classes), shapes(result.classes)
+        believed = np.where(result.unknown, UNKNOWN, result.label)
+        for name in in_order(believed):
+            own, mark = placed.query[believed == name], "x" if name == UNKNOWN else SHAPES[marks[name]][1]
+            style = {"linewidths": 0.8} if mark == "x" else {}
+            ax.scatter(own[:, 0], own[:, 1], c=colours[name], marker=mark, label=name, **(dots | style))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small", markerscale=2)
     else:
-        if color == "novelty" and mapped.novelty is None:
-            raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
         values = result.probability if color == "probability" else mapped.novelty.strength  # type: ignore[union-attr]
-        top = float(np.quantile(values, 0.99))
-        points = ax.scatter(
-            placed.query[:, 0],
-            placed.query[:, 1],
-            s=size,
-            c=values,
-            vmax=top,
-            cmap="viridis",
-            linewidths=0,
-            rasterized=many,
-        )
+        top = float(np.quantile(values, 0.99)) if len(values) else None
+        points = ax.scatter(placed.query[:, 0], placed.query[:, 1], c=values, vmax=top, cmap="viridis", **dots)
         ax.figure.colorbar(points, ax=ax, label=color, shrink=0.7)
     if placed.tray.any():
         ax.annotate(
@@ -120,7 +126,7 @@ def composition(mapped: MappedQuery, batch: np.ndarray, *, labels: str | None = 
         As for :func:`map`.
     """
     result, ax, batch = _labels(mapped, labels), _axes(ax), np.asarray(batch).astype(str)
-    batches, colours = in_order(batch), palette(result.label)
+    batches, colours = in_order(batch), palette(result.classes)
     left, believed = np.zeros(len(batches)), np.where(result.unknown, UNKNOWN, result.label)
     for name in in_order(believed):
         share = np.array([(believed[batch == b] == name).mean() for b in batches])
