@@ -122,7 +122,7 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
         began = time.process_time()
         bare = transfer_labels(source, latent, labels=["cell_type"])
         mapped = MappedQuery(source.base, query.alignment, graft, latent, bare, {})
-        trusted = calibrated(source, query, mapped, calibration)
+        trusted, _ = calibrated(source, query, mapped, calibration)
         took = seconds + time.process_time() - began
         found = trusted.labels["cell_type"]
         results[row] = Result(np.array(found.classes), found.matrix, took, novelty=trusted.novelty.strength)
