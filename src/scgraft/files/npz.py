@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, wanted: Ar
         value = np.lib.format.read_array(file, allow_pickle=False)
     if wanted.finite and dtype.kind == "f" and not np.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite numbers")
+    if dtype.kind == "U" and dtype.itemsize and value.size:
+        points = np.ascontiguousarray(value).view(np.dtype("u4").newbyteorder(dtype.byteorder))
+        if points.max() > sys.maxunicode:
+            raise ValueError(f"{name} holds numbers that are no characters")
     return np.asarray(value)
 
 
