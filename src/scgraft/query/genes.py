@@ -196,7 +196,7 @@ def _forms(source: str, values: np.ndarray, own: bool) -> Iterator[_Names]:
     plain = trimmed(values)
     if (plain != values).any():
         yield from _form(f"{source} without blanks and quotes", plain, own)
-    if (genome := genomes(plain)).any():
+    if ((genome := genomes(plain)) != "").any():
         plain = without_genome(plain)
         said = ", ".join(sorted(set(genome.tolist()) - {""}))
         yield from _form(f"{source} without the genome {said}", plain, own)
