@@ -90,7 +90,6 @@ def _written() -> schema.Check:
         "novel": schema.number(0, 1),
         "distance": schema.number(),
     }
-    calibration = {"guarantee": schema.text, "expected_error": schema.number(0, 1)}
     return schema.record(
         {
             "scgraft": schema.text,
@@ -102,10 +101,21 @@ def _written() -> schema.Check:
             "verdict": schema.maybe(schema.record(verdict, more=True)),
             "unknown_groups": schema.items(schema.of(Dossier, more=True)),
             "clusters": schema.items(schema.record(cluster, more=True)),
-            "calibration": schema.table(schema.record(calibration, more=True)),
+            "calibration": schema.table(_calibration),
         },
         more=True,
     )
+
+
+def _calibration(value: Any, place: str) -> None:
+    """What is said of a calibration; older versions did not write the weights of classes and what the classifier learnt from."""
+    schema.record({"guarantee": schema.text, "expected_error": schema.number(0, 1)}, more=True)(value, place)
+    for name, check in {
+        "class_weights": schema.table(schema.number(0)),
+        "learnt_from": schema.maybe(schema.text),
+    }.items():
+        if name in value:
+            check(value[name], f"{place}.{name}")
 
 
 def _light() -> schema.Check:

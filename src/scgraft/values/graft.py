@@ -101,7 +101,7 @@ class FitConfig:
             at_least(name, getattr(self, name), least)
         at_least("seed", self.seed, 0)
         at_least("kl_weight", self.kl_weight, 0, whole=False)
-        within("learning_rate", self.learning_rate, 0, 10)  # beyond, no step of Adam is of any use
+        at_least("learning_rate", self.learning_rate, 0, whole=False)
         within("holdout", self.holdout, 0, 0.9)  # the fit needs cells, too
 
     _repr_html_ = fields_as_html
