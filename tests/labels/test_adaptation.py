@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 import scgraft
-from scgraft.labels.adaptation import PENALTY, adapted, best_explained
+from scgraft.labels.adaptation import ITERATIONS, PENALTY, adapted, best_explained
 from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
 from scgraft.labels.votes import cast_votes
 from scgraft.values.calibration import GeneClassifier
@@ -90,7 +90,7 @@ def test_what_is_learnt_is_the_sure_cells_and_the_anchors():
     x = np.concatenate([x, expression(made.anchors, made.genes)])
     codes = np.concatenate([vote.argmax(axis=1)[sure], made.anchor_codes])
     change = logistic_regression(
-        x, codes, np.zeros((3, N_GENES + 1), np.float32), penalty=PENALTY, iterations=15, offset=logits(made, x)
+        x, codes, np.zeros((3, N_GENES + 1), np.float32), penalty=PENALTY, iterations=ITERATIONS, offset=logits(made, x)
     )
     got = adapted(made, counts, vote, explained)
     assert np.allclose(got.coefficient, made.coefficient + change[:, :-1], atol=1e-6)

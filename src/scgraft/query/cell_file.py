@@ -217,4 +217,7 @@ def _matrix(element: Any) -> Any:
 
 def _names(obs: Any, rows: slice) -> np.ndarray:
     names = obs[obs.attrs.get("_index", "_index")]
+    names = (
+        names["values"] if hasattr(names, "keys") else names
+    )  # text that may be missing is a group of values and a mask
     return np.asarray(names.asstr()[rows] if hasattr(names, "asstr") else names[rows], dtype=object).astype(str)

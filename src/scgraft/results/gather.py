@@ -139,4 +139,5 @@ def _replace(group: Any, name: str, value: Any) -> None:
 
 
 def _length(obs: Any) -> int:
-    return int(obs[obs.attrs["_index"]].shape[0])
+    names = obs[obs.attrs["_index"]]
+    return int((names["values"] if hasattr(names, "keys") else names).shape[0])
