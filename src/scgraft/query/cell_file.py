@@ -215,9 +215,13 @@ def _matrix(element: Any) -> Any:
     return sparse_dataset(element)
 
 
+def row_names(frame: Any) -> Any:
+    """The names of a frame's rows on disk, unread: (n,)."""
+    names = frame[frame.attrs.get("_index", "_index")]
+    # Text that may be missing is a group of values and a mask.
+    return names["values"] if hasattr(names, "keys") else names
+
+
 def _names(obs: Any, rows: slice) -> np.ndarray:
-    names = obs[obs.attrs.get("_index", "_index")]
-    names = (
-        names["values"] if hasattr(names, "keys") else names
-    )  # text that may be missing is a group of values and a mask
+    names = row_names(obs)
     return np.asarray(names.asstr()[rows] if hasattr(names, "asstr") else names[rows], dtype=object).astype(str)

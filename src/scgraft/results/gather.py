@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import QueryError
-from scgraft.query.cell_file import opened
+from scgraft.query.cell_file import opened, row_names
 from scgraft.results.parts import read_column, read_latent, read_part
 from scgraft.results.summary import safe_table
 
@@ -83,7 +83,7 @@ def write_cells(
         if not counts:
             _empty_cells(source, new)
         _replace(new["uns"], "scgraft", uns)
-        n, width = _length(new["obs"]), read_latent(parts[0])[1].shape[1]
+        n, width = int(row_names(new["obs"]).shape[0]), read_latent(parts[0])[1].shape[1]
         latent = np.full((n, width), np.nan, np.float32)
         for rows, means in map(read_latent, parts):
             latent[rows] = means
@@ -136,8 +136,3 @@ def _replace(group: Any, name: str, value: Any) -> None:
     if name in group:
         del group[name]
     write_elem(group, name, value)
-
-
-def _length(obs: Any) -> int:
-    names = obs[obs.attrs["_index"]]
-    return int((names["values"] if hasattr(names, "keys") else names).shape[0])
