@@ -12,5 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["SCGRAFT_CACHE"] = tempfile.mkdtemp(prefix="scgraft-cache-")
 sys.path.insert(0, str(Path(__file__).parent))
 
-settings.register_profile("scgraft", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
-settings.load_profile("scgraft")
+# The same examples each time, so that a failure is of the commit; SCGRAFT_HYPOTHESIS=random looks for new ones.
+HYPOTHESIS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "max_examples": 40}
+settings.register_profile("same", derandomize=True, **HYPOTHESIS)
+settings.register_profile("random", **HYPOTHESIS)
+settings.load_profile(os.environ.get("SCGRAFT_HYPOTHESIS", "same"))
