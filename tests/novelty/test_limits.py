@@ -228,7 +228,7 @@ def test_a_reference_with_one_batch_has_sets_at_half_of_the_rate():
     labels, made = mapped.labels[key], mapped.calibration[key]
     assert any(made.folds)
     alone = calibrated_labels(
-        labels, replace(made, folds=((),) * 5), Votes(labels.votes["latent"], labels.votes["genes"])
+        labels, replace(made, folds=((),) * 5), Votes(labels.votes["latent"], labels.votes["genes"], labels.classifier)
     )
     n = sum(map(len, made.folds))
     several = labels.pvalues < 1  # the others were cut there

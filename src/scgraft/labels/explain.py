@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from scgraft.query.align import align_as
 from scgraft.values.calibration import Calibration
 from scgraft.values.labels import Explanation, Labels
 from scgraft.values.mapping import MappedQuery
+from scgraft.values.query import Alignment, AlignOptions
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def explain(
     novelty, threshold = float("nan"), float("inf")
     if mapped.novelty is not None:
         novelty, threshold = float(mapped.novelty.strength[i]), 1.0
-    genes = _deciding_genes(reference, mapped, found, i, adata)
+    genes, log_odds, remainder = _gene_parts(reference, mapped, found, i, adata)
     made = Explanation(
         cell=cell,
         label=str(found.label[i]),
@@ -99,6 +101,8 @@ def explain(
         neighbours=neighbours,
         genes=genes,
         sentence="",
+        log_odds=log_odds,
+        remainder=remainder,
     )
     said = _sentence(made, calibrated=found.pvalues is not None)
     return replace(made, sentence=said + _overruled(found, mapped.calibration.get(found.key), i))
@@ -132,24 +136,32 @@ def _votes(labels: Labels, i: int) -> Mapping[str, tuple[float, float, float]]:
     }
 
 
-def _deciding_genes(
+def _gene_parts(
     reference: Reference, mapped: MappedQuery, labels: Labels, i: int, adata: AnnData | None
-) -> tuple[tuple[str, float], ...]:
-    """Genes by their part in the gene classifier's log-odds of the label against the runner-up, largest first."""
-    if adata is None or labels.key not in mapped.calibration or len(labels.classes) < 2:
-        return ()
+) -> tuple[tuple[tuple[str, float], ...], float, float]:
+    """Genes by their part in the log-odds of the label against the runner-up, largest first; the log-odds; what others add."""
+    voted = labels.classifier
+    if adata is None or voted is None or len(labels.classes) < 2:
+        return (), float("nan"), float("nan")
     cell = str(mapped.latent.cells[i])
     one = adata[adata.obs_names.astype(str) == cell]
     if one.n_obs != 1:
         raise QueryError(f"This AnnData has no cell {cell!r}; give the query that was mapped.")
-    query = align_as(reference, one, mapped.alignment.options)
-    made = mapped.calibration[labels.key].classifier
-    first, second = made.classes.index(str(labels.label[i])), made.classes.index(str(labels.runner_up[i]))
-    x = expression(query.counts, made.genes)[0]
-    part = (made.coefficient[first] - made.coefficient[second])[made.genes] * x
+    query = align_as(reference, one, _as_found(mapped.alignment))
+    first, second = voted.classes.index(str(labels.label[i])), voted.classes.index(str(labels.runner_up[i]))
+    weight = voted.coefficient[first].astype(np.float64) - voted.coefficient[second]
+    part = weight[voted.genes] * expression(query.counts, voted.genes)[0]
+    log_odds = float(part.sum() + voted.intercept[first] - voted.intercept[second])
     order = np.argsort(-part, kind="stable")[:GENES]
-    names = reference.schema.genes[made.genes]
-    return tuple((str(names[g]), round(float(part[g]), 3)) for g in order if part[g] > 0)
+    names = reference.schema.genes[voted.genes]
+    listed = tuple((str(names[g]), round(float(part[g]), 3)) for g in order if part[g] > 0)
+    return listed, log_odds, log_odds - sum(value for _, value in listed)
+
+
+def _as_found(alignment: Alignment) -> AlignOptions:
+    """The options of a mapping, with the place where it found the counts: a single cell cannot tell where they are."""
+    place = re.search(r"\b(X|raw)\b|layers\[(['\"])(.+?)\2\]", alignment.counts_from)
+    return replace(alignment.options, layer=alignment.options.layer or (place and (place[1] or place[3])) or None)
 
 
 def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:

@@ -130,7 +130,8 @@ def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) ->
     classes = np.array(labels.classes)
     made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
     before = {"latent": votes.latent, "genes": votes.genes}
-    return replace(made, unknown=pvalues.max(axis=1) <= ALPHA, pvalues=pvalues, votes=before)
+    unknown = pvalues.max(axis=1) <= ALPHA
+    return replace(made, unknown=unknown, pvalues=pvalues, votes=before, classifier=votes.classifier)
 
 
 def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:

@@ -26,10 +26,11 @@ JUDGED = 2000  # cells that tell whether learning helped: the share that agrees 
 
 @dataclass(frozen=True)
 class Votes:
-    """Shares of the vote of every class, (n, C) float32: of the neighbours in the latent, and of the genes."""
+    """Shares of the vote of every class, (n, C) float32: of the neighbours in the latent, and of the genes; and who cast these."""
 
     latent: np.ndarray
     genes: np.ndarray
+    classifier: GeneClassifier
 
     @cached_property
     def both(self) -> np.ndarray:
@@ -61,7 +62,12 @@ def cast_votes(
     novel
         Cells that are no cells of the reference, (n,) bool: they teach nothing either, however many they are.
     """
-    return Votes(latent_vote, predict(learnt(classifier, query, latent_vote, novelty, novel), query.counts))
+    return votes_of(learnt(classifier, query, latent_vote, novelty, novel), query, latent_vote)
+
+
+def votes_of(classifier: GeneClassifier, query: Query, latent_vote: np.ndarray) -> Votes:
+    """Votes on the cells of a query by a classifier as it is: the one that :func:`learnt` returns."""
+    return Votes(latent_vote, predict(classifier, query.counts), classifier)
 
 
 def learnt(

@@ -16,9 +16,8 @@ import numpy as np
 from scgraft.graft.embed import embed
 from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
-from scgraft.labels.classifier import predict
 from scgraft.labels.transfer import calibrated_labels, transfer_labels
-from scgraft.labels.votes import Votes, classify
+from scgraft.labels.votes import classify, votes_of
 from scgraft.novelty.query_graph import QuerySpace
 from scgraft.novelty.rule import NoveltyRule
 from scgraft.numerics.index import Near
@@ -142,7 +141,7 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: n
     novelty = Novelty(score, rule.misfit, threshold, distance, novel, strength, judgement.false_alarms, cluster, ())
     labels = dict(mapped.labels)
     for key, classifier in judgement.classifiers.items():
-        votes = Votes(labels[key].matrix, predict(classifier, query.counts))
+        votes = votes_of(classifier, query, labels[key].matrix)
         made = calibrated_labels(labels[key], judgement.calibration[key], votes)
         labels[key] = replace(made, unknown=made.unknown | novel)
     return replace(mapped, labels=labels, novelty=novelty, calibration=judgement.calibration)

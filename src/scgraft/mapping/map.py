@@ -16,7 +16,7 @@ from scgraft.graft.fit import fit
 from scgraft.judgement.verdict import Start, measure_quality
 from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.transfer import calibrated_labels
-from scgraft.labels.votes import Votes, learnt
+from scgraft.labels.votes import learnt, votes_of
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import (
     SAMPLE,
@@ -235,7 +235,7 @@ def calibrated(
     for key in keys:
         made_before = classifier_for(reference, calibration[key], query)
         classifiers[key] = learnt(made_before, query, labels[key].matrix, novelty.score, novelty.novel)
-        votes = Votes(labels[key].matrix, predict(classifiers[key], query.counts))
+        votes = votes_of(classifiers[key], query, labels[key].matrix)
         made = calibrated_labels(labels[key], calibration[key], votes)
         out[key] = replace(made, unknown=made.unknown | novelty.novel)
     assert graph.space is not None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.errors import NoLabels
 from scgraft.values.options import within
 from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
+
+if TYPE_CHECKING:
+    from scgraft.values.calibration import GeneClassifier
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,15 @@ class Explanation:
     neighbours
         Nearest reference cells: name, label, batch, distance.
     genes
-        Genes that speak most for the label and against the runner-up, each with its part of the log-odds between the two
-        (difference of the classifier's coefficients times log-normalised expression).
+        Genes that speak most for the label and against the runner-up, each with its part of `log_odds`: the difference of the
+        coefficients of both classes, times log-normalised expression. The coefficients are those of the gene classifier that
+        voted for this cell, after it learnt from the query (:attr:`Labels.classifier`).
     sentence
         The explanation in words.
+    log_odds, remainder
+        Natural logarithm of the gene vote for the label over the gene vote for the runner-up, and what all genes that are not
+        listed in `genes` add to it together with the intercepts: the parts of `genes` and the `remainder` add up to
+        `log_odds`. Both are NaN where no genes are listed.
     """
 
     cell: str
@@ -51,6 +60,8 @@ class Explanation:
     neighbours: tuple[tuple[str, str, str, float], ...]
     genes: tuple[tuple[str, float], ...]
     sentence: str
+    log_odds: float = float("nan")
+    remainder: float = float("nan")
 
     def _shown(self) -> tuple[str, Rows]:
         votes = [
@@ -64,6 +75,10 @@ class Explanation:
             ("votes", "; ".join(votes[:ENTRIES])),
             ("neighbours", some(f"{name} ({label})" for name, label, *_ in self.neighbours)),
             ("genes", some(f"{gene} {weight:+.2f}" for gene, weight in self.genes)),
+            (
+                "genes together",
+                f"log-odds {self.log_odds:+.2f}, of which {self.remainder:+.2f} by genes that are not listed",
+            ),
         ]
 
     def __repr__(self) -> str:
@@ -102,6 +117,9 @@ class Labels:
     votes
         The votes that `matrix` was made of: ``"latent"`` (nearest reference cells) and ``"genes"`` (classifier on genes), each
         (n, C). Empty without a calibration.
+    classifier
+        The gene classifier that cast ``votes["genes"]``: that of the calibration after it learnt from this query. None
+        without a calibration.
     """
 
     key: str
@@ -115,6 +133,7 @@ class Labels:
     matrix: np.ndarray
     pvalues: np.ndarray | None = None
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    classifier: GeneClassifier | None = None
 
     def included(self, alpha: float = 0.1) -> np.ndarray:
         """Prediction sets as a mask, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
