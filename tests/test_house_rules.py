@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +166,98 @@ def execution_faults(tree: ast.Module) -> list[str]:
             continue
         found.append(f"line {node.lineno} runs {type(node).__name__}")
     return found
+
+
+def is_numeric(node: ast.AST | None) -> bool:
+    """Whether a value is a number, or numbers in a tuple, a dict or a call of a class; 0 and 1 mean none and one, and need no reason."""
+    if isinstance(node, ast.Constant):
+        return (
+            isinstance(node.value, int | float | complex)
+            and not isinstance(node.value, bool)
+            and node.value not in (0, 1)
+        )
+    if isinstance(node, ast.UnaryOp):
+        return is_numeric(node.operand)
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.LShift | ast.Pow) or is_numeric(node.left) or is_numeric(node.right)
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return any(is_numeric(element) for element in node.elts)
+    if isinstance(node, ast.Dict):
+        return any(is_numeric(value) for value in node.values)
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func)[0].isupper() and any(is_numeric(word.value) for word in node.keywords)
+    return False
+
+
+def numbers(tree: ast.Module) -> Iterator[tuple[str, ast.stmt | ast.expr]]:
+    """Numeric constants of a module, defaults of its options, and defaults of the arguments of its public functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for line in node.body:
+                if not isinstance(line, ast.Assign | ast.AnnAssign) or not is_numeric(line.value):
+                    continue
+                name = ast.unparse(line.targets[0] if isinstance(line, ast.Assign) else line.target)
+                if isinstance(node, ast.ClassDef) or name.strip("()_").upper() == name.strip("()_"):
+                    yield name, line
+        elif isinstance(node, Function) and not node.name.startswith("_"):
+            given = zip(reversed(node.args.posonlyargs + node.args.args), reversed(node.args.defaults), strict=False)
+            for argument, value in [*given, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]:
+                if value is not None and is_numeric(value):
+                    yield f"{node.name}({argument.arg})", value
+
+
+def number_faults(source: str) -> list[str]:
+    """Numbers without a comment of at least three words, on their line or right above it."""
+    words, alone = {}, set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            words[token.start[0]] = len(token.string.strip("# ").split())
+            alone |= {token.start[0]} if token.line.strip().startswith("#") else set()
+    found = []
+    for name, node in numbers(ast.parse(source)):
+        first = node.lineno
+        while first - 1 in alone:
+            first -= 1
+        if sum(words.get(line, 0) for line in range(first, (node.end_lineno or node.lineno) + 1)) < 3:
+            found.append(
+                f"line {node.lineno}: say in a comment on the line or above it where {name} comes from (a paper, a benchmark and its "
+                "data, a format, a convention), or 'chosen by eye, not measured'"
+            )
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_number_says_where_it_comes_from(path: Path) -> None:
+    assert number_faults(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("K = 30", 1),
+        ("K = 30  # neighbours", 1),
+        ("K = 30  # neighbours, as in scArches", 0),
+        ("# As many neighbours as in scArches.\nK = 30", 0),
+        ("# As many neighbours as in scArches.\nK = 30\nL = 15", 1),
+        ("# As many neighbours as in\n# scArches.\nK = 30", 0),
+        ("# As many neighbours as in scArches.\n\nK = 30", 1),
+        ("J = 2  # half of what scArches has\nK = 30", 1),
+        ("K, L = 0.5, -2.0", 1),
+        ("K = {'a': 1 << 20}", 1),
+        ("K = 'a # b c d'", 0),
+        ("K = '# as in scArches', 3", 1),
+        ("RECIPE = Recipe(draws=3)", 1),
+        ("SEED, ONE = 0, 1.0", 0),
+        ("class A:\n    steps: int = 100", 1),
+        ("class A:\n    # As many as the loss needs.\n    steps: int = 100\n    seed: int = 0", 0),
+        ("def f(*, alpha: float = 0.1): ...", 1),
+        ("def f(\n    alpha=0.1,  # the usual error rate\n): ...", 0),
+        ("def _f(alpha=0.1): ...", 0),
+        ("names = {'a': 3}", 0),
+    ],
+)
+def test_a_number_without_a_source_is_found(source: str, found: int) -> None:
+    assert len(number_faults(source)) == found
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -49,7 +49,7 @@ def map(
     *,
     color: Literal["label", "probability", "novelty"] = "label",
     labels: str | None = None,
-    size: float = 8,
+    size: float = 8,  # square points, as matplotlib counts; chosen by eye
     ax: Axes | None = None,
 ) -> Axes:
     """Query cells on the reference's own map: reference grey, cells that it does not explain in a tray at the right.

@@ -25,7 +25,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 6
+FORMAT = 6  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
 # What each array of the file is.

@@ -17,7 +17,7 @@ from scgraft.values.shown import fields_as_html, fields_as_text
 
 # The line that the hub's own cards draw: below it, generated data is not for downstream analysis.
 LINE = 0.4
-FEW_CELLS = 30
+FEW_CELLS = 30  # of a class: the usual size from which a mean is called normal; chosen by eye, not measured
 Severity = Literal["error", "warning", "note"]
 
 

@@ -25,6 +25,7 @@ from scgraft.cli.share import COMMANDS
 from scgraft.cli.size import Shard, Size
 from scgraft.cli.text import report_lines, say
 
+# The first kind that an error is; the numbers are those of the README, and stay (docs/stability.md).
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.QueryError, 3),
     (errors.HubError, 4),

@@ -6,6 +6,7 @@ import re
 
 import click
 
+# Prefixes of the International System of Units: a GB is 10^9 bytes, not 2^30.
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 

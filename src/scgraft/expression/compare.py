@@ -100,10 +100,10 @@ def compare_expression(
     *,
     labels: str | None = None,
     batch: str | Sequence[str] | None = "reference",
-    threshold: float = 0.25,
-    error_rate: float = 0.05,
-    pseudocount: float = 1e-5,
-    n_pairs: int = 5000,
+    threshold: float = 0.25,  # as `delta` of scvi-tools' differential_expression
+    error_rate: float = 0.05,  # the usual false discovery rate, as `fdr_target` there
+    pseudocount: float = 1e-5,  # a tenth of a count in ten thousand; chosen by eye, not measured
+    n_pairs: int = 5000,  # as `n_samples_overall` there
     metrics: ModelMetrics | None = None,
     seed: int = 0,
     device: str = "auto",

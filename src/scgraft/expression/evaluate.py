@@ -25,7 +25,7 @@ def evaluate(
     adata: AnnData | None = None,
     *,
     labels: str | None = None,
-    n_samples: int = 5,
+    n_samples: int = 5,  # as scvi.criticism.create_criticism_report has it
     style: Style = "corrected",
     seed: int = 0,
     device: str = "auto",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scgraft.errors import CorruptFile
 
-BLOCK = 1 << 20
+BLOCK = 1 << 20  # bytes read at a time: a megabyte; any size is as fast
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 # query of 100 cells gets half of it. 1e5 was chosen among 1e3 to 1e6 by benchmarks/quality.py (docs/objective-evidence.md).
 STRENGTH, HALF_STRENGTH_CELLS = 1e5, 100
 # Steps of each of the two fits; after how many the cells' nearest clusters are looked up again; reference cells that vote for
-# a cell's cluster (as many as vote for its label, scgraft.numerics.votes.K).
+# a cell's cluster (as many as vote for its label, scgraft.numerics.votes.K). The steps: by eye.
 STEPS, UPDATE_EVERY, VOTERS = 75, 25, 30
-# Cells in a step: 256, and 64 of each batch where there are many batches, but no more than 1024.
+# Cells in a step: 256, and 64 of each batch where there are many batches, but no more than 1024. Chosen by eye, not
+# measured.
 CELLS_IN_STEP, CELLS_IN_STEP_OF_BATCH, MOST_IN_STEP = 256, 64, 1024
-# Cells of the whole fit: 1000, and 200 of each batch where there are many batches.
+# Cells of the whole fit: 1000, and 200 of each batch where there are many batches. 300 were as good as 1,135 on one reference of
+# PBMC (docs/performance.md).
 CELLS, CELLS_OF_BATCH = 1000, 200
 STANDARD_ERRORS = 2.0  # the usual limit of a clear loss
 LOST_CONFIDENCE = 0.02  # chosen by benchmarks/quality.py (docs/objective-evidence.md)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from scgraft.model.vae import Terms
 
-PARTNERS = 32  # cells of its stratum that a cell is compared with in a step; the next step draws others
+PARTNERS = 32  # cells of its stratum that a cell is compared with in a step; the next step draws others; all of them took up to ten times as long (docs/performance.md)
 
 
 @dataclass(frozen=True)

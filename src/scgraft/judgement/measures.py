@@ -13,9 +13,9 @@ from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.neighbors import nearest
 from scgraft.values.reference import Latent
 
-CELLS = 2000
-REFERENCE_CELLS = 20_000
-K = 15
+CELLS = 2000  # of the query that are measured: a share of them is known to a percent
+REFERENCE_CELLS = 20_000  # that they are mixed with: ten to each cell measured; chosen by eye, not measured
+K = 15  # neighbours, as scanpy.pp.neighbors looks up
 VOTE_NUMBERS = ("mixing", "agreement")
 
 

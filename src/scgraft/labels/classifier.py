@@ -25,10 +25,14 @@ from scgraft.values.reference import Reference
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+# With many classes a class is raised to 10,000 cells in all over the number of classes, but to 50 at least: 50 to 300 of
+# each were tried (docs/trust-evidence.md, "Ridge, draws and steps"), and 10,000 bound the time of training.
 FEWEST, MOST_LEAST = 50, 10_000
-MOST = 5000
+MOST = 5000  # training cells, before rare classes are raised; chosen for the time of training, not measured otherwise
+# Cells of all classes, and of each at least, that take part where few of each are enough; chosen by eye. Sixty anchors of every class
+# were chosen by benchmarks/quality.py: 200 were no better (docs/trust-evidence.md).
 SPREAD, LEAST_EACH, ANCHORS_EACH = 2000, 20, 60
-ITERATIONS = 25  # the optimiser stops early, a second ridge
+ITERATIONS = 25  # the optimiser stops early, a second ridge; 25 and 100 were tried (docs/trust-evidence.md)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Recipe:
 # Chosen by benchmarks/quality.py (docs/trust-evidence.md). Generated cells have less noise than real ones, so their ridge is stronger.
 # They are random draws, so three classifiers are averaged.
 GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
+# Chosen by the same benchmark on its three seeds (docs/trust-evidence.md, "Real counts, other recipes").
 STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
 
 
@@ -200,6 +205,7 @@ def logits(classifier: GeneClassifier, x: np.ndarray) -> np.ndarray:
     return x @ classifier.coefficient[:, classifier.genes].T + classifier.intercept
 
 
+# block: cells whose dense genes are held at once; chosen for memory, the speed was not measured.
 def predict(classifier: GeneClassifier, counts: csr_matrix, *, block: int = 1024) -> np.ndarray:
     """Class probabilities (n, C), float32, from raw counts over the reference's genes."""
     parts = [np.zeros((0, len(classifier.classes)), np.float32)]

@@ -23,7 +23,7 @@ from scgraft.values.reference import Reference
 if TYPE_CHECKING:
     from anndata import AnnData
 
-GENES = 8
+GENES = 8  # what fits on a line; chosen by eye
 
 
 def explain(
@@ -33,8 +33,8 @@ def explain(
     *,
     labels: str | None = None,
     adata: AnnData | None = None,
-    k: int = 5,
-    alpha: float = 0.1,
+    k: int = 5,  # what a person reads
+    alpha: float = 0.1,  # the error rate of scgraft.labels.transfer.ALPHA
 ) -> Explanation:
     """Explain why one cell has its label: nearest reference cells, votes, prediction set, novelty and deciding genes.
 

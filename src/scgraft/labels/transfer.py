@@ -25,14 +25,14 @@ from scgraft.values.labels import Labels
 from scgraft.values.names import column_text
 from scgraft.values.reference import Latent, Reference
 
-LEAST_PROBABILITY = 0.5
-LARGEST_DISTANCE = 2.0
+LEAST_PROBABILITY = 0.5  # of a label without calibration: most of the vote; chosen by eye, not measured
+LARGEST_DISTANCE = 2.0  # twice the spacing of the reference; chosen by eye, not measured
 NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
 BOTH = (
     "product of the latent's vote and of a classifier on genes that also learnt from the query's sure cells, calibrated on "
     "held-out reference batches"
 )
-ALPHA = 0.1
+ALPHA = 0.1  # the error rate that conformal prediction is usually shown at; a convention
 CLASSIFIER = "the reference model's own classifier"
 
 

@@ -20,7 +20,7 @@ from scgraft.values.reference import Latent, Reference
 if TYPE_CHECKING:
     from scgraft.model.protocol import Classifier
 
-FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class
+FLOOR = 0.1  # added to every share of the latent's vote: neighbours alone exclude no class; .02 was the same
 JUDGED = 2000  # cells that tell whether learning helped: the share that agrees is known to a percent
 
 

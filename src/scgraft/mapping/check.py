@@ -30,10 +30,10 @@ from scgraft.values.reference import Reference
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CELLS = 2000
-TINY = 20
-STEPS = 3
-LOSS = 0.05
+CELLS = 2000  # of the query that are looked at: a check takes seconds at any size
+TINY = 20  # cells of a batch: below that, types set no limit of novelty either (scgraft.novelty.score.LEAST_BATCH)
+STEPS = 3  # of a fit, that the time of all is estimated from
+LOSS = 0.05  # of a type's accuracy: a cell in twenty; chosen by eye, not measured
 BIOLOGY = re.compile(
     r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|cohort|"
     r"(?<![a-z])(?:age|sex|gender|stage|time)(?![ns])",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-EPS = 1e-8
+EPS = 1e-8  # as scvi-tools has it
 
 
 def log_counts_constant(x: Tensor, theta: Tensor | None) -> Tensor:

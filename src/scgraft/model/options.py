@@ -26,7 +26,7 @@ class ClassifierOptions:
     """The hidden layers of SCANVI's classifier, before its last linear map; none for a linear classifier."""
 
     n_layers: int = 1
-    n_hidden: int = 128
+    n_hidden: int = 128  # the default of scvi-tools
     bias: bool = True
     use_activation: bool = True
 
@@ -41,9 +41,9 @@ class Hyper:
 
     n_latent: int
     n_layers: int
-    n_hidden: int = 128
+    n_hidden: int = 128  # the default of scvi-tools
     n_labels: int = 1
-    embedding_dim: int = 5
+    embedding_dim: int = 5  # the default of scvi-tools
     dispersion: str = "gene"
     gene_likelihood: str = "zinb"
     latent_distribution: str = "normal"

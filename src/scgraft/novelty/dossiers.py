@@ -13,10 +13,10 @@ from scgraft.values.novelty import Dossier
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
-LEAST_GROUP = 5
-CHANCE = 1e-3
-GENES = 12
-COMMON = 0.25
+LEAST_GROUP = 5  # cells: fewer have no mean worth showing; chosen by eye, not measured
+CHANCE = 1e-3  # of so many false alarms in one cluster: with thirty clusters, one such group in thirty queries
+GENES = 12  # in each direction: what a person reads; chosen by eye
+COMMON = 0.25  # of the group's cells that have more of a gene than expected; chosen by eye, not measured
 
 
 @dataclass(frozen=True)

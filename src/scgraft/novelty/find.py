@@ -23,7 +23,7 @@ from scgraft.values.novelty import Novelty
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
-FALSE_ALARMS = 0.05
+FALSE_ALARMS = 0.05  # the usual rate of a test; what was found is in docs/trust-evidence.md
 
 
 def find_novelty(

@@ -16,9 +16,9 @@ from scgraft.values.reference import Latent, Reference
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-GATHERED = 128
-LEAST_BATCH = 20
-NEAR = 15
+GATHERED = 128  # cells whose neighbours' residuals are held at once; chosen for memory: residuals of 2,000 cells
+LEAST_BATCH = 20  # cells: all 20 cells of a batch were once called novel (docs/trust-evidence.md)
+NEAR = 15  # neighbours, as scgraft.numerics.votes.SPACING_K
 
 
 def novelty_score(

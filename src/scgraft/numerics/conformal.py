@@ -196,6 +196,7 @@ def conformal_pvalues(
     return out
 
 
+# alpha: the error rate of scgraft.labels.transfer.ALPHA.
 def coverage_across(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, alpha: float = 0.1) -> tuple[float, ...]:
     """Share of the true classes in the sets of each group's cells, when the other groups are what they are calibrated on.
 

@@ -16,7 +16,7 @@ import numpy as np
 from scgraft.numerics.neighbors import Neighbours, exact_distances, local_spacing, nearest
 
 K = 30  # neighbours that vote (labels/transfer.py says why)
-SPACING_K = 15
+SPACING_K = 15  # as scgraft.numerics.votes has it
 # Points whose spacing is measured; measuring 20,000 takes seconds at any size.
 SPACING_CELLS = 20_000
 # Measured on one core, 10 dimensions, CPU seconds for 20,000 queries: exact 6 and IVF 2 with its building at 100,000 points,

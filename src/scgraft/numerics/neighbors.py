@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 256  # queries; a block's distances to a tile of points stay in a core's cache
-GROUP = 4
-TILE_GROUPS = 256
+GROUP = 4  # points that share a minimum; the speed was tried with benchmarks/speed_neighbours.py
+TILE_GROUPS = 256  # groups in a tile of one product; the speed was tried with benchmarks/speed_neighbours.py
 COARSER = 8  # groups of one level in a group of the next
 MOST_THREADS = 4  # each holds the minima of its block's groups: 256 bytes for a point
 SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide

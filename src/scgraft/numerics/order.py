@@ -7,7 +7,7 @@ import numpy as np
 # Shifts and factors of the finaliser of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), which makes every
 # bit of the result depend on every bit of its argument.
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-LAST_SHIFT = 31
+LAST_SHIFT = 31  # the last step of the same finaliser
 
 
 def order_by_name(names: np.ndarray, seed: int) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 
 from scgraft.numerics.neighbors import Neighbours, local_spacing, nearest
 
-K = 30
-SPACING_K = 15
-SPACING_CELLS = 20_000
+K = 30  # 10, 15 and 20 were better alone and no better in the blend (docs/trust-evidence.md)
+SPACING_K = 15  # half of the neighbours that vote; chosen by eye, not measured
+SPACING_CELLS = 20_000  # seconds at any size (scgraft.numerics.index.SPACING_CELLS)
 
 
 def neighbour_weights(distances: np.ndarray) -> np.ndarray:

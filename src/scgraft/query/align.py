@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-FEW = 5
+FEW = 5  # examples in a sentence; chosen by eye
 # Models of open chromatin: zeros and ones, or two insertions for each fragment, are what they are trained on.
 OF_REGIONS = ("PEAKVI", "POISSONVI")
 # Insertions are twice as many as fragments, and counts cut to one are fewer than either: half of a factor of two apart.
@@ -37,7 +37,7 @@ def align(
     batch_key: str | None = None,
     layer: str | None = None,
     drop_empty: bool = False,
-    min_found: float = 0.5,
+    min_found: float = 0.5,  # as scgraft.AlignOptions has it
     gene_map: Mapping[str, str] | None = None,
 ) -> Query:
     """Bring a query into the reference's genes and batches.

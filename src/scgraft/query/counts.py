@@ -18,8 +18,10 @@ from scgraft.query.recover import FEWEST_VALUES, Recovered, looks_like, recover
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CHUNK = 4096
-INTEGER_TOLERANCE = 1e-3
+CHUNK = 4096  # cells of a matrix on disk read at a time; chosen for memory, the speed was not measured
+INTEGER_TOLERANCE = (
+    1e-3  # float32 holds counts up to 16,000 that exactly; what quantifiers estimate is rarely that close
+)
 LIKELY_LAYERS = ("counts", "raw_counts", "count", "umi", "umis", "raw")
 # Layers that hold whole numbers, and not the counts that references are trained on.
 OTHER_LAYERS = re.compile(
@@ -30,7 +32,7 @@ TOTALS = ("n_counts", "total_counts", "nCount_RNA", "n_umi", "nUMI")
 # Cells that every place is judged by, in blocks so that a file is read in few pieces.
 JUDGED, BLOCKS = 2000, 8
 AS_GOOD = 0.01  # of the reference's weight: less than this more is not worth a likelier place
-FEW = 3
+FEW = 3  # examples in a sentence; chosen by eye
 
 # Columns of a place that the reference uses, and the share of its weight that they have.
 Used = Callable[["Place"], tuple[np.ndarray, float]]

@@ -71,6 +71,7 @@ def excess_of_ones(matrix: sparse.csr_matrix) -> float:
     return float(((matrix.data == 1).sum() - most) / np.sqrt(max(most, 1.0)))
 
 
+# least_mean: below half a count on the mean even a mask is hardly more even than counts.
 def too_even(matrix: sparse.csr_matrix, least_mean: float = 0.5) -> tuple[int, float]:
     """Genes whose variance over cells is below their mean by five standard errors: how many, and which share of the abundant.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OTHER_FEATURE = re.compile(
     r"antibod|\bprotein\b|peak|crispr|guide|hashtag|multiplex|custom|\b(adt|hto|gdo|vdj)\b|antigen"
 )
-EXAMPLES = 5
+EXAMPLES = 5  # in a sentence; chosen by eye
 # A column of names may contradict stronger ones for one gene in five (symbols change between releases); a column that is no
 # name contradicts nearly all of them. Fewer than ten cases tell nothing.
 AGREE, TOLD = 0.8, 10

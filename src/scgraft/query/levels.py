@@ -15,7 +15,7 @@ from scgraft.values.reference import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW = 5
+FEW = 5  # examples in a sentence; chosen by eye
 MISSING = frozenset({"", "nan", "NaN", "None", "<NA>"})  # what a missing name becomes on its way through text
 
 

@@ -8,7 +8,7 @@ from scgraft.errors import NoLabels
 from scgraft.values.names import column_text, level_name
 from scgraft.values.reference import Reference
 
-NOMINAL_LIBRARY = 3000.0
+NOMINAL_LIBRARY = 3000.0  # counts of a usual droplet cell; chosen by eye, for references that do not say
 
 
 def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ from scgraft.values.hierarchy import UNKNOWN
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-DRAWN = 300_000
-BINS = 400
-LISTED = 60
+DRAWN = 300_000  # points that a browser still pans smoothly; above, the reference is a picture; chosen by eye
+BINS = 400  # pixels of that picture along each axis; chosen by eye
+LISTED = 60  # characters of a name; chosen by eye
 # Of bars, where the colours repeat: as the shapes of points.
 PATTERNS = ("", "/", "x", "-", "+")
 

@@ -17,11 +17,11 @@ from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours, nearest
 from scgraft.values.reference import Reference
 
-K = 15
-SHOWN = 50_000
+K = 15  # neighbours, as UMAP and scanpy look up
+SHOWN = 50_000  # reference cells of a map: more add megabytes to the page and nothing to see; chosen by eye
 COMPUTED = 10_000  # of a map that has to be computed: a UMAP takes minutes where there are more
-TRAY_WIDTH = 0.18
-TRAY_GAP = 0.06
+TRAY_WIDTH = 0.18  # of the map's width; chosen by eye
+TRAY_GAP = 0.06  # of the map's width; chosen by eye
 
 
 @dataclass(frozen=True)

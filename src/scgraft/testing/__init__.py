@@ -115,7 +115,7 @@ def write_hub_folder(folder: Path, config: TinyConfig) -> Path:
 def tiny_query(
     config: TinyConfig,
     *,
-    n_cells: int = 40,
+    n_cells: int = 40,  # enough for each of three types; small, for tests of milliseconds
     batches: tuple[str, ...] | tuple[int, ...] = ("q0", "q1"),
     covariates: Mapping[str, tuple[str, ...]] | None = None,
     seed: int = 1,

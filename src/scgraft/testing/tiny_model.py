@@ -75,10 +75,10 @@ class TinyConfig:
     """
 
     model: Model = "SCVI"
-    n_genes: int = 30
-    n_cells: int = 60
-    n_hidden: int = 16
-    n_latent: int = 4
+    n_genes: int = 30  # tiny, for tests of milliseconds
+    n_cells: int = 60  # tiny, for tests of milliseconds
+    n_hidden: int = 16  # tiny, for tests of milliseconds
+    n_latent: int = 4  # tiny, for tests of milliseconds
     n_layers: int = 1
     batches: tuple[str, ...] | tuple[int, ...] | None = ("b0", "b1")
     covariates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -96,7 +96,7 @@ class TinyConfig:
     use_observed_lib_size: bool = True
     size_factor: bool = False
     batch_representation: Literal["one-hot", "embedding"] = "one-hot"
-    embedding_dim: int = 5
+    embedding_dim: int = 5  # the default of scvi-tools
     linear_classifier: bool = False
     minified: Literal["latent_posterior_parameters", "latent_posterior_parameters_with_counts"] | None = None
     key_style: Literal["current", "1.2.1", "old"] = "current"

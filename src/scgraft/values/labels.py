@@ -135,6 +135,7 @@ class Labels:
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
     classifier: GeneClassifier | None = None
 
+    # alpha: the error rate of scgraft.labels.transfer.ALPHA.
     def included(self, alpha: float = 0.1) -> np.ndarray:
         """Prediction sets as a mask, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
 
@@ -152,6 +153,7 @@ class Labels:
         within("alpha", alpha, 0, 1, open_ends=True)
         return self.pvalues > alpha
 
+    # alpha: the error rate of scgraft.labels.transfer.ALPHA.
     def sets(self, alpha: float = 0.1) -> tuple[tuple[str, ...], ...]:
         """Prediction set of each cell at an error rate, as names, best first; empty where no class fits.
 
@@ -170,6 +172,7 @@ class Labels:
             tuple(self.classes[c] for c in ranked if own[c]) for own, ranked in zip(included, order, strict=True)
         )
 
+    # alpha: the error rate of scgraft.labels.transfer.ALPHA.
     def resolve(self, alpha: float = 0.1, *, parents: Mapping[str, str] | None = None) -> np.ndarray:
         """One text for each cell at the error rate `alpha`, shape (n,), str, made from its prediction set.
 

@@ -42,7 +42,7 @@ class AlignOptions:
     batch_key: str | None = None
     layer: str | None = None
     drop_empty: bool = False
-    min_found: float = 0.5
+    min_found: float = 0.5  # of the reference's weight: below, the loss is measured first (scgraft.mapping.cost)
     gene_map: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
