@@ -41,6 +41,18 @@ def test_names_come_back_and_the_page_shows_them(sound, folder):
     assert "\x1b" not in page and "\u202e" not in own
 
 
+CLUSTER = ("cluster", "cells", "novel", "distance", "preservation", "label", "share", "probability")
+
+
+def _cluster(text, name, value):
+    document = json.loads(text)
+    if value is None:
+        del document["clusters"][-1][name]
+    else:
+        document["clusters"][-1][name] = value
+    return json.dumps(document)
+
+
 SUMMARY = {
     "not JSON": lambda text: text[:-9],
     "a list": lambda text: "[]",
@@ -55,6 +67,10 @@ SUMMARY = {
     "a light that is none": lambda text: _with(text, verdict={"light": "blue", "sentence": "", "measures": []}),
     "groups are a table": lambda text: _with(text, unknown_groups={"a": 1}),
     "clusters are null": lambda text: _with(text, clusters=None),
+    "a threshold that is text": lambda text: _with(text, novelty_threshold="x"),
+    "labels that are numbers": lambda text: _with(text, quality={"labels": {"cell_type": 3}}),
+    **{f"a cluster without {name}": lambda text, name=name: _cluster(text, name, None) for name in CLUSTER},
+    **{f"a cluster with a wrong {name}": lambda text, name=name: _cluster(text, name, {}) for name in CLUSTER},
     "calibration without guarantee": lambda text: _with(text, calibration={"x": {}}),
     "half a character": lambda text: _with(text, scgraft="\ud800"),
 }

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scgraft.files.trial import START
+
 EXTRA = 1 << 30  # what one file may take beyond what the process has when it is ready (issue: 1 GB)
 IN_OPEN = 0x20  # inotify(7)
 opened: list[str] = []
@@ -150,6 +152,8 @@ def touched(descriptor: int) -> list[str]:
 def hook(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and isinstance(arguments[0], str | bytes):
         opened.append(os.fsdecode(arguments[0]))
+    elif event == "subprocess.Popen" and START in (arguments[1] if isinstance(arguments[1], list) else ()):
+        pass  # the file's own trial
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"):
         opened.append(event)
 

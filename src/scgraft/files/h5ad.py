@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
-from scgraft.files.heaps import check_heaps
-from scgraft.files.links import check_links
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
+from scgraft.files.trial import check_trial
 
 if TYPE_CHECKING:
     import h5py
@@ -31,9 +30,8 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
+        check_trial(path)
         with h5py.File(path, "r") as file:
-            check_links(file)
-            check_heaps(path, file)
             yield file
     except (UnsafeFile, CorruptFile) as error:
         raise type(error)(f"{path.name} cannot be read: {error}") from error

@@ -112,10 +112,39 @@ def check_indices(group: h5py.Group, place: str) -> None:
     _in_range(group["indices"], bound, f"{place}/indices")
 
 
+def check_declared(dataset: h5py.Dataset, at: str) -> tuple[int, ...]:
+    """Shape of a dataset whose filters are there, and whose bytes can be in the file.
+
+    Raises
+    ------
+    CorruptFile
+        With the place `at`.
+    """
+    from h5py import h5d, h5z
+
+    made = dataset.id.get_create_plist()
+    for index in range(made.get_nfilters()):
+        code, _, _, name = made.get_filter(index)
+        if not h5z.filter_avail(code):
+            raise CorruptFile(
+                f"{at} is compressed with {visible(name.decode('utf-8', 'replace')) or 'a filter'} (number {code}), which is "
+                "not installed here. Write the file again with gzip."
+            )
+    shape = dataset.shape or ()
+    width = dataset.id.get_type().get_size()
+    declared = int(np.prod(shape, dtype=object)) * width
+    if made.get_layout() == h5d.CHUNKED:
+        declared = max(declared, int(np.prod(dataset.chunks, dtype=object)) * width)
+    stored = dataset.id.get_storage_size()
+    if declared > SMALL and declared > MAX_RATIO * stored:
+        raise CorruptFile(f"{at} declares {declared / 1e9:.1f} GB ({shape}), but {stored} bytes of it are stored.")
+    return tuple(int(n) for n in shape)
+
+
 def _element(item: Any, at: str) -> tuple[int, ...]:
     """Shape of any element; what is not an array has none."""
     if not hasattr(item, "keys"):
-        return _array(item, at)
+        return check_declared(item, at)
     encoding = _encoding(item)
     if encoding in SPARSE:
         return _sparse(item, at)
@@ -165,7 +194,7 @@ def _raw(item: Any, n_cells: int) -> None:
 def _matrix(item: Any, at: str) -> tuple[int, ...]:
     """Shape of a matrix of numbers, dense or sparse."""
     if not hasattr(item, "keys"):
-        shape = _array(item, at)
+        shape = check_declared(item, at)
         if not shape:
             raise CorruptFile(f"{at} is a single value; a matrix was expected.")
         _kind(item, "iufb", at)
@@ -204,29 +233,6 @@ def _declared_shape(group: h5py.Group, at: str) -> tuple[int, int]:
     if shape.shape != (2,) or shape.dtype.kind not in "iuf" or not (shape >= 0).all():
         raise CorruptFile(f"{at} is a sparse matrix without a shape of two numbers.")
     return int(shape[0]), int(shape[1])
-
-
-def _array(dataset: Any, at: str) -> tuple[int, ...]:
-    """Shape of a dataset whose filters are there, and whose bytes can be in the file."""
-    from h5py import h5d, h5z
-
-    made = dataset.id.get_create_plist()
-    for index in range(made.get_nfilters()):
-        code, _, _, name = made.get_filter(index)
-        if not h5z.filter_avail(code):
-            raise CorruptFile(
-                f"{at} is compressed with {visible(name.decode('utf-8', 'replace')) or 'a filter'} (number {code}), which is "
-                "not installed here. Write the file again with gzip."
-            )
-    shape = dataset.shape or ()
-    width = dataset.id.get_type().get_size()
-    declared = int(np.prod(shape, dtype=object)) * width
-    if made.get_layout() == h5d.CHUNKED:
-        declared = max(declared, int(np.prod(dataset.chunks, dtype=object)) * width)
-    stored = dataset.id.get_storage_size()
-    if declared > SMALL and declared > MAX_RATIO * stored:
-        raise CorruptFile(f"{at} declares {declared / 1e9:.1f} GB ({shape}), but {stored} bytes of it are stored.")
-    return tuple(int(n) for n in shape)
 
 
 def _vector(group: h5py.Group, name: str, at: str) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
         The folder is not the output of ``scgraft map``, or a file of it is cut, changed, or of another run.
     """
     try:
-        summary = schema.parse((folder / SUMMARY).read_bytes(), _written(), SUMMARY)
+        summary = schema.parse((folder / SUMMARY).read_bytes(), _written, SUMMARY)
         cells = read_cells(folder / LABELS, str(folder / LABELS), summary)
     except CorruptFile:
         raise
@@ -80,31 +80,42 @@ def _check_types(points: dict[str, np.ndarray], path: Path) -> None:
         raise CorruptFile(f"{path} holds types that cannot be read ({visible(str(error))[:300]}).") from error
 
 
-def _written() -> schema.Check:
+def _written(value: Any, place: str) -> None:
     """What a page shows of summary.json; it may hold more."""
     measure = {"light": _light(), "name": schema.text, "sentence": schema.text, "action": schema.text}
     verdict = {"light": _light(), "sentence": schema.text, "measures": schema.items(schema.record(measure, more=True))}
-    cluster = {
-        "cluster": schema.whole,
-        "cells": schema.whole,
-        "novel": schema.number(0, 1),
-        "distance": schema.number(),
-    }
-    return schema.record(
+    schema.record(
         {
             "scgraft": schema.text,
             "base": schema.of(BaseId, more=True),
             "alignment": schema.of(Alignment, more=True),
             "record": schema.of(FitRecord, more=True),
             "batches": schema.distinct,
-            "quality": schema.record({"labels": schema.table(schema.anything)}, more=True),
+            "quality": schema.record({"labels": schema.table(schema.record({}, more=True))}, more=True),
             "verdict": schema.maybe(schema.record(verdict, more=True)),
+            "novelty_threshold": schema.maybe(schema.number(0)),
             "unknown_groups": schema.items(schema.of(Dossier, more=True)),
-            "clusters": schema.items(schema.record(cluster, more=True)),
+            "clusters": schema.items(schema.record({}, more=True)),
             "calibration": schema.table(_calibration),
         },
         more=True,
-    )
+    )(value, place)
+    labelled = bool(value["quality"]["labels"])
+    schema.items(_cluster(labelled=labelled))(value["clusters"], f"{place}.clusters")
+
+
+def _cluster(*, labelled: bool) -> schema.Check:
+    """How one cluster of the query was mapped, with its most common label where the mapping has labels."""
+    share = schema.number(0, 1)
+    cluster = {
+        "cluster": schema.whole,
+        "cells": schema.whole,
+        "novel": share,
+        "distance": schema.number(),
+        "preservation": schema.maybe(schema.number()),
+    }
+    label = {"label": schema.text, "share": share, "probability": schema.number()}
+    return schema.record(cluster | (label if labelled else {}), more=True)
 
 
 def _calibration(value: Any, place: str) -> None:

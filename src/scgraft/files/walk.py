@@ -1,0 +1,126 @@
+"""Everything of an HDF5 file that libhdf5 has to interpret is read once: links, attributes, texts, indices of chunks.
+
+libhdf5 trusts the numbers in a file's headers, and a damaged one can end the process that reads it. So this is done first in a
+process of its own (:mod:`scgraft.files.trial`), which starts here and answers with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files.heaps import check_heaps
+from scgraft.files.links import check_links
+from scgraft.files.structure import check_declared
+from scgraft.files.text import visible
+
+if TYPE_CHECKING:
+    import h5py
+
+T = TypeVar("T")
+READY = "ready"
+# Numbers below are read whole; of larger ones the index of their chunks and both ends, for numbers themselves mislead nobody.
+WHOLE = 1 << 20  # bytes
+STEP = 1 << 16  # texts read at a time
+# Filters whose code looks where it writes; the others (nbit, scale-offset, those of plugins) take sizes from the file.
+BOUNDED = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf (HDF5 registered filters)
+
+
+def walk(path: Path) -> None:
+    """Read through a file, and keep nothing.
+
+    Raises
+    ------
+    UnsafeFile
+        Something leads out of the file (:func:`scgraft.files.links.check_links`).
+    CorruptFile
+        Its links, or its heaps of texts, lead nowhere or round in a circle.
+    OSError
+        It is not an HDF5 file.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        check_links(file)
+        check_heaps(path, file)
+        _read(file)
+        file.visititems(lambda name, item: _read(item))
+
+
+def _read(item: h5py.Group | h5py.Dataset | h5py.Datatype) -> None:
+    """Attributes and content of one object; what cannot be read is told by whoever needs it."""
+    import h5py
+
+    for name in _or_nothing(lambda: list(item.attrs)) or ():
+        _or_nothing(partial(item.attrs.get, name))
+    if isinstance(item, h5py.Dataset):
+        _or_nothing(lambda: _content(item))
+
+
+def _or_nothing(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a place that is not used may be damaged
+        return None
+
+
+def _content(dataset: h5py.Dataset) -> None:
+    check_declared(dataset, "")
+    if not dataset.shape:
+        dataset[()]
+        return
+    made = dataset.id.get_create_plist()
+    bounded = {made.get_filter(index)[0] for index in range(made.get_nfilters())} <= BOUNDED
+    width = dataset.dtype.itemsize * max(1, dataset.size // max(1, dataset.shape[0]))
+    step = max(1, min(STEP, 16 * WHOLE // max(1, width)))
+    starts = range(0, dataset.shape[0], step)
+    if dataset.dtype.kind in "iufbSc" and bounded and dataset.size * dataset.dtype.itemsize > WHOLE:
+        if dataset.chunks is not None:
+            dataset.id.chunk_iter(lambda chunk: None)
+        starts, step = range(0, dataset.shape[0], max(1, dataset.shape[0] - 1)), 1
+    for start in starts:
+        dataset[start : start + step]
+
+
+def main() -> None:
+    """Walk through the file named on the command line, within its bytes of memory and seconds of the processor."""
+    import h5py  # noqa: F401 - before the bounds
+
+    path, memory, seconds = Path(os.fsdecode(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+    print(READY, flush=True)
+    _bound(memory, seconds)
+    answer = {"error": "", "text": ""}
+    try:
+        walk(path)
+    except ScgraftError as error:
+        answer = {"error": type(error).__name__, "text": str(error)}
+    except MemoryError:
+        answer = {"error": CorruptFile.__name__, "text": "reading it takes far more memory than its size explains."}
+    except Exception as error:  # noqa: BLE001 - libhdf5's own words
+        answer = {"error": CorruptFile.__name__, "text": f"{type(error).__name__}: {visible(str(error))}."}
+    print(json.dumps(answer), flush=True)
+    os._exit(0)  # closing what is damaged can end the process too, but nothing more is to be said
+
+
+def _bound(memory: int, seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows: whoever started this looks at the clock
+        return
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = used + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+    except (OSError, ValueError):  # no /proc: macOS does not hold this limit
+        pass
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
