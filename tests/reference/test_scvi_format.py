@@ -170,16 +170,30 @@ def test_weights_that_do_not_fit_the_registry(tmp_path):
 
 
 def test_what_is_odd_about_the_files_is_said(tmp_path):
-    """Batches that were renamed after the training, a column that was dropped, a model that was not trained."""
+    """A column that was dropped, a model that was not trained."""
     config = replace(MINIFIED, covariates={"donor": ("a", "b")})
     folder = edit(write_hub_folder(tmp_path / "r", config), lambda saved: saved["attr_dict"].update(is_trained_=False))
     adata = anndata.read_h5ad(folder / "adata.h5ad")
-    adata.obs["batch"] = adata.obs["batch"].cat.rename_categories({"b0": "first"})
     del adata.obs["donor"]
     adata.write_h5ad(folder / "adata.h5ad")
     notes = load_reference(folder).notes
-    assert len(notes) == 3 and "not trained" in notes[0]
-    assert "first" in notes[1] and "b0, b1" in notes[1] and "obs['donor']" in notes[2]
+    assert len(notes) == 2 and "not trained" in notes[0] and "obs['donor']" in notes[1]
+
+
+@pytest.mark.parametrize("minified", [None, "latent_posterior_parameters"])
+@pytest.mark.parametrize("key", ["batch", "donor"])
+def test_levels_that_the_model_was_not_trained_with_are_refused(tmp_path, key, minified):
+    """Names of batches, or of levels of a covariate, that were changed after the training: which, how many, and what is known."""
+    folder = write_hub_folder(tmp_path / "r", replace(MINIFIED, covariates={"donor": ("a", "b")}, minified=minified))
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    first, *others = adata.obs[key].cat.categories
+    number = int((adata.obs[key] == first).sum())
+    adata.obs[key] = adata.obs[key].cat.rename_categories({first: "renamed"})
+    adata.write_h5ad(folder / "adata.h5ad")
+    with pytest.raises(
+        CorruptFile, match=rf"obs\['{key}'\].*'renamed' \({number} of {adata.n_obs} cells\).*'{first}', '{others[0]}'"
+    ):
+        load_reference(folder)
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")

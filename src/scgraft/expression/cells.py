@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import CorruptFile, NoLabels
+from scgraft.errors import NoLabels
 from scgraft.graft.embed import embed, observed_library
 from scgraft.graft.levels import level_codes
+from scgraft.reference.cells import continuous_covariates, reference_codes, size_factors
 from scgraft.values.graft import Graft
-from scgraft.values.names import BATCH, level_name
+from scgraft.values.names import level_name
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference, Schema
 from scgraft.values.shown import fields_as_html, fields_as_text
@@ -81,7 +82,7 @@ def reference_cells(reference: Reference) -> LatentCells:
     NoLabels
         The reference holds no cells.
     CorruptFile
-        Its annotation lacks a column that the model was trained with.
+        Its annotation lacks a column that the model was trained with, or a value is none that the model knows.
 
     Examples
     --------
@@ -94,17 +95,13 @@ def reference_cells(reference: Reference) -> LatentCells:
     """
     if reference.latent is None or reference.obs is None:
         raise NoLabels(f"{reference.base.repo} holds no cells ({reference.latent_source}).")
-    obs, schema = reference.obs, reference.schema
-    keys = {BATCH: schema.batch_key} | {f"covariate:{c.key}": c.key for c in schema.categorical}
-    columns = [_codes(obs, keys[name], known) for name, known in schema.levels.items()]
-    continuous = np.stack([_numbers(obs, name) for name in schema.continuous], axis=1) if schema.continuous else None
     return LatentCells(
         latent=reference.latent,
-        codes=np.stack(columns, axis=1),
-        continuous=np.zeros((len(obs), 0), np.float32) if continuous is None else continuous,
+        codes=reference_codes(reference).astype(np.int64),
+        continuous=continuous_covariates(reference),
         library=reference.library,
-        size_factor=None if schema.size_factor_key is None else _numbers(obs, schema.size_factor_key),
-        label_codes=_label_codes(obs, schema),
+        size_factor=size_factors(reference),
+        label_codes=_label_codes(reference.obs, reference.schema),
     )
 
 
@@ -150,29 +147,8 @@ def query_cells(reference: Reference, query: Query, graft: Graft | None = None, 
     )
 
 
-def _codes(obs: pd.DataFrame, key: str | None, known: tuple[str, ...]) -> np.ndarray:
-    if key is None:
-        return np.zeros(len(obs), np.int64)
-    position = {name: code for code, name in enumerate(known)}
-    names = [level_name(value) for value in _column(obs, key)]
-    alien = sorted(set(names) - set(position))
-    if alien:
-        raise CorruptFile(f"obs[{key!r}] of the reference holds {alien[0]!r}, which its model was not trained with.")
-    return np.array([position[name] for name in names], np.int64)
-
-
 def _label_codes(obs: pd.DataFrame, schema: Schema) -> np.ndarray | None:
     if schema.labels_key is None or schema.labels_key not in obs:
         return None
     position = {name: code for code, name in enumerate(schema.labels)}
     return np.array([position.get(level_name(value), -1) for value in obs[schema.labels_key]], np.int64)
-
-
-def _numbers(obs: pd.DataFrame, key: str) -> np.ndarray:
-    return np.array(_column(obs, key), np.float32)
-
-
-def _column(obs: pd.DataFrame, key: str) -> Any:
-    if key not in obs:
-        raise CorruptFile(f"The reference's cells have no column obs[{key!r}], which its model was trained with.")
-    return obs[key]

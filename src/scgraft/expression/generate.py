@@ -15,7 +15,7 @@ import numpy as np
 from scgraft.expression.draws import draw_raw_counts
 from scgraft.model.build import build, inputs, pick_device
 from scgraft.numerics.products import fast_products
-from scgraft.reference.cells import _continuous, _size_factors, library_sizes, reference_codes
+from scgraft.reference.cells import continuous_covariates, library_sizes, reference_codes, size_factors
 from scgraft.reference.counts import STORED_COUNTS, stored_counts
 from scgraft.values.names import BATCH
 from scgraft.values.query import Alignment, AlignOptions, Query
@@ -39,7 +39,7 @@ def reference_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -
     stored = stored_counts(reference, index)
     if stored is None:
         return generate(reference, index, seed=seed)
-    base = _skeleton(reference, index, _size_factors(reference, library_sizes(reference)))
+    base = _skeleton(reference, index)
     return replace(base, counts=stored, alignment=replace(base.alignment, counts_from=STORED_COUNTS))
 
 
@@ -68,20 +68,19 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     latent, library = reference.latent, library_sizes(reference)
     if nominal is not None and reference.hyper.gene_likelihood != "bernoulli":
         library = np.full_like(library, nominal)
-    factors = _size_factors(reference, library)
     mean, variance = latent.mean[index], latent.variance[index]
     z = mean + np.sqrt(variance) * rng.standard_normal(mean.shape)
-    base = _skeleton(reference, index, factors)
+    base = _skeleton(reference, index)
     counts = _draw(reference, base, z.astype(np.float32), library[index], rng)
     return replace(base, counts=counts)
 
 
-def _skeleton(reference: Reference, index: np.ndarray, factors: np.ndarray | None) -> Query:
+def _skeleton(reference: Reference, index: np.ndarray) -> Query:
     """A query of reference cells without their counts."""
     from scipy.sparse import csr_matrix
 
     assert reference.latent is not None
-    schema, codes = reference.schema, reference_codes(reference)[index]
+    schema, codes, factors = reference.schema, reference_codes(reference)[index], size_factors(reference)
     levels, n_genes = dict(schema.levels), len(schema.genes)
     names, number = np.unique(codes[:, 0], return_counts=True)
     used = [levels[BATCH][code] for code in names]
@@ -104,7 +103,7 @@ def _skeleton(reference: Reference, index: np.ndarray, factors: np.ndarray | Non
         counts=csr_matrix((len(index), n_genes), dtype=np.float32),
         codes=codes,
         levels=levels,
-        continuous=_continuous(reference)[index],
+        continuous=continuous_covariates(reference)[index],
         cells=np.array([f"{reference.latent.cells[i]}#{j}" for j, i in enumerate(index)], dtype=str),
         size_factor=None if factors is None else factors[index],
         label_codes=None,

@@ -20,6 +20,7 @@ from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
 from scgraft.query.align import align, cell_names
 from scgraft.query.levels import code_obs
+from scgraft.reference.cells import missing_columns
 from scgraft.reference.describe import describe
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import BATCH, column_text
@@ -89,14 +90,26 @@ def check(
     except GenesNotFound as error:
         findings.append(Finding("missing genes", "stop", str(error), "Give the query the reference's gene names."))
         return Check(tuple(findings))
-    if reference.latent is not None and reference.obs is not None and query.alignment.missing:
+    lacking = missing_columns(reference) if reference.obs is not None else ()
+    if lacking:
+        findings.append(_annotation(lacking))
+    if reference.latent is not None and reference.obs is not None and query.alignment.missing and not lacking:
         findings += _cost_of_missing_genes(reference, query, seed)
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     facts = describe(reference)
     findings += [_training(facts["surgery"]), _types(facts["labels"])]
-    findings += _unexplained(reference, query, seed)
+    if not lacking:
+        findings += _unexplained(reference, query, seed)
     findings.append(_resources(reference, query, adata.n_obs))
     return Check(tuple(findings))
+
+
+def _annotation(lacking: tuple[str, ...]) -> Finding:
+    said = f"The reference's cells have no column {', '.join(f'obs[{key!r}]' for key in lacking)}, which the model was trained with: "
+    said += "labels are transferred, but not calibrated, and nothing is said of novelty."
+    return Finding(
+        "reference cells", "warning", said, "Add the column to the reference's AnnData file, or expect bare votes."
+    )
 
 
 def _batch_column(adata: AnnData, batch_key: str | None) -> list[Finding]:

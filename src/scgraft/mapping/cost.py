@@ -13,7 +13,7 @@ from scgraft.graft.embed import embed
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.reference.cells import reference_classes
+from scgraft.reference.cells import missing_columns, reference_classes
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
@@ -38,7 +38,8 @@ def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) ->
     said = f"{found.n_found} of the reference's {found.n_genes} genes were found ({found.found_weight:.0%} by weight)"
     names = f"The reference has {', '.join(reference.schema.genes[:5])}, .... Give the query the same identifiers (a column of "
     names += ".var will do), pass gene_map (--gene-map), or set min_found (--min-found) if you know that these genes suffice."
-    if key is None or reference.latent is None or reference.obs is None or key not in reference.obs:
+    known = reference.latent is not None and reference.obs is not None and not missing_columns(reference)
+    if key is None or not known or reference.obs is None or key not in reference.obs:
         raise GenesNotFound(f"Only {said}, and without labelled cells what that costs cannot be measured. {names}")
     lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
     mean, full = float(np.mean(list(lost.values()))), float(np.mean(list(accuracy.values())))

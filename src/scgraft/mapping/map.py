@@ -33,6 +33,7 @@ from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
 from scgraft.novelty.query_graph import query_graph
 from scgraft.query.align import align_as
+from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.labels import Labels
@@ -165,6 +166,8 @@ def learn(
     )
     frozen = Frozen(graft, query.levels, wanted)
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
+        return mapped, frozen
+    if calibration == "auto" and missing_columns(reference):  # `reference.notes` says so
         return mapped, frozen
     mapped, judgement = calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
     return mapped, replace(frozen, judgement=judgement)

@@ -1,12 +1,18 @@
-"""What is known of the reference's own cells: codes, classes, library sizes."""
+"""What is known of the reference's own cells: codes, covariates, classes, library sizes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from scgraft.errors import NoLabels
-from scgraft.values.names import column_text, level_name
-from scgraft.values.reference import Reference
+from scgraft.errors import CorruptFile, NoLabels
+from scgraft.values.names import column_text
+from scgraft.values.reference import Reference, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOMINAL_LIBRARY = 3000.0  # counts of a usual droplet cell; chosen by eye, for references that do not say
 
@@ -27,20 +33,74 @@ def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.nd
     return classes, np.where(silent, -1, pd.Index(classes).get_indexer(text))
 
 
-def reference_codes(reference: Reference) -> np.ndarray:
-    """Codes (n, 1 + c), int32, of the reference cells' batch and covariates; a column that is not stored is level 0."""
-    assert reference.latent is not None
-    schema, n = reference.schema, len(reference.latent.mean)
+def level_codes(obs: pd.DataFrame, key: str, levels: tuple[str, ...]) -> np.ndarray:
+    """Code (n,), int32, of each cell's value in an obs column, among the levels that the model was trained with.
+
+    Raises
+    ------
+    CorruptFile
+        A value that is none of these levels: nobody knows which of the model's columns are its own.
+    """
+    import pandas as pd
+
+    names = column_text(obs[key])
+    codes = pd.Index(levels).get_indexer(pd.Index(names))
+    alien = codes < 0
+    if alien.any():
+        found = sorted(set(names[alien].tolist()))
+        raise CorruptFile(
+            f"obs[{key!r}] of the reference holds {_few(found)} ({int(alien.sum()):,} of {len(names):,} cells), which its model was not "
+            f"trained with: the model's registry has {_few(levels)}. The column was renamed, or cells were added, after the training. "
+            f"Give obs[{key!r}] of the reference's AnnData file the names that the registry has, or take the file that was "
+            "saved with the model."
+        )
+    return codes.astype(np.int32)
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(map(repr, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def missing_columns(reference: Reference) -> tuple[str, ...]:
+    """Columns of obs that the model was trained with and its cells lack; a covariate with a single level needs none."""
+    return columns_lacking(reference.schema, reference.obs)
+
+
+def columns_lacking(schema: Schema, obs: pd.DataFrame | None) -> tuple[str, ...]:
+    """The same of a schema and the cells' annotation."""
     keys = [schema.batch_key, *(c.key for c in schema.categorical)]
-    columns = []
-    for key, levels in zip(keys, schema.levels.values(), strict=True):
-        position = {level: code for code, level in enumerate(levels)}
-        if key is None or reference.obs is None or key not in reference.obs:
-            columns.append(np.zeros(n, np.int32))
-            continue
-        values = [position.get(level_name(v), 0) for v in reference.obs[key].tolist()]
-        columns.append(np.array(values, np.int32))
+    several = [key for key, levels in zip(keys, schema.levels.values(), strict=True) if len(levels) > 1]
+    asked = [*several, *schema.continuous, schema.size_factor_key]
+    return tuple(key for key in asked if key is not None and (obs is None or key not in obs))
+
+
+def reference_codes(reference: Reference) -> np.ndarray:
+    """Codes (n, 1 + c), int32, of the reference cells' batch and categorical covariates among the schema's levels.
+
+    Raises
+    ------
+    CorruptFile
+        A column with more than one level is missing, or it holds a value that the model was not trained with.
+    """
+    schema, obs = reference.schema, _annotated(reference)
+    keys = [schema.batch_key, *(c.key for c in schema.categorical)]
+    columns = [
+        np.zeros(len(obs), np.int32) if key is None or key not in obs else level_codes(obs, key, levels)
+        for key, levels in zip(keys, schema.levels.values(), strict=True)
+    ]
     return np.stack(columns, axis=1)
+
+
+def _annotated(reference: Reference) -> pd.DataFrame:
+    """Annotation of the reference's cells, which says everything that the model was told of them."""
+    lacking = missing_columns(reference)
+    if lacking or reference.obs is None:
+        raise CorruptFile(
+            f"The reference's cells have no column {', '.join(f'obs[{key!r}]' for key in lacking) or 'at all'}, which its model was "
+            "trained with: its cells can be neither generated nor decoded, and labels cannot be calibrated. Add the column to the "
+            "AnnData file of the reference, or map with calibration=None (--no-calibration)."
+        )
+    return reference.obs
 
 
 def library_sizes(reference: Reference) -> np.ndarray:
@@ -53,21 +113,26 @@ def library_sizes(reference: Reference) -> np.ndarray:
     return np.maximum(np.asarray(reference.library, np.float32).ravel(), least)
 
 
-def _continuous(reference: Reference) -> np.ndarray:
-    assert reference.latent is not None
-    columns = [
-        np.zeros(len(reference.latent.mean), np.float32)
-        if reference.obs is None or key not in reference.obs
-        else np.nan_to_num(np.asarray(reference.obs[key], np.float32))
-        for key in reference.schema.continuous
-    ]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(reference.latent.mean), 0), np.float32)
+def continuous_covariates(reference: Reference) -> np.ndarray:
+    """Continuous covariates (n, k), float32, of the reference cells; a missing value is 0.
+
+    Raises
+    ------
+    CorruptFile
+        A column is missing.
+    """
+    obs = _annotated(reference)
+    columns = [np.nan_to_num(np.asarray(obs[key], np.float32)) for key in reference.schema.continuous]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(obs), 0), np.float32)
 
 
-def _size_factors(reference: Reference, library: np.ndarray) -> np.ndarray | None:
+def size_factors(reference: Reference) -> np.ndarray | None:
+    """Size factors (n,), float32, of the reference cells; None where the model was trained without.
+
+    Raises
+    ------
+    CorruptFile
+        The column is missing.
+    """
     key = reference.schema.size_factor_key
-    if key is None:
-        return None
-    if reference.obs is not None and key in reference.obs:
-        return np.maximum(np.array(reference.obs[key], np.float32), 1e-6)
-    return np.maximum(library / library.mean(), 1e-6).astype(np.float32)
+    return None if key is None else np.maximum(np.array(_annotated(reference)[key], np.float32), 1e-6)

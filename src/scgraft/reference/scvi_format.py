@@ -19,10 +19,11 @@ from scgraft.files.hashes import sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
+from scgraft.reference.cells import columns_lacking, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
 from scgraft.reference.saved_registry import flat_options, mapping, text
-from scgraft.values.names import column_text, level_name
+from scgraft.values.names import level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def read(bundle: Bundle) -> Reference:
     version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     card = bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None
     cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent) if bundle.adata else {}
+    _refuse_unknown_levels(schema, cells.get("obs"))
     return Reference(
         base=base,
         schema=schema,
@@ -85,20 +87,20 @@ def _notes(saved: Saved, schema: Schema, obs: pd.DataFrame | None) -> tuple[str,
         found.append(
             "The model's file says that it was not trained (is_trained_ is False): its numbers may be those of chance."
         )
+    if obs is not None and (lacking := columns_lacking(schema, obs)):
+        found.append(
+            f"Its cells have no column {', '.join(f'obs[{key!r}]' for key in lacking)}, which the model was trained with: labels are "
+            "transferred without a calibration, and its cells cannot be decoded."
+        )
+    return tuple(found)
+
+
+def _refuse_unknown_levels(schema: Schema, obs: pd.DataFrame | None) -> None:
+    """Refuse cells of a batch, or of another level, that the model was not trained with."""
     keys = [schema.batch_key, *(covariate.key for covariate in schema.categorical)]
     for key, levels in zip(keys, schema.levels.values(), strict=True):
-        if key is None or obs is None:
-            continue
-        if key not in obs:
-            found.append(f"Its cells have no column obs[{key!r}]: all of them are taken as {levels[0]!r}.")
-            continue
-        unknown = sorted(set(np.unique(column_text(obs[key])).tolist()) - set(levels))
-        if unknown:
-            found.append(
-                f"Its cells have obs[{key!r}] = {', '.join(unknown[:6])}, which the model does not know (it was trained on "
-                f"{', '.join(levels[:6])}): the column was renamed after the training. These cells are taken as {levels[0]!r}."
-            )
-    return tuple(found)
+        if key is not None and obs is not None and key in obs:
+            level_codes(obs, key, levels)
 
 
 def _read_metadata(path: Path | None) -> dict[str, str | None]:

@@ -170,8 +170,8 @@ class Reference:
     adata_path
         The AnnData file of the repository, or None.
     notes
-        What is odd about the files and was read as it is, in sentences: a model that says it was not trained, names of batches
-        in obs that its registry does not have.
+        What is odd about the files and was read as it is, in sentences: a model that says it was not trained, a column of obs
+        that its cells lack.
     remarks
         What was left out of the repository's files because it cannot be used, a sentence each.
     attributes
