@@ -30,14 +30,16 @@ from scgraft.numerics.conformal import (
 )
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.progress import Advance, showing, step
 from scgraft.reference.cells import reference_classes
 from scgraft.values.calibration import Calibration, GeneClassifier, held_out_batches
 from scgraft.values.graft import FitConfig
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
-    from scgraft.calibration.condition import Condition, own_condition
-from scgraft.calibration.hold_out import Fold
+    from scgraft.calibration.hold_out import Fold
+
+HELD_OUT = 3  # of the parts that are counted: mapping a held-out fold takes about three times as long as its votes
 
 
 def calibrate(
@@ -47,6 +49,7 @@ def calibrate(
     genes: np.ndarray | None = None,
     share: float = 1.0,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> dict[str, Calibration]:
     """Calibrate label transfer and novelty on held-out batches of the reference.
 
@@ -65,6 +68,8 @@ def calibrate(
         Share of their counts that held-out cells keep (binomial thinning), in (0, 1]: the query's depth over the reference's.
     seed
         Seed of everything random: which cells are used, the counts that are generated, and the fits.
+    progress
+        Show a progress bar; None shows it on a terminal and in a notebook.
 
     Returns
     -------
@@ -102,14 +107,18 @@ def calibrate(
     plan = choose_folds(reference, seed)
     config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
     condition = Condition(share, own_condition(reference).genes if genes is None else genes)
-    folds = [
-        hold_out(reference, batches, members, seed=seed, config=config, condition=condition)
-        for batches, members in plan
-    ]
-    return {key: _calibration(reference, key, folds, condition, seed) for key in labels or [""]}
+    keys, folds = labels or [""], []
+    total = HELD_OUT * len(plan) + len(keys) * (len(plan) + 1)
+    with showing(progress), step("calibrating on held-out batches of the reference", total, "part") as advance:
+        for batches, members in plan:
+            folds.append(hold_out(reference, batches, members, seed=seed, config=config, condition=condition))
+            advance(HELD_OUT)
+        return {key: _calibration(reference, key, folds, condition, seed, advance) for key in keys}
 
 
-def _calibration(reference: Reference, key: str, folds: list[Fold], condition: Condition, seed: int) -> Calibration:
+def _calibration(
+    reference: Reference, key: str, folds: list[Fold], condition: Condition, seed: int, advance: Advance
+) -> Calibration:
     source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
     classifier = without_classes(condition.genes, source)
@@ -120,9 +129,13 @@ def _calibration(reference: Reference, key: str, folds: list[Fold], condition: C
         names, codes = reference_classes(reference, key)
         classes = tuple(names.tolist())
         classifier = train_classifier(reference, codes, classes, genes=condition.genes, seed=seed)
+        advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         seen = [np.isin(codes[fold.index], codes[fold.kept]) for fold in folds]
-        parts = [_held_out_votes(fold, codes, classes, classifier, seed) for fold in folds]
+        parts = []
+        for fold in folds:
+            parts.append(_held_out_votes(fold, codes, classes, classifier, seed))
+            advance(1)
         votes = [(matrix, true) for matrix, true, _ in parts]
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
     votes.append((np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64)))  # there may be none
@@ -210,6 +223,12 @@ def _across(covered: tuple[float, ...]) -> str:
         return ""
     said = f" Sets for 90% that the other batches set covered {min(finite):.0%} to {max(finite):.0%} of a held-out fold's cells."
     return said
+
+
+def is_kept(reference: Reference, keys: Sequence[str], condition: Condition) -> bool:
+    """Whether the user's cache has a calibration for cells measured like that, so that none need be made."""
+    folder = cache_folder(reference, keys, condition)
+    return is_own(folder) and any(folder.glob("calibration-*.npz"))
 
 
 def calibration_of(

@@ -13,7 +13,6 @@ from scgraft.labels.explain import explain
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
 from scgraft.results.folder import check_free, write
-from scgraft.values.graft import FitConfig
 from scgraft.values.mapping import MappedQuery
 
 LABELS = "bulk_labels"
@@ -50,7 +49,7 @@ def run_demo(out: Path, *, force: bool = False, echo: Callable[[str], object] = 
         f"Reference: {len(reference.latent.cells)} PBMC of {len(reference.schema.batches)} wells, SCVI, counts removed."
     )
     echo(f"Query: {adata.n_obs} PBMC of wells 7 and 8, which the reference has never seen; their labels are hidden.")
-    mapped = map_query(reference, adata, batch_key="well", config=FitConfig(progress=False))
+    mapped = map_query(reference, adata, batch_key="well")
     record, result = mapped.graft.record, mapped.labels[LABELS]
     if record.trained:
         echo(

@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import signal
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from scgraft._version import __version__
 from scgraft.cli.share import COMMANDS
 from scgraft.cli.size import Shard, Size
 from scgraft.cli.text import report_lines, say
+from scgraft.progress import showing
 
 # The first kind that an error is; the numbers are those of the README, and stay (docs/stability.md).
 EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
@@ -62,13 +62,15 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scgraft")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-v", "--verbose", is_flag=True, help="Say each step, and how long it took, instead of progress bars.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
 def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     """Graft your cells onto a pretrained single-cell atlas."""
     ctx.obj = quiet
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    ctx.with_resource(showing(False if quiet or verbose else None))
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, format="%(message)s")
+    logging.getLogger("scgraft").setLevel(logging.INFO if verbose else logging.NOTSET)
     if not verbose:
         warnings.simplefilter("ignore", FutureWarning)
 
@@ -203,7 +205,7 @@ def map_command(
     graft = None if graft_source is None else load_graft(graft_source, reference=reference)
     made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     wanted: Any = None if no_labels else list(labels) or "auto"
-    config = FitConfig(epochs=epochs, seed=seed, progress=not quiet and sys.stderr.isatty())
+    config = FitConfig(epochs=epochs, seed=seed)
     trusted: Any = None if no_calibration else made or "auto"
     genes = None if gene_map is None else read_gene_map(gene_map)
     if shard is not None or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):

@@ -18,6 +18,7 @@ from scgraft.graft.levels import check_graft
 from scgraft.model.build import build, graft_rows, inputs, pick_device
 from scgraft.model.vae import Cells, Expression
 from scgraft.numerics.products import fast_products
+from scgraft.progress import step
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
@@ -108,7 +109,7 @@ def normalized_expression(
     generator = torch.Generator().manual_seed(seed)
     columns = torch.as_tensor(keep, device=where)
     with torch.inference_mode(), fast_products(where, exact=True):
-        for block, entered in _blocks(cells, where):
+        for block, entered in _stepped(cells, where, "decoding cells"):
             total = torch.zeros(1, device=where)
             draws = list(_draws(cells.take(block), n_samples, generator, where))
             for z in draws:
@@ -193,7 +194,7 @@ def predictive_blocks(
     model, rows = build(reference, where), graft_rows(graft, where)
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     with torch.inference_mode():
-        for block, entered in _blocks(cells, where):
+        for block, entered in _stepped(cells, where, "drawing counts of cells"):
             for sample, z in enumerate(_draws(cells.take(block), n_samples, generator, where)):
                 expression = decode(model, z, entered, rows, code)
                 yield block, sample, draw_counts(model.hyper.gene_likelihood, expression, random)
@@ -264,6 +265,14 @@ def _blocks(cells: LatentCells, device: torch.device) -> Iterator[tuple[slice, C
     for start in range(0, len(cells), BLOCK):
         block = slice(start, min(start + BLOCK, len(cells)))
         yield block, decoder_inputs(cells.take(block), device)
+
+
+def _stepped(cells: LatentCells, device: torch.device, what: str) -> Iterator[tuple[slice, Cells]]:
+    """The blocks, and how far they are."""
+    with step(what, len(cells), "cell") as advance:
+        for block, entered in _blocks(cells, device):
+            yield block, entered
+            advance(block.stop - block.start)
 
 
 def _draws(

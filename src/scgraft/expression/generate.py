@@ -15,6 +15,7 @@ import numpy as np
 from scgraft.expression.draws import draw_raw_counts
 from scgraft.model.build import build, inputs, pick_device
 from scgraft.numerics.products import fast_products
+from scgraft.progress import step
 from scgraft.reference.cells import continuous_covariates, library_sizes, reference_codes, size_factors
 from scgraft.reference.counts import STORED_COUNTS, stored_counts
 from scgraft.values.names import BATCH
@@ -120,11 +121,15 @@ def _draw(
 
     device = pick_device("cpu")
     model, parts = build(reference, device), []
-    for start in range(0, len(z), BLOCK):
-        rows = slice(start, start + BLOCK)
-        with torch.inference_mode(), fast_products(exact=True):
-            factors = None if base.size_factor is None else base.size_factor[rows]
-            cells = inputs(base.codes[rows], base.continuous[rows], library[rows], size_factor=factors, device=device)
-            expression = model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
-        parts.append(sparse.csr_matrix(draw_raw_counts(reference.hyper.gene_likelihood, expression, rng)))
+    with step("generating cells of the reference", len(z), "cell") as advance:
+        for start in range(0, len(z), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(z)))
+            with torch.inference_mode(), fast_products(exact=True):
+                factors = None if base.size_factor is None else base.size_factor[rows]
+                cells = inputs(
+                    base.codes[rows], base.continuous[rows], library[rows], size_factor=factors, device=device
+                )
+                expression = model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
+            parts.append(sparse.csr_matrix(draw_raw_counts(reference.hyper.gene_likelihood, expression, rng)))
+            advance(rows.stop - rows.start)
     return sparse.vstack(parts, format="csr") if parts else base.counts

@@ -9,6 +9,7 @@ import numpy as np
 
 from scgraft.graft.levels import check_graft, level_codes
 from scgraft.model.build import build, embed_cells, graft_rows, make_cells, pick_device, take_cells
+from scgraft.progress import step
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
@@ -62,8 +63,10 @@ def embed(reference: Reference, query: Query, graft: Graft | None = None, *, dev
     n = len(query.cells)
     mean = np.empty((n, reference.hyper.n_latent), np.float32)
     variance = np.empty_like(mean)
-    for block, model, cells, rows in _blocks(reference, query, graft, device):
-        mean[block], variance[block] = embed_cells(model, cells, rows)
+    with step("embedding cells", n, "cell") as advance:
+        for block, model, cells, rows in _blocks(reference, query, graft, device):
+            mean[block], variance[block] = embed_cells(model, cells, rows)
+            advance(block.stop - block.start)
     return Latent(mean, variance, query.cells)
 
 

@@ -27,6 +27,7 @@ from scgraft.model.families import family_of
 from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.order import order_by_name
 from scgraft.numerics.products import one_thread
+from scgraft.progress import showing
 from scgraft.reference.cells import reference_classes
 from scgraft.values.graft import FitConfig, FitRecord, Graft
 from scgraft.values.query import Query
@@ -81,6 +82,11 @@ def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> 
     True
     """
     config = config or FitConfig()
+    with showing(config.progress):
+        return _fitted(reference, query, config)
+
+
+def _fitted(reference: Reference, query: Query, config: FitConfig) -> Graft:
     began = time.perf_counter()
     family = family_of(reference.base.family)
     slots = family.slots(reference.hyper, reference.schema, reference.weights)

@@ -30,6 +30,7 @@ from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.products import fast_products
 from scgraft.numerics.votes import neighbour_vote
+from scgraft.progress import step
 from scgraft.values.graft import FitConfig
 
 if TYPE_CHECKING:
@@ -263,16 +264,18 @@ def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool)
     there = torch.from_numpy(points).to(scene.cells.product)
     rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
     adam = Adam(rows)
-    for first in range(0, steps, UPDATE_EVERY):
-        latents = scene.latents({name: row.detach() for name, row in rows.items()})
-        if not np.isfinite(latents).all():
-            break
-        draws = draw(scene, latents, min(UPDATE_EVERY, steps - first), rng, far=far)
-        for step, drawn in enumerate(draws, first + 1):
-            with fast_products(there.device, exact=False):
-                moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
-                energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
-                loss = energy / scale + column_penalty(rows, scene.prior) / strength
-                gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
-            adam.step(gradients, cosine(config.learning_rate, step, steps))
+    with step(f"fitting the new columns, {'far' if far else 'near'}", steps) as advance:
+        for first in range(0, steps, UPDATE_EVERY):
+            latents = scene.latents({name: row.detach() for name, row in rows.items()})
+            if not np.isfinite(latents).all():
+                break
+            draws = draw(scene, latents, min(UPDATE_EVERY, steps - first), rng, far=far)
+            for number, drawn in enumerate(draws, first + 1):
+                with fast_products(there.device, exact=False):
+                    moved, _ = scene.model.encode(scene.cells.take(drawn.cells), {**scene.fixed, **rows})
+                    energy = stratified_energy(moved, there[drawn.points], drawn.pairs)
+                    loss = energy / scale + column_penalty(rows, scene.prior) / strength
+                    gradients = torch.autograd.grad(loss, list(rows.values()), allow_unused=True)
+                adam.step(gradients, cosine(config.learning_rate, number, steps))
+                advance(1)
     return {name: row.detach() for name, row in rows.items()}

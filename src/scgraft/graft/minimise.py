@@ -17,6 +17,7 @@ from scgraft.model.build import build, make_cells
 from scgraft.numerics.adam import Adam, cosine
 from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.products import fast_products
+from scgraft.progress import Advance, step
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import BATCH
 from scgraft.values.query import Query
@@ -119,14 +120,21 @@ class Outcome:
 
 def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     """Adam along a cosine until the held-out loss stops falling; the best rows are kept."""
+    if not problem.start:
+        return Outcome({}, 0, "There was nothing to train.", [])
+    size = min(problem.config.batch_size, len(used))
+    total = problem.config.max_steps
+    if problem.config.epochs is not None:
+        total = min(total, problem.config.epochs * math.ceil(len(used) / size))
+    with step("fitting the new columns", total) as advance:
+        return _minimised(problem, used, held, mini_batches(used, size, total, problem.config.seed), advance)
+
+
+def _minimised(problem: Problem, used: np.ndarray, held: np.ndarray, order: np.ndarray, advance: Advance) -> Outcome:
     config, device = problem.config, problem.cells.product.device
     generator = torch.Generator(device).manual_seed(config.seed)
     rows = {name: row.clone().requires_grad_() for name, row in problem.start.items()}
-    size = min(config.batch_size, len(used))
-    total = config.max_steps
-    if config.epochs is not None:
-        total = min(total, config.epochs * math.ceil(len(used) / size))
-    order = mini_batches(used, size, total, config.seed)
+    total, size = order.shape
     order_there = torch.from_numpy(order).to(device)
     evaluate = evaluator(problem, held if len(held) >= 10 else used[:HELD_OUT_AT_MOST])
     adam = Adam(rows)
@@ -134,31 +142,29 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     def copy() -> dict[str, Tensor]:
         return {name: row.detach().clone() for name, row in rows.items()}
 
-    if not rows:
-        return Outcome({}, 0, "There was nothing to train.", [])
     best, best_loss, waited = copy(), evaluate(rows), 0
     trace = [(0, best_loss)]
-    steps = progress_bar(total, config.progress)
-    for step in steps(range(1, total + 1)):
-        batch = problem.batch(order[step - 1], order_there[step - 1])
+    for number in range(1, total + 1):
+        batch = problem.batch(order[number - 1], order_there[number - 1])
         gradients = problem.gradients(batch, rows, problem.noise(size, generator))
-        adam.step(gradients, cosine(config.learning_rate, step, total))
-        if step % EVALUATE_EVERY and step != total:
+        adam.step(gradients, cosine(config.learning_rate, number, total))
+        advance(1)
+        if number % EVALUATE_EVERY and number != total:
             continue
         now = evaluate(rows)
         if not math.isfinite(now) or not all(bool(p.isfinite().all()) for p in rows.values()):
-            batches = ", ".join(sorted({problem.levels[c] for c in problem.codes[order[step - 1]]}))
+            batches = ", ".join(sorted({problem.levels[c] for c in problem.codes[order[number - 1]]}))
             reason = (
-                f"The loss became {now} at step {step}, after cells of batches {batches}. Look for extreme counts in "
+                f"The loss became {now} at step {number}, after cells of batches {batches}. Look for extreme counts in "
                 "the query, or lower FitConfig.learning_rate. The last finite columns are in this error's `graft`."
             )
-            return Outcome(best, step, reason, trace, diverged=True)
-        trace.append((step, now))
+            return Outcome(best, number, reason, trace, diverged=True)
+        trace.append((number, now))
         waited = 0 if now < best_loss - IMPROVEMENT else waited + 1
         if now < best_loss:
             best, best_loss = copy(), now
         if waited >= config.patience:
-            return Outcome(best, step, "The held-out loss stopped falling.", trace)
+            return Outcome(best, number, "The held-out loss stopped falling.", trace)
     return Outcome(best, total, "The last step was reached.", trace)
 
 
@@ -183,12 +189,3 @@ def evaluator(problem: Problem, cells: np.ndarray) -> Callable[[Mapping[str, Ten
             return float(torch.stack(losses).sum()) / len(cells)
 
     return evaluate
-
-
-def progress_bar(total: int, shown: bool) -> Callable[[range], range]:
-    """Progress bar with the time that is left, or nothing."""
-    if not shown:
-        return lambda steps: steps
-    from tqdm.auto import tqdm
-
-    return lambda steps: tqdm(steps, total=total, desc="fit", unit="step")  # type: ignore[return-value]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +14,16 @@ from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
+from scgraft.mapping.resources import NOTHING, Measured, resources
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
+from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align, cell_names
 from scgraft.query.levels import code_obs
 from scgraft.reference.cells import missing_columns
 from scgraft.reference.describe import describe
 from scgraft.values.graft import FitConfig
-from scgraft.values.names import BATCH, column_text
+from scgraft.values.names import column_text
 from scgraft.values.quality import Check, Finding
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 CELLS = 2000  # of the query that are looked at: a check takes seconds at any size
 TINY = 20  # cells of a batch: below that, types set no limit of novelty either (scgraft.novelty.score.LEAST_BATCH)
-STEPS = 3  # of a fit, that the time of all is estimated from
 LOSS = 0.05  # of a type's accuracy: a cell in twenty; chosen by eye, not measured
 BIOLOGY = re.compile(
     r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|cohort|"
@@ -43,7 +42,13 @@ BIOLOGY = re.compile(
 
 
 def check(
-    reference: Reference, adata: AnnData, *, batch_key: str | None = None, layer: str | None = None, seed: int = 0
+    reference: Reference,
+    adata: AnnData,
+    *,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
 ) -> Check:
     """Say what mapping a query onto a reference will run into, before anything is trained.
 
@@ -58,6 +63,8 @@ def check(
         As for :func:`scgraft.map_query`.
     seed
         Random are the cells that are sampled, and those that are generated to see what missing genes cost.
+    progress
+        Show a progress bar; None shows it on a terminal and in a notebook.
 
     Returns
     -------
@@ -74,6 +81,13 @@ def check(
     >>> check.grade in ("ok", "repaired", "warning", "stop"), check.findings[0].name
     (True, 'counts')
     """
+    with showing(progress), step("checking", 4, "part") as advance:
+        return Check(tuple(_findings(reference, adata, batch_key, layer, seed, advance)))
+
+
+def _findings(
+    reference: Reference, adata: AnnData, batch_key: str | None, layer: str | None, seed: int, advance: Advance
+) -> list[Finding]:
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
     sample = adata[index].to_memory() if adata.isbacked else adata[index]
     findings = [*_batch_column(adata, batch_key)]
@@ -83,13 +97,14 @@ def check(
         query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
     except QueryError as error:
         findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
-        return Check(tuple(findings))
+        return findings
+    advance(1)
     findings = [_counts(query, adata.n_obs), _genes(query), *findings]
     try:
         judge_missing_genes(reference, query, seed=seed)
     except GenesNotFound as error:
         findings.append(Finding("missing genes", "stop", str(error), "Give the query the reference's gene names."))
-        return Check(tuple(findings))
+        return findings
     lacking = missing_columns(reference) if reference.obs is not None else ()
     if lacking:
         findings.append(_annotation(lacking))
@@ -98,10 +113,10 @@ def check(
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     facts = describe(reference)
     findings += [_training(facts["surgery"]), _types(facts["labels"])]
-    if not lacking:
-        findings += _unexplained(reference, query, seed)
-    findings.append(_resources(reference, query, adata.n_obs))
-    return Check(tuple(findings))
+    advance(1)
+    found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed)
+    advance(1)
+    return [*findings, *found, resources(reference, query, adata.n_obs, measured)]
 
 
 def _annotation(lacking: tuple[str, ...]) -> Finding:
@@ -229,44 +244,29 @@ def _types(labels: dict[str, Any]) -> Finding:
     return Finding("labels", "ok", said, "", {"cells": labels["cells"]})
 
 
-def _unexplained(reference: Reference, query: Query, seed: int) -> list[Finding]:
-    """Cells that the reference does not explain, before any fit; held-out cells are measured as deeply, in the same genes."""
+def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Finding], Measured]:
+    """Cells that the reference does not explain, before any fit; held-out cells are measured as deeply, in the same genes.
+
+    And what that took, as a mapping does the same.
+    """
     if reference.latent is None or len(query.cells) < 2 * TINY:
-        return []
+        return [], NOTHING
     plan, measured = choose_folds(reference, seed), condition_of(reference, query)
-    zero = FitConfig(epochs=0, device="cpu")
+    zero, began = FitConfig(epochs=0, device="cpu"), time.perf_counter()
     folds = [hold_out(reference, b, m, seed=seed, config=zero, condition=measured) for b, m in plan[:2]]
+    held_out, began = (time.perf_counter() - began) / max(len(folds), 1), time.perf_counter()
     null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
     graft = fit(reference, query, zero)
     latent = embed(reference, query, graft)
     key = reference.schema.labels_key
     found = find_novelty(reference, query, graft, latent, null, null_distance=far, key=key)
+    measure = Measured(measured, held_out, (time.perf_counter() - began) / len(query.cells))
     share = float(found.novel.mean())
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
     said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
     if not found.dossiers and share <= 2 * found.false_alarms:
         said += f", as many as false alarms may be ({found.false_alarms:.0%} are declared); a mapping says more."
-        return [Finding("unknown cells", "ok", said, "", values)]
+        return [Finding("unknown cells", "ok", said, "", values)], measure
     said += ". " + " ".join(d.sentence for d in found.dossiers[:3])
     action = "Map, and read the verdict: if they stay unknown, expect no right label for them."
-    return [Finding("unknown cells", "warning", said.strip(), action, values)]
-
-
-def _resources(reference: Reference, query: Query, n: int) -> Finding:
-    """Time and memory from three steps of the fit and one projection, on the sample."""
-    few = FitConfig(max_steps=STEPS, device="cpu", patience=1000)
-    start = _seconds(lambda: fit(reference, query, replace(few, epochs=0)))
-    step = max(_seconds(lambda: fit(reference, query, few)) - start, 0.0) / STEPS
-    project = _seconds(lambda: embed(reference, query)) if not query.alignment.new_levels.get(BATCH) else start
-    seconds = step * FitConfig().max_steps + project * n / len(query.cells) + 10
-    density = query.counts.nnz / len(query.cells)
-    gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
-    expected = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-    said = f"Expect about {expected} on this machine and {gigabytes:.1f} GB for {n:,} cells."
-    return Finding("resources", "ok", said, "", {"seconds": round(seconds, 1), "gigabytes": round(gigabytes, 2)})
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    return [Finding("unknown cells", "warning", said.strip(), action, values)], measure

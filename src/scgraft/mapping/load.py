@@ -9,8 +9,10 @@ import numpy as np
 
 from scgraft.errors import QueryError, UnknownBatch
 from scgraft.files.h5ad import read_h5ad
+from scgraft.files.text import visible
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
+from scgraft.progress import step
 from scgraft.reference.counts import own_query
 from scgraft.reference.hub import fetch
 from scgraft.reference.scvi_format import read
@@ -50,7 +52,8 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
     >>> reference.base.family, reference.schema.batches, reference.latent.mean.shape
     ('SCVI', ('b0', 'b1'), (60, 4))
     """
-    reference = read(fetch(source, revision))
+    with step(f"reading the reference {visible(str(source))}"):
+        reference = read(fetch(source, revision))
     refused = family_of(reference.base.family).refusal is not None
     if reference.latent is not None or reference.adata_path is None or refused:
         return reference
@@ -67,7 +70,8 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
     finally:
         adata.file.close()
-    latent = embed(reference, query)
+    with step("encoding the reference's own cells"):
+        latent = embed(reference, query)
     kept = reference.obs.index.astype(str).isin(latent.cells)
     return replace(
         reference,

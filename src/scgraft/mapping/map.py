@@ -32,6 +32,7 @@ from scgraft.mapping.freeze import (
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
 from scgraft.novelty.query_graph import query_graph
+from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as
 from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
@@ -118,10 +119,30 @@ def map_query(
     (dtype('bool'), True)
     """
     options = AlignOptions(batch_key, layer, drop_empty, 0.0 if min_found is None else min_found, gene_map)
-    query = align_as(reference, adata, options)
-    if min_found is None and (cost := judge_missing_genes(reference, query)):
-        query = replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
     config = config or FitConfig()
+    with showing(config.progress):
+        query = _aligned(reference, adata, options, judge=min_found is None)
+        return _mapped(reference, query, labels, config, graft, calibration)
+
+
+def _aligned(reference: Reference, adata: AnnData, options: AlignOptions, *, judge: bool) -> Query:
+    """The query in the reference's genes; where it is to be judged, with what the missing ones cost among its messages."""
+    with step(f"aligning {adata.n_obs:,} cells"):
+        query = align_as(reference, adata, options)
+        if not judge or not (cost := judge_missing_genes(reference, query)):
+            return query
+        return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
+
+
+def _mapped(
+    reference: Reference,
+    query: Query,
+    labels: Literal["auto"] | Sequence[str] | None,
+    config: FitConfig,
+    graft: Graft | None,
+    calibration: Literal["auto"] | Mapping[str, Calibration] | None,
+) -> MappedQuery:
+    """An aligned query, mapped: all of it at once, or what a sample of it taught on all of its cells."""
     chosen = choose_sample(query.codes[:, 0], most=SAMPLE, seed=config.seed)
     whole = len(chosen) == len(query.cells)
     made, frozen = learn(
@@ -134,9 +155,11 @@ def map_query(
     )
     if whole:
         return made
-    parts = [
-        map_cells(reference, frozen, take_cells(query, rows), device=config.device) for rows in pieces(len(query.cells))
-    ]
+    parts = []
+    with step("mapping all cells by what a sample taught", len(query.cells), "cell") as advance:
+        for rows in pieces(len(query.cells)):
+            parts.append(map_cells(reference, frozen, take_cells(query, rows), device=config.device))
+            advance(rows.stop - rows.start)
     mapped = joined(reference, made, parts, query)
     return replace(mapped, summary=summary(query, mapped.graft, mapped.labels))
 
@@ -208,7 +231,7 @@ def calibrated(
     GraftError
         The calibration lacks a label column, or its classes are not those of the reference.
     """
-    labels, graft, latent = mapped.labels, mapped.graft, mapped.latent
+    labels = mapped.labels
     keys = [key for key, result in labels.items() if key == result.key and not key.endswith(":classifier")]
     keys = [key for key in keys if reference.obs is not None and key in reference.obs]
     if calibration is None:
@@ -219,8 +242,22 @@ def calibrated(
                 f"The calibration has no column {key!r} with the classes of this reference (it has "
                 f"{', '.join(calibration) or 'none'}). Leave it out, and one is made."
             )
+    with step("judging novelty and labels", 3, "part") as advance:
+        return _judged(reference, query, mapped, keys, calibration, advance)
+
+
+def _judged(
+    reference: Reference,
+    query: Query,
+    mapped: MappedQuery,
+    keys: Sequence[str],
+    calibration: Mapping[str, Calibration],
+    advance: Advance,
+) -> tuple[MappedQuery, Judgement]:
+    labels, graft, latent = mapped.labels, mapped.graft, mapped.latent
     first = calibration[keys[0]] if keys else next(iter(calibration.values()))
     graph = query_graph(query.counts)
+    advance(1)
     start = _start(reference, query, mapped, first if keys else None)
     novelty, rule = judge_sample(
         reference,
@@ -234,6 +271,7 @@ def calibrated(
         near=mapped.near,
         distance=start.near.distance,
     )
+    advance(1)
     out, classifiers = dict(labels), {}
     for key in keys:
         made_before = classifier_for(reference, calibration[key], query)
@@ -241,6 +279,7 @@ def calibrated(
         votes = votes_of(classifiers[key], query, labels[key].matrix)
         made = calibrated_labels(labels[key], calibration[key], votes)
         out[key] = replace(made, unknown=made.unknown | novelty.novel)
+    advance(1)
     assert graph.space is not None
     judged = replace(
         mapped,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.numerics.neighbors import Neighbours, exact_distances, local_spacing, nearest
+from scgraft.progress import step
 
 K = 30  # neighbours that vote (labels/transfer.py says why)
 SPACING_K = 15  # as scgraft.numerics.votes has it
@@ -86,7 +87,10 @@ class Index:
     @cached_property
     def lists(self) -> Lists | None:
         """The inverted file; None up to 150,000 points, and where faiss is not installed."""
-        return make_lists(self.points) if len(self.points) > EXACT else None
+        if len(self.points) <= EXACT:
+            return None
+        with step("indexing the reference's cells"):
+            return make_lists(self.points)
 
     @cached_property
     def spacing(self) -> np.ndarray:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from scgraft.progress import Advance, step
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +19,7 @@ GROUP = 4  # points that share a minimum; the speed was tried with benchmarks/sp
 TILE_GROUPS = 256  # groups in a tile of one product; the speed was tried with benchmarks/speed_neighbours.py
 COARSER = 8  # groups of one level in a group of the next
 MOST_THREADS = 4  # each holds the minima of its block's groups: 256 bytes for a point
+LONG = 3e8  # pairs of a query and a point that take about a second on one core
 SPARE = 8  # candidates beyond k: the expanded square is rounded, the exact distances decide
 
 
@@ -77,9 +81,22 @@ def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:
         indices[block], distances[block] = _nearest_of(exact, queries[block], candidates, k)
 
     starts = range(0, len(queries), BLOCK)
-    with fast_products(exact=True), one_thread() as threads, ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
-        list(pool.map(search, starts))
+    with (
+        _step(n, len(queries)) as advance,
+        fast_products(exact=True),
+        one_thread() as threads,
+        ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool,
+    ):
+        for _ in pool.map(search, starts):
+            if advance is not None:
+                advance(BLOCK)
     return Neighbours(indices, distances)
+
+
+def _step(n_points: int, n_queries: int) -> AbstractContextManager[Advance | None]:
+    """Progress over a search that takes a second or more; there are a dozen small ones in a mapping, which are no steps."""
+    long = n_points * n_queries > LONG
+    return step("looking up nearest neighbours", n_queries, "cell") if long else nullcontext()
 
 
 def exact_distances(points: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int) -> Neighbours:

@@ -14,6 +14,7 @@ from scgraft.calibration.store import save_calibration
 from scgraft.errors import CannotWrite, OutputExists
 from scgraft.files.atomic import new_folder
 from scgraft.graft.store import save_graft
+from scgraft.progress import step
 from scgraft.results.annotate import annotate
 from scgraft.results.page import report
 from scgraft.results.points import map_points
@@ -81,7 +82,7 @@ def write(
     """
     out = Path(out)
     check_free(out, force=force)
-    with new_folder(out, force=force) as new:
+    with step("writing the results"), new_folder(out, force=force) as new:
         annotate(adata, mapped)
         if page and reference is not None and reference.latent is not None:
             points = map_points(mapped, adata, reference)

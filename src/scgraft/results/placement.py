@@ -15,6 +15,7 @@ from scgraft.errors import ScgraftError
 from scgraft.files.atomic import new_file
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours, nearest
+from scgraft.progress import step
 from scgraft.values.reference import Reference
 
 K = 15  # neighbours, as UMAP and scanpy look up
@@ -69,7 +70,8 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
     kept = None if path is None else _kept(path)
     if kept is not None and kept.shape == (len(chosen), 2):
         return kept, chosen, source
-    points = _umap(reference.latent.mean[chosen])
+    with step(f"computing a map of {len(chosen):,} reference cells (UMAP)"):
+        points = _umap(reference.latent.mean[chosen])
     if path is not None:
         _keep(path, points)
     return points, chosen, source

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
 from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
 from scgraft.mapping.stream import map_file, open_query, survey
+from scgraft.progress import showing, step
 from scgraft.query.cell_file import CellFile
 from scgraft.results.folder import check_free, write
 from scgraft.results.gather import write_cells, write_labels, write_parquet
@@ -105,6 +105,13 @@ def map_in_parts(
         The folder exists and `force` is off.
     """
     check_free(out, force=force)
+    with showing(job.config.progress):
+        return _mapped_in_parts(reference, job, out, counts, shard, force, say)
+
+
+def _mapped_in_parts(
+    reference: Reference, job: Job, out: Path, counts: bool, shard: tuple[int, int] | None, force: bool, say: Say
+) -> Path:
     work = parts_folder(out)
     _begin(work, settings_of(reference, job), say)
     file = open_query(reference, job.path, job.options)
@@ -176,8 +183,8 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
 
     n = file.n_cells
     say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
-    with _bar(n, "checking", job.config.progress) as step:
-        surveyed = survey(reference, file, job.options, seed=job.config.seed, step=step)
+    with step("checking all cells", n, "cell") as advance:
+        surveyed = survey(reference, file, job.options, seed=job.config.seed, step=advance)
     mapped, frozen = learn(
         reference, surveyed.query, labels=job.labels, config=job.config, graft=job.graft, calibration=job.calibration
     )
@@ -191,13 +198,13 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
 
 def _map(reference: Reference, job: Job, file: CellFile, frozen: Frozen, mine: Parts, wanted: Sequence[int]) -> None:
     runs = list(pieces(file.n_cells))
-    with _bar(sum(runs[i].stop - runs[i].start for i in wanted), "mapping", job.config.progress) as step:
+    with step("mapping all cells", sum(runs[i].stop - runs[i].start for i in wanted), "cell") as advance:
         for i, rows, mapped in map_file(reference, frozen, file, job.options, wanted=wanted, device=job.config.device):
             distance = None
             if frozen.judgement is not None and reference.latent is not None:
                 distance = cluster_distance(reference.latent, mapped.latent).astype(np.float32)
             mine.add(i, part_of(rows, file.names(rows), mapped, distance))
-            step(rows.stop - rows.start)
+            advance(rows.stop - rows.start)
 
 
 def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
@@ -226,7 +233,7 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
         raise CorruptFile(f"{work} holds no mapping in parts, or is damaged ({error}).") from error
     out = work.with_name(work.name.removesuffix(".parts"))
     parts = all_finished(work, len(list(pieces(n_cells))))
-    with new_folder(out, force=force) as new:
+    with step("putting the parts together", 3, "file") as advance, new_folder(out, force=force) as new:
         shutil.copytree(work / SAMPLE_FOLDER, new / SAMPLE_FOLDER)
         for name in ("graft", "calibration"):
             if (new / SAMPLE_FOLDER / name).exists():
@@ -234,11 +241,14 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
         if (new / SAMPLE_FOLDER / "report.html").exists():
             (new / SAMPLE_FOLDER / "report.html").rename(new / "report.html")
         write_labels(parts, new / "labels.csv.gz")
+        advance(1)
         write_parquet(parts, new / "labels.parquet")
+        advance(1)
         sample = read_h5ad(new / SAMPLE_FOLDER / "mapped.h5ad")
         columns = [c.removeprefix("scgraft_") for c in sample.obs if c.startswith("scgraft_")]
         uns = sample.uns["scgraft"]
         write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)
+        advance(1)
         _write_summary(parts, new, json.loads((work / ALIGNMENT).read_text(encoding="utf-8")))
     shutil.rmtree(work)
     return out
@@ -259,12 +269,3 @@ def _write_summary(parts: Sequence[Path], out: Path, alignment: dict[str, Any]) 
         unknown = np.concatenate([read_column(part, f"{key}_unknown")[1] for part in parts])
         of_label["unknown_share"] = round(float(unknown.mean()), 4)
     (out / "summary.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _bar(total: int, what: str, shown: bool) -> Iterator[Callable[[int], object]]:
-    """A progress bar with cells a second and the time that is left; its step."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit="cells", unit_scale=True, disable=not shown) as bar:
-        yield bar.update

@@ -66,7 +66,7 @@ class FitConfig:
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"``.
     progress
-        Show a progress bar.
+        Show progress bars; None shows them on a terminal and in a notebook, and nowhere else.
     force
         Train even where the new columns cannot move the latent, because only decoded expression depends on them.
 
@@ -95,7 +95,7 @@ class FitConfig:
     patience: int = 5  # evaluations, a hundred steps; chosen by eye, not measured
     seed: int = 0
     device: str = "auto"
-    progress: bool = False
+    progress: bool | None = None
     force: bool = False
 
     def __post_init__(self) -> None:

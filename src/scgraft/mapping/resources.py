@@ -1,0 +1,109 @@
+"""How long a mapping will take on this machine, and in how much memory: measured on a sample, before anything is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scgraft.calibration.calibrate import is_kept
+from scgraft.calibration.condition import Condition
+from scgraft.calibration.hold_out import choose_folds
+from scgraft.expression.generate import reference_cells
+from scgraft.graft.embed import embed
+from scgraft.graft.fit import fit
+from scgraft.labels.classifier import GENERATED, ITERATIONS, STORED, training_cells
+from scgraft.mapping.freeze import SAMPLE
+from scgraft.reference.cells import reference_classes
+from scgraft.reference.counts import STORED_COUNTS
+from scgraft.values.graft import FitConfig
+from scgraft.values.names import BATCH
+from scgraft.values.quality import Finding
+from scgraft.values.query import Query
+from scgraft.values.reference import Reference
+
+STEPS = 3  # of a fit, that the time of all is estimated from
+DRAWN = 200  # cells of the reference that are drawn to see how long that takes
+EVALUATIONS = 1.2 * ITERATIONS  # of the loss in a training: L-BFGS looks a few times more than it steps
+START = 5.0  # seconds for reading, aligning and writing, on top of what is measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What parts of the work took on a sample.
+
+    Parameters
+    ----------
+    condition
+        How the query was measured: there is a calibration for each.
+    held_out
+        Seconds for a held-out fold without a fit; 0 where there is none.
+    judged
+        Seconds for a query cell until it is known whether it is novel.
+    """
+
+    condition: Condition | None
+    held_out: float
+    judged: float
+
+
+NOTHING = Measured(None, 0.0, 0.0)  # of a query that cannot be judged
+
+
+def resources(reference: Reference, query: Query, n: int, measured: Measured) -> Finding:
+    """Time and memory of a mapping of `n` cells, from `query`, a sample of them: a few steps of the fit and one projection."""
+    few = FitConfig(max_steps=STEPS, device="cpu", patience=1000)
+    start = seconds(lambda: fit(reference, query, replace(few, epochs=0)))
+    step = max(seconds(lambda: fit(reference, query, few)) - start, 0.0) / STEPS
+    project = seconds(lambda: embed(reference, query)) if not query.alignment.new_levels.get(BATCH) else start
+    fitted = step * FitConfig().max_steps
+    calibrated = _calibration_seconds(reference, measured, fitted)
+    whole = START + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated
+    density = query.counts.nnz / len(query.cells)
+    gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
+    said = f"Expect about {duration(whole)} on this machine and {gigabytes:.1f} GB for {n:,} cells"
+    if calibrated:
+        said += (
+            f"; {duration(calibrated)} of it for the calibration of the reference, which is made once and kept for the next "
+            "query like this one"
+        )
+    values = {"seconds": round(whole, 1), "of_calibration": round(calibrated, 1), "gigabytes": round(gigabytes, 2)}
+    return Finding("resources", "ok", f"{said}.", "", values)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it took."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def duration(number: float) -> str:
+    """Seconds as a person says them."""
+    return f"{number:.0f} seconds" if number < 100 else f"{number / 60:.0f} minutes"
+
+
+def _calibration_seconds(reference: Reference, measured: Measured, fitted: float) -> float:
+    """What the first calibration takes; 0 where it is kept already, or there is nothing to calibrate on."""
+    key = reference.schema.labels_key
+    if measured.condition is None or reference.latent is None or reference.obs is None:
+        return 0.0
+    keys = [key] if key is not None and key in reference.obs else []
+    if is_kept(reference, keys, measured.condition):
+        return 0.0
+    folds = len(choose_folds(reference, 0))
+    spent = folds * (measured.held_out + fitted)
+    if not keys:
+        return spent
+    names, codes = reference_classes(reference, keys[0])
+    index = np.arange(min(DRAWN, len(codes)))
+    drawn = reference_cells(reference, index)
+    recipe = STORED if drawn.alignment.counts_from == STORED_COUNTS else GENERATED
+    drawing = seconds(lambda: reference_cells(reference, index)) / len(index)
+    n, used = len(training_cells(codes, 0, recipe)), np.unique(codes[codes >= 0])
+    x = np.zeros((n, int(measured.condition.genes.sum())), np.float32)
+    weights = np.zeros((len(used), x.shape[1]), np.float32)
+    one = seconds(lambda: (x @ weights.T).T @ x) if len(used) > 1 else 0.0
+    return spent + (recipe.trainings + folds) * (drawing * n + EVALUATIONS * one)
