@@ -1,8 +1,13 @@
 """A file mapped in parts: the same as in memory, whatever interrupts it, whoever makes the parts."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import anndata
 import click
@@ -15,6 +20,7 @@ import scgraft
 from scgraft.cli.main import main
 from scgraft.cli.size import Shard, Size
 from scgraft.errors import CorruptFile, NotCounts, QueryError
+from scgraft.files.atomic import remove_folder, remove_leftovers
 from scgraft.mapping import freeze, map, stream
 from scgraft.mapping.load import load_reference
 from scgraft.results import stream as results
@@ -125,6 +131,26 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(undisturbed, reference, t
     assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_runs_killed_at_random_moments_go_on_and_give_the_same_bytes(tmp_path):
+    """SCGRAFT_KILLS=60 for more moments."""
+    write_hub_folder(tmp_path / "reference", CONFIG)
+    query(tmp_path / "query.h5ad")
+    kills = int(os.environ.get("SCGRAFT_KILLS", "6"))
+    line = [sys.executable, str(Path(__file__).with_name("kill_runs.py")), str(tmp_path), str(kills), "1"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+    assert done.returncode == 0, done.stderr[-2000:] + log[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(found)
+    assert len(found["seen"]) == kills and sum(code == -9 for code, _ in found["seen"]) >= kills / 2
+    undisturbed = bytes_of(tmp_path / "undisturbed")
+    for i in range(kills):
+        assert bytes_of(tmp_path / f"out {i}") == undisturbed, found["seen"][i]
+    left = {path.name for path in tmp_path.iterdir() if ".scgraft-tmp-" in path.name}
+    assert len(left) <= 1  # of the last run: the next one in that folder removes it
+
+
 def test_shards_gathered_are_the_single_run(undisturbed, reference, tmp_path):
     folder, _, _ = undisturbed
     for i in (2, 0, 1):
@@ -136,14 +162,84 @@ def test_shards_gathered_are_the_single_run(undisturbed, reference, tmp_path):
     assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
 
 
-def test_other_settings_start_anew_and_say_so(undisturbed, reference, tmp_path):
-    folder, _, _ = undisturbed
-    said = []
-    map_in_parts(reference, job(folder / "query.h5ad", labels=None), tmp_path / "out", shard=(0, 2), say=said.append)
-    before = sorted(p.name for p in parts_folder(tmp_path / "out").glob("*.npz"))
-    map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=said.append)
-    assert len(before) == 3 and any("another labels" in line for line in said)
+def changed_calibration(calibration):
+    novelty = calibration["cell_type"].novelty.copy()
+    novelty[len(novelty) // 2] += 1e-3
+    return {"cell_type": replace(calibration["cell_type"], novelty=novelty)}
+
+
+CHANGES = {
+    "labels": lambda job, _: replace(job, labels=None),
+    "options": lambda job, _: replace(job, options=replace(job.options, batch_key=None)),
+    "config": lambda job, _: replace(job, config=replace(FIT, seed=1)),
+    "calibration": lambda job, whole: replace(job, calibration=changed_calibration(whole.calibration)),
+    "graft": lambda job, whole: replace(job, graft=whole.graft),
+    "page": lambda job, _: replace(job, page=True),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_other_settings_start_anew_and_say_so(undisturbed, reference, tmp_path, name):
+    folder, _, whole = undisturbed
+    said, wanted = [], job(folder / "query.h5ad")
+    other = CHANGES[name](wanted, whole)
+    if name == "calibration":
+        wanted = replace(wanted, calibration=whole.calibration)
+    work = map_in_parts(reference, other, tmp_path / "out", shard=(0, 2), say=quiet)
+    before = {p.name: p.stat().st_mtime_ns for p in work.glob("*.npz")}
+    map_in_parts(reference, wanted, tmp_path / "out", shard=(0, 2), say=said.append)
+    assert len(before) == 3 and any(f"another {name}:" in line for line in said)
+    assert all((work / part).stat().st_mtime_ns > time for part, time in before.items())
+    map_in_parts(reference, wanted, tmp_path / "out", say=said.append)
     assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
+
+
+def same_cells_another_name(reference):
+    obs = reference.obs.copy()
+    key = reference.schema.labels_key
+    obs[key] = obs[key].astype(str).to_numpy()[::-1]
+    return replace(reference, obs=obs)
+
+
+@pytest.mark.parametrize("name", ["input", "reference", "scgraft", "sample", "cells in a part"])
+def test_another_file_reference_or_version_starts_anew(undisturbed, reference, tmp_path, monkeypatch, name):
+    folder, adata, _ = undisturbed
+    path, said = tmp_path / "query.h5ad", []
+    adata.write_h5ad(path)
+    map_in_parts(reference, job(path), tmp_path / "out", shard=(0, 2), say=quiet)
+    if name == "input":
+        os.utime(path, (1, 1))
+    if name == "reference":
+        reference = same_cells_another_name(reference)
+    if name == "scgraft":
+        monkeypatch.setattr(results, "__version__", "99.0")
+    if name == "sample":
+        monkeypatch.setattr(results, "SAMPLE", 99)
+    if name == "cells in a part":
+        monkeypatch.setattr(results, "CELLS", 47)
+    map_in_parts(reference, job(path), tmp_path / "out", shard=(0, 2), say=said.append)
+    assert any(f"another {name}:" in line for line in said)
+    said.clear()
+    map_in_parts(reference, job(path), tmp_path / "out", shard=(0, 2), say=said.append)
+    assert not any("made with another" in line for line in said) and any("Going on: 3 parts" in line for line in said)
+
+
+def test_a_folder_of_parts_goes_at_once(tmp_path):
+    """Whatever ends a run while it removes its parts, the next one finds all of them or none."""
+    (tmp_path / "out.parts").mkdir()
+    (tmp_path / "out.parts/settings.json").write_text("{}")
+    real = shutil.rmtree
+
+    def killed(path, **kwargs):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            remove_folder(tmp_path / "out.parts")
+    assert shutil.rmtree is real and not (tmp_path / "out.parts").exists()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_changed_part_is_made_again(undisturbed, reference, tmp_path):

@@ -71,6 +71,18 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         new.replace(path)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: it is gone at once, and never half there, whatever ends the process.
+
+    Raises
+    ------
+    CannotWrite
+        It may not be moved or removed.
+    """
+    with _named(folder), _workspace(folder.parent) as workspace:
+        folder.rename(workspace / "gone")
+
+
 def remove_leftovers(parent: Path) -> None:
     """Remove workspaces in a folder whose owner has ended; a result that one of them had moved aside comes back first."""
     try:

@@ -27,7 +27,7 @@ from scgraft.values.graft import Graft
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.novelty import Novelty
-from scgraft.values.query import Query
+from scgraft.values.query import Alignment, Query
 from scgraft.values.reference import Latent, Reference
 
 # Cells that everything global is learnt from: four times the anchors of the query's graph, in about half a minute.
@@ -172,8 +172,10 @@ def pieces(n: int) -> Iterator[slice]:
     return (slice(start, min(start + CELLS, n)) for start in range(0, n, CELLS))
 
 
-def joined(reference: Reference, sample: MappedQuery, parts: Sequence[MappedQuery], query: Query) -> MappedQuery:
-    """One mapping of the cells of all parts; verdict and dossiers are those of the sample."""
+def joined(
+    reference: Reference, sample: MappedQuery, parts: Sequence[MappedQuery], alignment: Alignment
+) -> MappedQuery:
+    """One mapping of the cells of all parts, aligned so; verdict and dossiers are those of the sample."""
     latent = Latent(**_concatenated([p.latent for p in parts], ("mean", "variance", "cells")))
     labels = {key: _joined_labels([p.labels[key] for p in parts]) for key in sample.labels}
     novelty, verdict = sample.novelty, sample.verdict
@@ -184,7 +186,7 @@ def joined(reference: Reference, sample: MappedQuery, parts: Sequence[MappedQuer
     if verdict is not None and reference.latent is not None:
         verdict = replace(verdict, distance=cluster_distance(reference.latent, latent).astype(np.float32))
     return replace(
-        sample, alignment=query.alignment, latent=latent, labels=labels, novelty=novelty, verdict=verdict,
+        sample, alignment=alignment, latent=latent, labels=labels, novelty=novelty, verdict=verdict,
         near=_joined_near([p.near for p in parts if p.near is not None]),
     )  # fmt: skip
 

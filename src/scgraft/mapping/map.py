@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,18 +30,22 @@ from scgraft.mapping.freeze import (
     pieces,
     unfitted_near,
 )
+from scgraft.mapping.lazy import map_lazy, with_message
+from scgraft.mapping.stream import open_query
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
 from scgraft.novelty.query_graph import query_graph
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as
+from scgraft.query.cell_file import free_memory
+from scgraft.query.lazy import in_memory, is_lazy, lazy_bytes
 from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.quality import Verdict
-from scgraft.values.query import AlignOptions, Query
+from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -62,6 +67,7 @@ def map_query(
     min_found: float | None = None,
     gene_map: Mapping[str, str] | None = None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
+    memory: int | None = None,
 ) -> MappedQuery:
     """Map a query onto a reference: align, fit (or re-apply a graft), embed, transfer labels.
 
@@ -70,7 +76,8 @@ def map_query(
     reference
         From :func:`load_reference`.
     adata
-        The query with raw UMI counts somewhere (X, a layer, raw); it is not changed.
+        The query with raw UMI counts somewhere (X, a layer, raw); it is not changed. One whose counts are not in memory (backed,
+        from ``anndata.experimental.read_lazy``, or with dask arrays) may be larger than the memory: it is read piece by piece.
     batch_key
         obs column of the query's batches; None makes the whole query one new batch.
     labels
@@ -91,6 +98,9 @@ def map_query(
     calibration
         ``"auto"`` calibrates labels and novelty on held-out batches of the reference, once for each reference and label
         column (kept in the user's cache); a calibration from before; or None for bare votes.
+    memory
+        Bytes that the counts of a query that is not in memory may take; more are read in pieces, as ``scgraft map`` does. None is
+        a quarter of what is free.
 
     Returns
     -------
@@ -119,9 +129,14 @@ def map_query(
     (dtype('bool'), True)
     """
     options = AlignOptions(batch_key, layer, drop_empty, 0.0 if min_found is None else min_found, gene_map)
-    config = config or FitConfig()
+    config, judge = config or FitConfig(), min_found is None
     with showing(config.progress):
-        query = _aligned(reference, adata, options, judge=min_found is None)
+        if is_lazy(adata) and lazy_bytes(adata) > (free_memory() // 4 if memory is None else memory):
+            learning = partial(learn, labels=labels, config=config, graft=graft, calibration=calibration)
+            file = open_query(reference, adata, options)
+            mapped = map_lazy(reference, file, options, learning, config, judge=judge)
+            return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels))
+        query = _aligned(reference, in_memory(adata), options, judge=judge)
         return _mapped(reference, query, labels, config, graft, calibration)
 
 
@@ -131,7 +146,7 @@ def _aligned(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         query = align_as(reference, adata, options)
         if not judge or not (cost := judge_missing_genes(reference, query)):
             return query
-        return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
+        return with_message(query, cost)
 
 
 def _mapped(
@@ -160,8 +175,8 @@ def _mapped(
         for rows in pieces(len(query.cells)):
             parts.append(map_cells(reference, frozen, take_cells(query, rows), device=config.device))
             advance(rows.stop - rows.start)
-    mapped = joined(reference, made, parts, query)
-    return replace(mapped, summary=summary(query, mapped.graft, mapped.labels))
+    mapped = joined(reference, made, parts, query.alignment)
+    return replace(mapped, summary=summary(query.alignment, mapped.graft, mapped.labels))
 
 
 def learn(
@@ -185,7 +200,13 @@ def learn(
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
     transferred = latent_labels(reference, latent, wanted, near)
     mapped = MappedQuery(
-        reference.base, query.alignment, graft, latent, transferred, summary(query, graft, transferred), near=near
+        reference.base,
+        query.alignment,
+        graft,
+        latent,
+        transferred,
+        summary(query.alignment, graft, transferred),
+        near=near,
     )
     frozen = Frozen(graft, query.levels, wanted)
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
@@ -287,7 +308,7 @@ def _judged(
         novelty=novelty,
         calibration=dict(calibration),
         verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first, start),
-        summary=summary(query, graft, out),
+        summary=summary(query.alignment, graft, out),
     )
     return judged, Judgement(dict(calibration), classifiers, graph.space, rule, novelty.false_alarms)
 
@@ -301,11 +322,11 @@ def _start(reference: Reference, query: Query, mapped: MappedQuery, calibration:
     return Start(*near, some, genes)
 
 
-def summary(query: Query, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
+def summary(alignment: Alignment, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
     """Numbers on a mapping, ready for JSON."""
-    alignment, record = query.alignment, graft.record
+    record = graft.record
     return {
-        "cells": len(query.cells),
+        "cells": alignment.n_cells,
         "genes_found": alignment.n_found,
         "genes_of_reference": alignment.n_genes,
         "found_weight": round(alignment.found_weight, 4),

@@ -19,6 +19,7 @@ from scgraft.mapping.freeze import SAMPLE, Frozen, choose_sample, map_cells, pie
 from scgraft.query.align import align_as, gene_weight, match_query
 from scgraft.query.cell_file import CellFile, open_cells, stacked
 from scgraft.query.genes import require_genes
+from scgraft.query.lazy import open_lazy
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
@@ -47,12 +48,15 @@ class Surveyed:
     alignment: Alignment
 
 
-def open_query(reference: Reference, path: Path, options: AlignOptions) -> CellFile:
-    """The file, of which what the reference asks for is read: its genes, and columns of obs."""
+def open_query(reference: Reference, source: Path | AnnData, options: AlignOptions) -> CellFile:
+    """Cells on disk (a file, or an AnnData that is not in memory), of which the reference's genes and columns of obs are read."""
     schema = reference.schema
     keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
     columns = [key for key in (*keys, *(c.key for c in schema.categorical)) if key is not None]
-    file = open_cells(path, columns, layer=options.layer, prefer=schema.layer)
+    if isinstance(source, Path):
+        file = open_cells(source, columns, layer=options.layer, prefer=schema.layer)
+    else:
+        file = open_lazy(source, columns, layer=options.layer, prefer=schema.layer)
     own, names = schema.genes.astype(str), np.asarray(file.var.index.astype(str))
     match, _ = match_query(reference, file.var, names, options.gene_map)
     weight, found = gene_weight(reference), np.unique(match.gene)

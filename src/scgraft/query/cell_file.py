@@ -1,4 +1,4 @@
-"""A file of cells that is read in runs of rows: what a query that does not fit into memory is mapped from."""
+"""Cells on disk that are read in runs of rows: what a query that does not fit into memory is mapped from."""
 
 from __future__ import annotations
 
@@ -26,13 +26,53 @@ BYTES = 22  # of memory for each stored count of a query that is mapped in memor
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """A matrix of a file, of which runs of rows are read; it is opened for each of them.
+
+    Parameters
+    ----------
+    path, place
+        The file, and where the matrix is in it: ``"X"``, ``"layers/<name>"`` or ``"raw/X"``.
+    rows, columns
+        Which of its rows and columns these are, (n,) and (m,); None for all of them.
+    """
+
+    path: Path
+    place: str
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        with opened(self.path) as group:
+            n, m = _matrix(group[self.place]).shape
+        return (
+            n if self.rows is None else len(self.rows),
+            m if self.columns is None else len(self.columns),
+        )
+
+    def __getitem__(self, rows: slice) -> Any:
+        with opened(self.path) as group:
+            matrix = _matrix(group[self.place])
+            if self.rows is None:
+                found = matrix[rows]
+            else:  # HDF5 gives rows in the order of the file
+                at, back = np.unique(self.rows[rows], return_inverse=True)
+                found = matrix[at][back]
+        return found if self.columns is None else found[:, self.columns]
+
+
+@dataclass(frozen=True)
 class CellFile:
-    """Counts and annotation of an .h5ad file or .zarr folder, on disk.
+    """Counts and annotation of cells on disk.
 
     Parameters
     ----------
     path
-        The file.
+        The file, in messages: ``"the query"`` where it is not known.
+    matrix
+        The counts: something that gives rows for a slice.
     place
         Where its counts are: ``"X"``, ``"layers/<name>"`` or ``"raw/X"``.
     n_cells
@@ -41,16 +81,20 @@ class CellFile:
         Some columns of the cells, (n, ...), without names.
     var
         Its genes.
+    cells
+        Names of the cells, (n,); None leaves them in the file until they are needed.
     match, own
         Which of them is which gene of the reference, and the reference's names of its genes, (G,); without these, all genes are
         read by their own names.
     """
 
-    path: Path
+    path: Path | str
+    matrix: Any
     place: str
     n_cells: int
     obs: pd.DataFrame
     var: pd.DataFrame
+    cells: np.ndarray | None = None
     match: GeneMatch | None = None
     own: np.ndarray | None = None
 
@@ -59,10 +103,8 @@ class CellFile:
         import anndata
         import pandas as pd
 
-        with opened(self.path) as group:
-            counts = to_csr(_matrix(group[self.place])[rows])
-            names = _names(group["obs"], rows)
-        obs = self.obs.iloc[rows].set_axis(names, axis=0)
+        counts = to_csr(here(self.matrix[rows]))
+        obs = self.obs.iloc[rows].set_axis(self.names(rows), axis=0)
         if self.match is None or self.own is None:
             return anndata.AnnData(counts, obs=obs, var=self.var)
         found = np.unique(self.match.gene)
@@ -71,12 +113,20 @@ class CellFile:
 
     def names(self, rows: slice) -> np.ndarray:
         """Names of a run of cells."""
-        with opened(self.path) as group:
+        if self.cells is not None:
+            names: np.ndarray = self.cells[rows].astype(str)
+            return names
+        with opened(Path(self.path)) as group:
             return _names(group["obs"], rows)
 
     def matched(self, match: GeneMatch, own: np.ndarray) -> CellFile:
         """The same file, of which the reference's genes are read, by the reference's names."""
         return replace(self, match=match, own=own)
+
+
+def here(matrix: Any) -> Any:
+    """Rows in memory; what dask would compute is computed in this thread, as a worker may be doing."""
+    return matrix.compute(scheduler="synchronous") if hasattr(matrix, "compute") else matrix
 
 
 def stacked(parts: Sequence[AnnData]) -> AnnData:
@@ -173,9 +223,14 @@ def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, 
         n_cells = int(matrix.shape[0])
         there = [name for name in dict.fromkeys(columns) if name in group["obs"]]
         obs = pd.DataFrame({name: read_elem(group["obs"][name]) for name in there}, index=range(n_cells))
-    for name in there:  # a column of text takes 50 bytes a cell, its codes one or two
-        obs[name] = obs[name].astype("category") if obs[name].dtype.kind not in "biufc" else obs[name]
-    return CellFile(path, place, n_cells, obs, var)
+    obs = as_codes(obs)
+    return CellFile(path, OnDisk(path, place), place, n_cells, obs, var)
+
+
+def as_codes(obs: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as categories: text takes 50 bytes a cell, its codes one or two."""
+    text = [name for name in obs if obs[name].dtype.kind not in "biufc"]
+    return obs.astype(dict.fromkeys(text, "category"))
 
 
 def _n_stored(element: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.errors import CorruptFile
-from scgraft.files.atomic import new_file, new_folder
+from scgraft.files.atomic import new_file, new_folder, remove_folder
 from scgraft.files.h5ad import read_h5ad
 from scgraft.graft.fit import weights_hash
 from scgraft.judgement.measures import cluster_distance
@@ -29,6 +28,7 @@ from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Parts, all_finished, part_of, read_column
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
+from scgraft.values.identity import content_hash
 from scgraft.values.query import AlignOptions
 from scgraft.values.reference import Reference
 
@@ -141,11 +141,11 @@ def settings_of(reference: Reference, job: Job) -> dict[str, Any]:
     given = None if job.graft is None else weights_hash(job.graft.rows)
     calibration: Any = job.calibration
     if isinstance(calibration, Mapping):
-        calibration = {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in calibration.items()}
+        calibration = {key: content_hash(value) for key, value in calibration.items()}
     settings = {
         "scgraft": __version__,
         "input": [str(job.path.resolve()), stat.st_size, stat.st_mtime_ns],
-        "reference": [reference.base.sha256, None if reference.latent is None else len(reference.latent.mean)],
+        "reference": [reference.base.sha256, _of_cells(reference)],
         "options": asdict(job.options),
         "labels": job.labels if job.labels is None or job.labels == "auto" else list(job.labels),
         "config": {k: v for k, v in asdict(job.config).items() if k != "progress"},
@@ -157,6 +157,19 @@ def settings_of(reference: Reference, job: Job) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=dict))
     return plain
+
+
+def _of_cells(reference: Reference) -> str:
+    """Hash of what a mapping can read of the reference's cells: their posterior, and columns that name batches or labels."""
+    import pandas as pd
+
+    named: dict[str, Any] = {}
+    if reference.obs is not None:
+        for name in reference.obs:
+            if reference.obs[name].dtype.kind not in "fc":
+                codes, values = pd.factorize(reference.obs[name])
+                named[str(name)] = codes, np.asarray(values).astype(str)
+    return content_hash((reference.latent, named))
 
 
 def _begin(work: Path, settings: dict[str, Any], say: Say) -> None:
@@ -171,7 +184,7 @@ def _begin(work: Path, settings: dict[str, Any], say: Say) -> None:
         if not changed:
             return
         say(f"The parts in {work} were made with another {', '.join(changed)}: all of them are made anew.")
-        shutil.rmtree(work)
+        remove_folder(work)
     work.mkdir(parents=True, exist_ok=True)
     with new_file(path, force=True) as new:
         new.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -250,7 +263,7 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
         write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)
         advance(1)
         _write_summary(parts, new, json.loads((work / ALIGNMENT).read_text(encoding="utf-8")))
-    shutil.rmtree(work)
+    remove_folder(work)
     return out
 
 

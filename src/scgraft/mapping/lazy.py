@@ -1,0 +1,63 @@
+"""Cells on disk, mapped as a query in memory is: what is global from a sample, then piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from scgraft.mapping.cost import judge_missing_genes
+from scgraft.mapping.freeze import Frozen, joined
+from scgraft.mapping.stream import map_file, survey
+from scgraft.progress import step
+from scgraft.query.cell_file import CellFile
+from scgraft.values.graft import FitConfig
+from scgraft.values.mapping import MappedQuery
+from scgraft.values.query import Alignment, AlignOptions, Query
+from scgraft.values.reference import Reference
+
+# The mapping of a sample, and what it taught.
+Learning = Callable[[Reference, Query], tuple[MappedQuery, Frozen]]
+
+
+def map_lazy(
+    reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, *, judge: bool
+) -> MappedQuery:
+    """Map cells on disk; only what is found of them, and the counts of one piece, are in memory.
+
+    Parameters
+    ----------
+    reference, file, options
+        The reference, its genes of the cells, and how they are aligned.
+    learning
+        What is learnt from the counts of a sample.
+    config
+        Its seed draws the sample.
+    judge
+        Whether the cost of missing genes is measured.
+    """
+    made, frozen, whole = learn_lazy(reference, file, options, learning, config, judge)
+    if len(made.latent.cells) == whole.n_cells:
+        return replace(made, alignment=whole)
+    parts = []
+    with step("mapping all cells", file.n_cells, "cell") as advance:
+        for _, rows, part in map_file(reference, frozen, file, options, device=config.device):
+            parts.append(part)
+            advance(rows.stop - rows.start)
+    return joined(reference, made, parts, whole)
+
+
+def learn_lazy(
+    reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, judge: bool
+) -> tuple[MappedQuery, Frozen, Alignment]:
+    """The mapping of a sample of cells on disk, what maps the others, and how all of them were aligned."""
+    with step("checking all cells", file.n_cells, "cell") as advance:
+        surveyed = survey(reference, file, options, seed=config.seed, step=advance)
+    query, whole = surveyed.query, surveyed.alignment
+    if judge and (cost := judge_missing_genes(reference, query)):
+        query, whole = with_message(query, cost), replace(whole, messages=(*whole.messages, cost))
+    return *learning(reference, query), whole
+
+
+def with_message(query: Query, message: str) -> Query:
+    """The query with one more sentence for the user."""
+    return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, message)))
