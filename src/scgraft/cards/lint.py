@@ -220,7 +220,7 @@ def _about_metrics(card: Card) -> list[CardFinding]:
         text = (
             "The numbers do not say how they were made. scvi-tools' own take the model for the truth in R2, use a t-test "
             "where the card says Wilcoxon, and count genes that are lower in a class as misses in the areas; "
-            "scgraft.evaluate gives corrected ones."
+            "scgraft.evaluate (scgraft card metrics) gives corrected ones."
         )
         found.append(CardFinding("note", "metrics", text))
     elif metrics.style == "legacy":

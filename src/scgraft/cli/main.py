@@ -43,6 +43,11 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
 )
 
 
+OBJECTIVES = ("match", "atlas", "elbo")
+TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+GENE_MAP = "Table (csv or tsv) of two columns without a header: gene of the query, gene of the reference."
+
+
 class _Group(click.Group):
     """Turns scgraft's own errors into one sentence on standard error and a stable exit code."""
 
@@ -95,6 +100,7 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--batch-key", help="obs column of the query's batches.")
 @click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--gene-map", type=TABLE, help=GENE_MAP)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_context
 def check_command(
@@ -104,6 +110,7 @@ def check_command(
     revision: str | None,
     batch_key: str | None,
     layer: str | None,
+    gene_map: Path | None,
     as_json: bool,
 ) -> None:
     """Say what mapping QUERY onto a reference will run into, before any training.
@@ -115,9 +122,12 @@ def check_command(
     from scgraft.cli.text import check_text
     from scgraft.mapping.check import check
     from scgraft.mapping.load import load_reference
+    from scgraft.query.gene_map import read_gene_map
     from scgraft.query.read import read_query
 
-    result = check(load_reference(source, revision), read_query(query, backed=True), batch_key=batch_key, layer=layer)
+    reference, adata = load_reference(source, revision), read_query(query, backed=True)
+    genes = None if gene_map is None else read_gene_map(gene_map)
+    result = check(reference, adata, batch_key=batch_key, layer=layer, gene_map=genes)
     document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
     say(json.dumps(document, indent=2) if as_json else check_text(result))
     ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
@@ -137,6 +147,9 @@ def check_command(
 @click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
 @click.option("--no-report", is_flag=True, help="Write neither the map nor the page.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
+@click.option("--max-steps", type=click.IntRange(0), help="Steps of the fit at most; 0 maps without training.")
+@click.option("--objective", type=click.Choice(OBJECTIVES), help="What the new columns are fitted to; default: match.")
+@click.option("--learning-rate", type=click.FloatRange(0), help="Of the fit; lower it where the fit diverges.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
 @click.option(
@@ -150,11 +163,7 @@ def check_command(
     type=click.FloatRange(0, 1),
     help="Least share of the reference's genes, by weight; default: what the missing ones cost decides.",
 )
-@click.option(
-    "--gene-map",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Table (csv or tsv) of two columns without a header: gene of the query, gene of the reference.",
-)
+@click.option("--gene-map", type=TABLE, help=GENE_MAP)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.pass_obj
 def map_command(
@@ -172,6 +181,9 @@ def map_command(
     no_calibration: bool,
     no_report: bool,
     epochs: int | None,
+    max_steps: int | None,
+    objective: str | None,
+    learning_rate: float | None,
     seed: int,
     drop_empty: bool,
     memory: int | None,
@@ -205,7 +217,9 @@ def map_command(
     graft = None if graft_source is None else load_graft(graft_source, reference=reference)
     made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     wanted: Any = None if no_labels else list(labels) or "auto"
-    config = FitConfig(epochs=epochs, seed=seed)
+    chosen = {"max_steps": max_steps, "objective": objective, "learning_rate": learning_rate}
+    settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    config = FitConfig(epochs=epochs, seed=seed, **settings)
     trusted: Any = None if no_calibration else made or "auto"
     genes = None if gene_map is None else read_gene_map(gene_map)
     if shard is not None or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scgraft.cli.cards import card_group
+from scgraft.cli.explain import explain_command
 from scgraft.cli.text import say
-from scgraft.errors import OutputExists
+from scgraft.errors import NoLabels, OutputExists
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
 
 OUT = click.Path(path_type=Path)
 
@@ -18,10 +24,18 @@ OUT = click.Path(path_type=Path)
 @click.option("--out", required=True, type=OUT, help="Folder of the merged graft.")
 @click.option("--reference", "source", help="Hub repository or folder to check the grafts against.")
 @click.option("--rename", "names", multiple=True, metavar="N:OLD=NEW", help="New batch name in the N-th graft.")
+@click.option("--covariate", help="Of --rename: the names are levels of this covariate, not batches.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names: tuple[str, ...], force: bool) -> None:
+def merge_command(
+    grafts: tuple[str, ...],
+    out: Path,
+    source: str | None,
+    names: tuple[str, ...],
+    covariate: str | None,
+    force: bool,
+) -> None:
     """Join GRAFTS that were made for one reference, without any count."""
-    from scgraft.graft.merge import merge_grafts
+    from scgraft.graft.merge import merge_grafts, rename_levels
     from scgraft.graft.store import save_graft
     from scgraft.mapping.load import load_reference
     from scgraft.results.folder import check_free
@@ -30,7 +44,12 @@ def merge_command(grafts: tuple[str, ...], out: Path, source: str | None, names:
     check_free(out, force=force)
     renamed = _renamings(names, len(grafts))
     reference = None if source is None else load_reference(source)
-    merged = merge_grafts([load_graft(graft) for graft in grafts], rename=renamed, reference=reference)
+    loaded = [load_graft(graft) for graft in grafts]
+    if covariate is not None:
+        for i, pairs in renamed.items():
+            loaded[i] = rename_levels(loaded[i], pairs, covariate=f"covariate:{covariate.removeprefix('covariate:')}")
+        renamed = {}
+    merged = merge_grafts(loaded, rename=renamed, reference=reference)
     save_graft(merged, out, force=force)
     say(f"{len(merged.batches)} batches of {len(grafts)} grafts ({', '.join(merged.batches[:6])}) in {out}")
 
@@ -82,6 +101,7 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
 @click.option("--out", required=True, type=OUT, help="Folder to write.")
 @click.option("--query", type=click.Path(exists=True, path_type=Path), help="Query whose cells are written too.")
 @click.option("--batch-key", help="obs column of the query's batches.")
+@click.option("--query-labels", help="obs column of the query with its labels, for example scgraft_cell_type.")
 @click.option("--no-cells", is_flag=True, help="Write the model alone.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def export_command(
@@ -91,6 +111,7 @@ def export_command(
     out: Path,
     query: Path | None,
     batch_key: str | None,
+    query_labels: str | None,
     no_cells: bool,
     force: bool,
 ) -> None:
@@ -108,9 +129,20 @@ def export_command(
     check_free(out, force=force)
     reference = load_reference(source, revision)
     loaded = None if graft is None else load_graft(graft, reference=reference)
-    aligned = None if query is None else align(reference, read_query(query), batch_key=batch_key, drop_empty=True)
-    export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, force=force)
+    adata = None if query is None else read_query(query)
+    aligned = None if adata is None else align(reference, adata, batch_key=batch_key, drop_empty=True)
+    given = (
+        None if aligned is None or query_labels is None else _column(adata, query_labels).loc[aligned.cells].tolist()
+    )
+    export_scvi(reference, loaded, out, cells=not no_cells, query=aligned, query_labels=given, force=force)
     say(f"{', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
+
+
+def _column(adata: AnnData, name: str) -> pd.Series[str]:
+    """A column of obs as text, by the cells' names."""
+    if name not in adata.obs:
+        raise NoLabels(f"The query has no column obs[{name!r}]; it has {', '.join(map(str, adata.obs.columns))}.")
+    return adata.obs[name].astype(str).set_axis(adata.obs_names.astype(str))
 
 
 @click.command("push")
@@ -158,6 +190,7 @@ def push_command(
 
 
 COMMANDS: dict[str, click.Command] = {
+    "explain": explain_command,
     "merge": merge_command,
     "join": join_command,
     "export": export_command,

@@ -36,7 +36,9 @@ def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """
     remove_leftovers(folder.parent)
     if os.path.isfile(folder) or (os.path.lexists(folder) and not force):
-        raise OutputExists(f"{folder} exists already. Choose another folder, or use force=True to replace it.")
+        raise OutputExists(
+            f"{folder} exists already. Choose another folder, or use force=True (--force) to replace it."
+        )
     with _named(folder), _workspace(folder.parent) as workspace:
         new, old = workspace / "new", workspace / "old"
         new.mkdir(mode=0o755)
@@ -64,7 +66,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     remove_leftovers(path.parent)
     if os.path.isdir(path) or (os.path.lexists(path) and not force):
-        raise OutputExists(f"{path} exists already. Choose another name, or use force=True to replace it.")
+        raise OutputExists(f"{path} exists already. Choose another name, or use force=True (--force) to replace it.")
     with _named(path), _workspace(path.parent) as workspace:
         new = workspace / path.name
         yield new

@@ -77,12 +77,12 @@ def check_base(reference: Reference, graft: Graft | None) -> None:
         if twice and graft.base.sha256 == reference.base.sha256:
             raise BatchClash(
                 f"The graft adds {name.removeprefix('covariate:')} {', '.join(map(repr, twice[:5]))}, which the reference "
-                "has itself. Give the graft's another name (scgraft.rename_levels)."
+                "has itself. Give the graft's another name (scgraft.rename_levels, scgraft merge --rename)."
             )
     if graft.base.sha256 != reference.base.sha256:
         made, found = graft.base, reference.base
         raise BaseMismatch(
             f"The graft was made for {made.repo} at {made.revision[:12]} (model sha256 {made.sha256[:12]}), but "
             f"the reference is {found.repo} at {found.revision[:12]} (model sha256 {found.sha256[:12]}). "
-            f"Load the reference with revision={made.revision!r}, or fit again."
+            f"Load the reference with revision={made.revision!r} (--revision), or fit again."
         )

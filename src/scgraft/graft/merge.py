@@ -155,7 +155,8 @@ def _joined_levels(parts: Sequence[Graft]) -> dict[str, tuple[str, ...]]:
                 way = (
                     f"rename={{{i}: {{{twice[0]!r}: 'another name'}}}} (scgraft merge --rename)"
                     if covariate == BATCH
-                    else f"scgraft.rename_levels(graft, {{{twice[0]!r}: 'another name'}}, covariate={covariate!r})"
+                    else f"scgraft.rename_levels(graft, {{{twice[0]!r}: 'another name'}}, covariate={covariate!r}) "
+                    "(scgraft merge --rename, with --covariate)"
                 )
                 raise BatchClash(
                     f"Graft {i} and one before it both add {_word(covariate)} {', '.join(map(repr, twice[:5]))}. Where "

@@ -156,7 +156,7 @@ def _minimised(problem: Problem, used: np.ndarray, held: np.ndarray, order: np.n
             batches = ", ".join(sorted({problem.levels[c] for c in problem.codes[order[number - 1]]}))
             reason = (
                 f"The loss became {now} at step {number}, after cells of batches {batches}. Look for extreme counts in "
-                "the query, or lower FitConfig.learning_rate. The last finite columns are in this error's `graft`."
+                "the query, or lower FitConfig(learning_rate=...) (--learning-rate). The last finite columns are in this error's `graft`."
             )
             return Outcome(best, number, reason, trace, diverged=True)
         trace.append((number, now))

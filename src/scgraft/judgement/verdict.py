@@ -138,7 +138,7 @@ def _vote_numbers(
 # For each measure: how far beyond the worst held-out batch it may lie before it is amber, and before it is red (round
 # numbers, set by hand); what is said; and what to do.
 DISTANCE = (0.25, 1.0, "The median cell lies {value:.2f} standard deviations from the nearest reference cluster", (
-    "Look at the batches that moved most, and at the dossiers; try FitConfig(objective='elbo')."
+    "Look at the batches that moved most, and at the dossiers; try FitConfig(objective='elbo') (--objective elbo)."
 ))  # fmt: skip
 # Set by hand, not measured.
 PRESERVATION = (0.15, 0.35, "The query's own clusters keep {value:.0%} of their neighbourhoods in the latent", (
@@ -151,7 +151,7 @@ MIXING = (0.35, 0.7, (
 # Set by hand, not measured.
 AGREEMENT = (0.1, 0.3, (
     "{value:.0%} of the cells get the same label from their neighbours in the latent and from the classifier on genes"
-), "Believe labels only where both agree: see explain(), and prediction sets at a small error rate.")  # fmt: skip
+), "Believe labels only where both agree: see scgraft.explain (scgraft explain FOLDER CELL), and prediction sets at a small error rate.")  # fmt: skip
 
 
 def _range(null: tuple[float, ...]) -> str:
@@ -218,7 +218,7 @@ def _genes(query: Query, calibration: Calibration) -> Measure:
         right = float(calibration.reliability[:, 1] @ cells / cells.sum())
         light = "green" if right > ACCURATE else "amber" if right > FAIR else "red"
         said += f" Held-out cells of the reference with these genes alone get the right label in {right:.1%}."
-    action = "Run `scgraft check`: it says which cell types the missing genes cost."
+    action = "Run scgraft.check (scgraft check): it says which cell types the missing genes cost."
     return Measure("genes", light, share, (), said, "" if light == "green" else action)
 
 
@@ -270,7 +270,9 @@ def _did_fitting_help(
         f"Fitting {word}: agreement with the genes {before:.1%} without and {after:.1%} with it, "
         f"mixing {mixed_before:.0%} and {value['mixing']:.0%}."
     )
-    return Measure("fitting", light, gain, (), said, "" if light == "green" else "Map with FitConfig(epochs=0).")
+    return Measure(
+        "fitting", light, gain, (), said, "" if light == "green" else "Map with FitConfig(epochs=0) (--epochs 0)."
+    )
 
 
 def quality_as_dict(quality: Verdict) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def transfer_labels(
             raise NoLabels(
                 f"{reference.base.repo} holds no cells with a latent ({reference.latent_source}), and a "
                 f"{reference.base.family} model has no classifier for {labels or 'labels'}: there is nothing to transfer "
-                "labels from. Take a revision with adata.h5ad, or map with labels=None."
+                "labels from. Take a revision with adata.h5ad, or map with labels=None (--no-labels)."
             )
         return {str(schema.labels_key): _from_classifier(reference, classifier, None)}
     if labels is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +19,14 @@ from scgraft.mapping.resources import NOTHING, Measured, resources
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
-from scgraft.query.align import align, cell_names
+from scgraft.query.align import align_as, cell_names
 from scgraft.query.levels import code_obs
 from scgraft.reference.cells import missing_columns
 from scgraft.reference.describe import describe
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import column_text
 from scgraft.values.quality import Check, Finding
-from scgraft.values.query import Query
+from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def check(
     *,
     batch_key: str | None = None,
     layer: str | None = None,
+    gene_map: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Check:
@@ -59,7 +61,7 @@ def check(
     adata
         The query, in memory or backed; it is not changed. Counts are looked at in at most 2000 of its cells (seeded), obs in
         all of them.
-    batch_key, layer
+    batch_key, layer, gene_map
         As for :func:`scgraft.map_query`.
     seed
         Random are the cells that are sampled, and those that are generated to see what missing genes cost.
@@ -81,20 +83,22 @@ def check(
     >>> check.grade in ("ok", "repaired", "warning", "stop"), check.findings[0].name
     (True, 'counts')
     """
+    options = AlignOptions(batch_key, layer, drop_empty=True, min_found=0.0, gene_map=gene_map)
     with showing(progress), step("checking", 4, "part") as advance:
-        return Check(tuple(_findings(reference, adata, batch_key, layer, seed, advance)))
+        return Check(tuple(_findings(reference, adata, options, seed, advance)))
 
 
 def _findings(
-    reference: Reference, adata: AnnData, batch_key: str | None, layer: str | None, seed: int, advance: Advance
+    reference: Reference, adata: AnnData, options: AlignOptions, seed: int, advance: Advance
 ) -> list[Finding]:
+    batch_key = options.batch_key
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
     sample = adata[index].to_memory() if adata.isbacked else adata[index]
     findings = [*_batch_column(adata, batch_key)]
     try:
         cell_names(adata)
         size = code_obs(adata.obs, reference.schema, batch_key).cells_per_batch
-        query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
+        query = align_as(reference, sample, options)
     except QueryError as error:
         findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
         return findings
@@ -148,9 +152,16 @@ def _counts(query: Query, n: int) -> Finding:
         return Finding("counts", "repaired", f"Raw counts were {source}.{looked}")
     said = " ".join([f"Raw counts are in {source}.{looked}", *notes])
     if dropped:
-        return Finding("counts", "warning", f"{said} {len(dropped)} sampled cells have none.", "Use --drop-empty.")
+        return Finding(
+            "counts",
+            "warning",
+            f"{said} {len(dropped)} sampled cells have none.",
+            "Map with drop_empty=True (--drop-empty).",
+        )
     if any(m.startswith(source) for m in notes):
-        return Finding("counts", "warning", said, "Look whether these are raw counts; name their place with --layer.")
+        return Finding(
+            "counts", "warning", said, "Look whether these are raw counts; name their place with layer=... (--layer)."
+        )
     return Finding("counts", "ok", said)
 
 
@@ -205,7 +216,7 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
     if batch_key is None or batch_key not in sample.obs:
         return []
     batch, out = column_text(sample.obs[batch_key]), []
-    action = "Use a finer batch (donor, sample) or map with --epochs 0."
+    action = "Use a finer batch (donor, sample) or map with FitConfig(epochs=0) (--epochs 0)."
     if BIOLOGY.search(batch_key):
         said = f"{batch_key!r} reads like biology: what differs between its levels is fitted as a batch effect, and can disappear."
         out.append(Finding("confounding", "warning", said, action))

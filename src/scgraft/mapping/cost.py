@@ -37,7 +37,7 @@ def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) ->
         return ""
     said = f"{found.n_found} of the reference's {found.n_genes} genes were found ({found.found_weight:.0%} by weight)"
     names = f"The reference has {', '.join(reference.schema.genes[:5])}, .... Give the query the same identifiers (a column of "
-    names += ".var will do), pass gene_map (--gene-map), or set min_found (--min-found) if you know that these genes suffice."
+    names += ".var will do), pass gene_map (--gene-map), or lower min_found (--min-found) if you know that these genes suffice."
     known = reference.latent is not None and reference.obs is not None and not missing_columns(reference)
     if key is None or not known or reference.obs is None or key not in reference.obs:
         raise GenesNotFound(f"Only {said}, and without labelled cells what that costs cannot be measured. {names}")

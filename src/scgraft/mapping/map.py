@@ -231,7 +231,7 @@ def label_columns(reference: Reference, wanted: Literal["auto"] | Sequence[str] 
         return () if reference.schema.labels_key is None else (reference.schema.labels_key,)
     columns = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if not columns:
-        raise NoLabels("No label column was named. Name one, or use labels=None to map without labels.")
+        raise NoLabels("No label column was named. Name one, or use labels=None (--no-labels) to map without labels.")
     return columns
 
 

@@ -251,8 +251,8 @@ def _find_counts(group: Any, layer: str | None, prefer: str | None) -> str:
         if not len(head) or (head >= 0).all() and np.abs(head - np.rint(head)).max() <= INTEGER_TOLERANCE:
             return place
     raise NotCounts(
-        f"No raw counts were found in {', '.join(found) or 'the file'}: only counts can be read piece by piece. Name the layer "
-        "that holds them, or give more memory (--memory), so that counts are recovered from the whole matrix."
+        f"No raw counts were found in {', '.join(found) or 'the file'}: only counts can be read piece by piece. Name the "
+        "layer that holds them (--layer), or give more memory (--memory), so that counts are recovered from the whole matrix."
     )
 
 

@@ -288,7 +288,7 @@ def require_genes(
         f"Only {n_found} of the reference's {len(own)} genes were found ({weight:.0%} by weight; at least {min_found:.0%} "
         f"are needed). The reference has {', '.join(own[:EXAMPLES])}, ...; the query has "
         f"{', '.join(map(str, names[:EXAMPLES]))}, .... Give the query the same identifiers (a column of .var will do), "
-        "pass gene_map, or lower min_found if you know that these genes suffice."
+        "pass gene_map (--gene-map), or lower min_found (--min-found) if you know that these genes suffice."
     )
 
 

@@ -53,8 +53,8 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
     if folder.is_dir():
         if revision is not None:
             raise errors.RevisionNotFound(
-                f"{source} is a folder, which has no revisions, but revision={revision!r} was asked for. Leave it out, or "
-                "give the repository's name."
+                f"{source} is a folder, which has no revisions, but revision={revision!r} was asked for. Leave it (--revision) "
+                "out, or give the repository's name."
             )
         return _bundle(str(source), "local", folder)
     if folder.is_file():

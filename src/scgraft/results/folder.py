@@ -32,12 +32,14 @@ LOG = logging.getLogger(__name__)
 def check_free(out: Path, *, force: bool) -> None:
     """Refuse an output folder that exists, before any work is done."""
     if out.exists() and not force:
-        raise OutputExists(f"{out} exists already. Choose another --out, or use --force to replace it.")
+        raise OutputExists(
+            f"{out} exists already. Choose another folder (--out), or use force=True (--force) to replace it."
+        )
     if out.is_file():
-        raise OutputExists(f"{out} is a file; --out names a folder. Choose another name.")
+        raise OutputExists(f"{out} is a file, and a folder is needed. Choose another name (--out).")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(above, os.W_OK | os.X_OK) or not above.is_dir():
-        raise CannotWrite(f"{above} cannot be written to. Choose another --out.")
+        raise CannotWrite(f"{above} cannot be written to. Choose another folder (--out).")
 
 
 def write(

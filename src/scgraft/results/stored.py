@@ -45,7 +45,7 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
         The folder is not the output of ``scgraft map``, or a file of it is cut, changed, or of another run.
     """
     try:
-        summary = schema.parse((folder / SUMMARY).read_bytes(), _written, SUMMARY)
+        summary = _summary(folder)
         cells = read_cells(folder / LABELS, str(folder / LABELS), summary)
     except CorruptFile:
         raise
@@ -61,6 +61,37 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
             raise CorruptFile(f"{folder / POINTS} does not belong to the {n} cells of {LABELS} ({', '.join(wrong)}).")
         _check_types(points, folder / POINTS)
     return summary, cells, points
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Summary of a mapping's folder.
+
+    Raises
+    ------
+    CorruptFile
+        The folder is not the output of ``scgraft map``, or its summary is damaged.
+    """
+    try:
+        return _summary(folder)
+    except Exception as error:
+        raise CorruptFile(
+            f"{folder} is not the output of `scgraft map`, or is damaged ({visible(str(error))[:300]})."
+        ) from error
+
+
+def label_keys(folder: Path) -> list[str]:
+    """Label columns of a mapping's folder, as the heading of its table of cells has them."""
+    import pandas as pd
+
+    path = folder / LABELS
+    heading = pd.read_csv(path if path.exists() else folder / f"{LABELS}.gz", nrows=0).columns
+    ending = "_probability"
+    return [from_table(str(name)).removesuffix(ending) for name in heading if str(name).endswith(ending)]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = schema.parse((folder / SUMMARY).read_bytes(), _written, SUMMARY)
+    return found
 
 
 def _check_types(points: dict[str, np.ndarray], path: Path) -> None:

@@ -206,7 +206,7 @@ def _unlabeled_category(reference: Reference, query: Query | None, query_labels:
         return None
     if reference.hyper.dispersion == "gene-label":
         raise QueryError(
-            "The model has a dispersion for each label, so scvi-tools needs a label of every cell. Give query_labels, for "
+            "The model has a dispersion for each label, so scvi-tools needs a label of every cell. Give query_labels=... (--query-labels), for "
             "example the transferred ones."
         )
     return next(name for name in ("unlabeled", "scgraft unlabeled") if name not in known)

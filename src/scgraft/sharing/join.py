@@ -120,7 +120,9 @@ def _check(reference: Reference, name: str, adata: AnnData) -> None:
         raise QueryError(f"A query cannot be named {REFERENCE!r}: that is the reference's own name. Choose another.")
     record = adata.uns.get("scgraft")
     if not isinstance(record, Mapping) or "X_scgraft" not in adata.obsm or "base" not in record:
-        raise QueryError(f"Query {name!r} is not annotated. Map it and call scgraft.annotate(adata, mapped) first.")
+        raise QueryError(
+            f"Query {name!r} is not annotated. Map it and call scgraft.annotate(adata, mapped) first, or give the mapped.h5ad that `scgraft map` wrote."
+        )
     if str(record["base"]["sha256"]) != reference.base.sha256:
         raise BaseMismatch(
             f"Query {name!r} was mapped onto {record['base']['repo']} (model sha256 {record['base']['sha256'][:12]}), "

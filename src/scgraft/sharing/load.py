@@ -49,7 +49,9 @@ def load_graft(source: str | Path, *, revision: str | None = None, reference: Re
     name, _, at = str(source).partition("@")
     if Path(source).is_dir() or isinstance(source, Path) or not REPOSITORY.fullmatch(name):
         if revision is not None:
-            raise RevisionNotFound(f"{source} is a folder, which has no revisions. Leave revision={revision!r} out.")
+            raise RevisionNotFound(
+                f"{source} is a folder, which has no revisions. Leave revision={revision!r} (--revision) out."
+            )
         return store.load_graft(source, reference=reference)
     folder = download(name, revision or at or None, [store.ROWS, store.DOCUMENT])
     if not (folder / store.DOCUMENT).is_file():

@@ -201,7 +201,7 @@ def _published(graft: Graft, base: str | None, revision: str | None) -> Graft:
         if graft.base.revision == "local":
             raise errors.UnpublishedBase(
                 f"The graft was made for the folder {graft.base.repo}, which nobody else has. Publish that reference and "
-                "name it with base='org/name', or fit to a published one."
+                "name it with base='org/name' (--base), or fit to a published one."
             )
         return graft
     bundle = fetch(base, revision)
