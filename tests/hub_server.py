@@ -14,7 +14,9 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from scgraft.cards.reading import read_card
 
 # What the hub's .gitattributes sends through the large-file protocol.
 LARGE = (".pt", ".h5ad", ".safetensors")
@@ -151,11 +153,26 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"errors": [], "warnings": []})
         if parts[:2] == ["api", "whoami-v2"]:
             return self._json({"name": "tester", "type": "user", "orgs": []})
+        if parts == ["api", "models"]:
+            return self._list(parse_qs(urlsplit(self.path).query))
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
             return self._model("/".join(parts[2:4]), parts[4:])
         if len(parts) >= 5 and parts[2] == "resolve":
             return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return self._error(404, "", "not found")
+
+    def _list(self, asked: dict[str, list[str]]) -> None:
+        """Public repositories whose card has the tags that are asked for; the library's name is a tag, as on the hub."""
+        found = []
+        for name, repo in self.hub.repos.items():
+            commit = repo.refs["main"]
+            header = read_card(repo.commits[commit].get("README.md", b"").decode()).header
+            tags = [str(tag) for tag in (header.get("library_name"), *(header.get("tags") or [])) if tag]
+            if not repo.private and set(asked.get("filter", [])) <= set(tags):
+                size = sum(map(len, repo.commits[commit].values()))
+                entry = {"id": name, "modelId": name, "sha": commit, "gated": "auto" if repo.gated else False}
+                found.append(entry | {"tags": tags, "usedStorage": size, "cardData": {}})
+        self._json(found)
 
     def _repo(self, name: str) -> Repo | None:
         repo = self.hub.repos.get(name)

@@ -27,8 +27,8 @@ FLOORS = (
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {
     "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "testing"),
-    "anndata": ("files/h5ad", "query", "results", "mapping/load", "mapping/check", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
-    "huggingface_hub": ("reference/hub", "sharing/publish"),
+    "anndata": ("files/h5ad", "query", "results", "mapping/load", "mapping/check", "mapping/match", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
+    "huggingface_hub": ("reference/hub", "cards/catalogue", "sharing/publish"),
 }  # fmt: skip
 # Calls that only build a constant; a call of a class (capitalised) is one too.
 BUILDERS = {"sorted", "frozenset", "set", "tuple", "dict", "list", "float", "range", "compile", "getLogger", "join"}

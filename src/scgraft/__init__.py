@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scgraft.calibration.calibrate import calibrate
     from scgraft.calibration.store import load_calibration, save_calibration
     from scgraft.cards.card import Card, graft_card, reference_card, write_card
+    from scgraft.cards.catalogue import references
     from scgraft.cards.lint import CardFinding, decoder_doubts, lint_card
     from scgraft.cards.metrics import ModelMetrics
     from scgraft.cards.reading import read_card
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from scgraft.mapping.check import check
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query, verdict
+    from scgraft.mapping.match import match
     from scgraft.model.families import register_family
     from scgraft.model.families.family import Family
     from scgraft.query.align import align
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from scgraft.sharing.load import load_base, load_graft
     from scgraft.sharing.publish import Pushed, push
     from scgraft.values.calibration import Calibration
+    from scgraft.values.choice import Catalogue, Listed, Match, Matches
     from scgraft.values.graft import FitConfig, FitRecord, Graft
     from scgraft.values.hierarchy import parents_of
     from scgraft.values.labels import Explanation, Labels
@@ -57,6 +60,7 @@ __all__ = [
     "Calibration",
     "Card",
     "CardFinding",
+    "Catalogue",
     "Check",
     "Comparison",
     "Dossier",
@@ -69,7 +73,10 @@ __all__ = [
     "Labels",
     "Latent",
     "LatentCells",
+    "Listed",
     "MappedQuery",
+    "Match",
+    "Matches",
     "Measure",
     "ModelMetrics",
     "Novelty",
@@ -100,6 +107,7 @@ __all__ = [
     "load_graft",
     "load_reference",
     "map_query",
+    "match",
     "merge_grafts",
     "normalized_expression",
     "parents_of",
@@ -110,6 +118,7 @@ __all__ = [
     "read_card",
     "reference_card",
     "reference_cells",
+    "references",
     "register_family",
     "rename_levels",
     "report",
@@ -130,6 +139,7 @@ _HOME = {
     "read_card": "cards.reading",
     "reference_card": "cards.card",
     "write_card": "cards.card",
+    "references": "cards.catalogue",
     "CardFinding": "cards.lint",
     "decoder_doubts": "cards.lint",
     "lint_card": "cards.lint",
@@ -152,6 +162,7 @@ _HOME = {
     "check": "mapping.check",
     "load_reference": "mapping.load",
     "map_query": "mapping.map",
+    "match": "mapping.match",
     "verdict": "mapping.map",
     "register_family": "model.families",
     "Family": "model.families.family",
@@ -167,6 +178,10 @@ _HOME = {
     "Pushed": "sharing.publish",
     "push": "sharing.publish",
     "Calibration": "values.calibration",
+    "Catalogue": "values.choice",
+    "Listed": "values.choice",
+    "Match": "values.choice",
+    "Matches": "values.choice",
     "FitConfig": "values.graft",
     "FitRecord": "values.graft",
     "Graft": "values.graft",

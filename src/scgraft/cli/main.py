@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub; 5 the model's files; 6 the graft;
 7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
-files; 10 counts would be uploaded; 11 a warning of `scgraft check`;
+files; 10 counts would be uploaded; 11 a warning of `scgraft check`, or no reference
+of `scgraft match` fits;
 12 the output cannot be written; 129, 130 or 143: ended by a signal (SIGHUP, SIGINT, SIGTERM), nothing half-written left.
 """
 
@@ -20,7 +21,7 @@ import click
 
 from scgraft import errors
 from scgraft._version import __version__
-from scgraft.cli.share import COMMANDS
+from scgraft.cli import choose, share
 from scgraft.cli.size import Shard, Size
 from scgraft.cli.text import report_lines, say
 from scgraft.progress import showing
@@ -65,7 +66,9 @@ class _Group(click.Group):
             ctx.exit(128 + signal.SIGINT)
 
 
-@click.group(cls=_Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, commands=share.COMMANDS | choose.COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="scgraft")
 @click.option("-v", "--verbose", is_flag=True, help="Say each step, and how long it took, instead of progress bars.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

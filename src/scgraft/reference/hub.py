@@ -146,8 +146,13 @@ def is_transport(error: BaseException) -> bool:
     return isinstance(error, OSError) or module in {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
+def said_offline() -> bool:
+    """Whether the user told huggingface_hub to stay offline."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def _reason(error: BaseException) -> str:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if said_offline():
         return "HF_HUB_OFFLINE is set"
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}".strip(": ")
