@@ -55,14 +55,14 @@ graft = replace(mapped.graft, base=replace(mapped.graft.base, repo="org/blood-at
 card = scgraft.graft_card(
     graft,
     cells_per_batch=mapped.alignment.cells_per_batch,
-    quality=mapped.summary,
+    summary=mapped.summary,
     license="cc0-1.0",
     description="Two wells of blood cells.",
 )
 print(scgraft.push(graft, "lab/blood-graft", card=card, private=True, tags=["v1"], dry_run=True))
 
 # %%
-print(card[:900])
+print(str(card)[:900])
 
 # %% [markdown]
 # Others then write
@@ -77,9 +77,7 @@ print(card[:900])
 # A card is written from what the files say, and read back. `lint_card` finds what contradicts them.
 
 # %%
-text = scgraft.write_card(
-    scgraft.reference_card(reference, license="cc-by-4.0", description="Blood cells of six wells.")
-)
+text = str(scgraft.reference_card(reference, license="cc-by-4.0", description="Blood cells of six wells."))
 scgraft.lint_card(replace(reference, card=text))
 
 # %%

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from scgraft import errors, pl, testing
     from scgraft.calibration.calibrate import calibrate
     from scgraft.calibration.store import load_calibration, save_calibration
-    from scgraft.cards.card import Card, graft_card, reference_card, write_card
+    from scgraft.cards.card import Card, GraftCard, graft_card, reference_card, write_card
     from scgraft.cards.catalogue import references
     from scgraft.cards.lint import CardFinding, decoder_doubts, lint_card
     from scgraft.cards.metrics import ModelMetrics
-    from scgraft.cards.reading import read_card
+    from scgraft.cards.reading import parse_card, read_card
     from scgraft.expression.cells import LatentCells, query_cells, reference_cells
     from scgraft.expression.compare import Comparison, compare_expression
     from scgraft.expression.decode import normalized_expression, posterior_predictive
@@ -70,6 +70,7 @@ __all__ = [
     "FitConfig",
     "FitRecord",
     "Graft",
+    "GraftCard",
     "Labels",
     "Latent",
     "LatentCells",
@@ -111,6 +112,7 @@ __all__ = [
     "merge_grafts",
     "normalized_expression",
     "parents_of",
+    "parse_card",
     "pl",
     "posterior_predictive",
     "push",
@@ -135,7 +137,9 @@ _HOME = {
     "load_calibration": "calibration.store",
     "save_calibration": "calibration.store",
     "Card": "cards.card",
+    "GraftCard": "cards.card",
     "graft_card": "cards.card",
+    "parse_card": "cards.reading",
     "read_card": "cards.reading",
     "reference_card": "cards.card",
     "write_card": "cards.card",

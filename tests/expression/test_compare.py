@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgraft import errors
-from scgraft.cards.card import reference_card, write_card
+from scgraft.cards.card import reference_card
 from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
 from scgraft.expression.cells import query_cells, reference_cells
 from scgraft.expression.compare import calls_at, compare_expression
@@ -83,7 +83,7 @@ def test_a_query_through_its_graft_and_the_batch_that_it_is_decoded_under():
 
 def test_the_cards_quality_is_next_to_the_result_and_a_bad_decoder_is_a_warning():
     reference = reference_of(CONFIG)
-    card = write_card(reference_card(reference, metrics=GOOD))
+    card = str(reference_card(reference, metrics=GOOD))
     cells = reference_cells(reference)
     quiet = compare_expression(replace(reference, card=card), cells, None, ["A"] * 150, "A", device="cpu", n_pairs=50)
     assert quiet.quality.n_cells == 75 and quiet.doubts == ()

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 
 from scgraft import errors
 from scgraft.cards.lint import lint_card
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 from scgraft.cli.main import main
 from scgraft.expression.cells import query_cells, reference_cells
 from scgraft.expression.decode import normalized_expression
@@ -238,7 +238,7 @@ def test_a_model_without_graft_keeps_its_registry(tmp_path):
     assert widened_weights(reference, None).keys() == again.weights.keys()
     assert again.obs["batch"].astype(int).tolist() == reference.obs["batch"].tolist()
     assert np.array_equal(again.attributes["train_indices_"], reference.attributes["train_indices_"])
-    card = read_card(again.card)
+    card = parse_card(again.card)
     assert str(tmp_path) not in again.card and "in the folder reference" in card.description
     assert reference.base.sha256 in card.description and card.header["license"] == "cc0-1.0"
     assert not [finding for finding in lint_card(again) if finding.severity == "error"]

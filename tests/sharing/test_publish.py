@@ -257,7 +257,7 @@ def test_load_base_of_a_folder(files, tmp_path):
 
 def test_command_push(files, tmp_path):
     save_graft(published(files), tmp_path / "graft")
-    summary = {"batches": ["s1"], "alignment": {"cells_per_batch": {"s1": 40}}, "quality": {"cells": 40}}
+    summary = {"batches": ["s1"], "alignment": {"cells_per_batch": {"s1": 40}}, "summary": {"cells": 40}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     done = CliRunner().invoke(main, ["push", str(tmp_path / "graft"), "--repo", "lab/graft", "--dry-run"])
     assert done.exit_code == 0 and "graft.safetensors" in done.output, done.output

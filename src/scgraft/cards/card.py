@@ -1,4 +1,4 @@
-"""Model cards of the scvi-hub, and of grafts, as values and as text in the form that scvi-tools 1.2.2 and later gives them.
+"""Model cards of the scvi-hub, and of grafts: values whose text has the form that scvi-tools 1.2.2 and later gives cards.
 
 :mod:`scgraft.cards.reading` reads them.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from scgraft.cards.metrics import Agreement, ModelMetrics
+from scgraft.files.atomic import new_file
 from scgraft.reference.scvi_registry import model_options
 from scgraft.values.graft import Graft
 from scgraft.values.reference import Reference
@@ -50,6 +52,8 @@ class Card:
         Links, or None.
     metrics
         The metrics tables; None where the card has none.
+
+    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
     """
 
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +74,9 @@ class Card:
         tags = self.header.get("tags")
         pairs = [str(tag).split(":", 1) for tag in (tags if isinstance(tags, list) else [])]
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def __str__(self) -> str:
+        return _text(self)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html
@@ -161,18 +168,48 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def write_card(card: Card) -> str:
-    """Text of a card, with the headings and blocks that scvi-tools 1.2.2 and later gives it.
+def write_card(card: Card | GraftCard, path: str | Path, *, force: bool = False) -> Path:
+    """Write a card to a file, usually ``README.md`` of the repository.
+
+    Parameters
+    ----------
+    card
+        From :func:`scgraft.reference_card` or :func:`scgraft.graft_card`.
+    path
+        The file.
+    force
+        Replace a file that exists.
+
+    Returns
+    -------
+    Path
+        The file, which appears when it is complete.
+
+    Raises
+    ------
+    OutputExists
+        The file exists and `force` is off.
+    CannotWrite
+        The place cannot be written to.
 
     Examples
     --------
     >>> import scgraft
     >>> folder, adata = scgraft.testing.example()
     >>> reference = scgraft.load_reference(folder)
-    >>> text = scgraft.write_card(scgraft.reference_card(reference, license="cc-by-4.0"))
-    >>> text.splitlines()[0], "# Model Description" in text
-    ('---', True)
+    >>> card = scgraft.reference_card(reference, license="cc-by-4.0")
+    >>> path = scgraft.write_card(card, folder / "README.md", force=True)
+    >>> scgraft.read_card(path).header["license"]
+    'cc-by-4.0'
     """
+    path = Path(path)
+    with new_file(path, force=force) as new:
+        new.write_text(str(card), encoding="utf-8")
+    return path
+
+
+def _text(card: Card) -> str:
+    """Text of a card, with the headings and blocks that scvi-tools 1.2.2 and later gives it."""
     tables = dict.fromkeys(("cell_wise_cv", "gene_wise_cv", "diff_exp"), ABSENT)
     numbers = []
     if card.metrics is not None:
@@ -227,22 +264,60 @@ def _yaml_header(header: Mapping[str, Any]) -> list[str]:
     return ["---", yaml.safe_dump(dict(header), sort_keys=False).strip(), "---", ""]
 
 
-def graft_card(
-    graft: Graft,
-    *,
-    cells_per_batch: Mapping[str, int] | None = None,
-    quality: Mapping[str, Any] | None = None,
-    license: str = "",
-    description: str = "",
-) -> str:
-    """Text of a graft's card: base and commit, batches, cells, the receipt of the fit, quality, licence.
+@dataclass(frozen=True)
+class GraftCard:
+    """The card of a graft: base and commit, batches, cells, the receipt of the fit, the mapping in numbers, licence.
 
     Parameters
     ----------
     graft
         The graft.
-    cells_per_batch, quality
-        From the mapping: ``mapped.alignment.cells_per_batch`` and ``mapped.quality``.
+    cells_per_batch, summary
+        Cells by batch, and numbers on the mapping; None where they are not known.
+    license, description
+        Identifier of the licence of the graft, and free text.
+
+    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
+    """
+
+    graft: Graft
+    cells_per_batch: Mapping[str, int] | None = None
+    summary: Mapping[str, Any] | None = None
+    license: str = ""
+    description: str = ""
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The YAML header: licence, base model, tags, library."""
+        base = self.graft.base
+        own = [f"model_cls_name:{base.family}", f"scgraft_format:{self.graft.format}"]
+        header: dict[str, Any] = {"library_name": "scgraft"} | ({"license": self.license} if self.license else {})
+        header |= {} if base.revision == "local" else {"base_model": base.repo}
+        return header | {"tags": ["biology", "genomics", "single-cell", *own]}
+
+    def __str__(self) -> str:
+        return _graft_text(self)
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
+
+def graft_card(
+    graft: Graft,
+    *,
+    cells_per_batch: Mapping[str, int] | None = None,
+    summary: Mapping[str, Any] | None = None,
+    license: str = "",
+    description: str = "",
+) -> GraftCard:
+    """A card of a graft: base and commit, batches, cells, the receipt of the fit, the mapping in numbers, licence.
+
+    Parameters
+    ----------
+    graft
+        The graft.
+    cells_per_batch, summary
+        From the mapping: ``mapped.alignment.cells_per_batch`` and ``mapped.summary``.
     license
         Identifier of the licence of the graft.
     description
@@ -255,17 +330,17 @@ def graft_card(
     >>> reference = scgraft.load_reference(folder)
     >>> query = scgraft.align(reference, adata, batch_key="batch")
     >>> graft = scgraft.fit(reference, query)
-    >>> text = scgraft.graft_card(graft, license="cc0-1.0", description="Forty simulated cells.")
-    >>> "Forty simulated cells." in text
-    True
+    >>> card = scgraft.graft_card(graft, license="cc0-1.0", description="Forty simulated cells.")
+    >>> card.header["license"], "Forty simulated cells." in str(card)
+    ('cc0-1.0', True)
     """
+    return GraftCard(graft, cells_per_batch, summary, license, description)
+
+
+def _graft_text(card: GraftCard) -> str:
+    graft = card.graft
     base, record = graft.base, graft.record
-    header: dict[str, Any] = {"library_name": "scgraft"} | ({"license": license} if license else {})
-    if base.revision != "local":
-        header |= {"base_model": base.repo}
-    own = [f"model_cls_name:{base.family}", f"scgraft_format:{graft.format}"]
-    header["tags"] = ["biology", "genomics", "single-cell", *own]
-    known = cells_per_batch or {}
+    known = card.cells_per_batch or {}
     batches = [[b, str(known.get(b, "unknown")), _moved(record.moved.get(b))] for b in graft.batches]
     receipt = asdict(record) | {"loss": list(record.loss[-1:])}
     for key in ("moved", "reference_unchanged"):
@@ -278,17 +353,17 @@ def graft_card(
         ["reference unchanged", unchanged],
     ]  # fmt: skip
     lines = [
-        *_yaml_header(header),
-        *["# Graft", "", description or "To be added...", ""],
+        *_yaml_header(card.header),
+        *["# Graft", "", card.description or "To be added...", ""],
         *["New columns for the reference below, made by scgraft. No count is in it.", ""],
         *[_table(["", ""], facts), "", "# Batches", ""],
         *[_table(["batch", "cells", "moved by the fit"], batches), ""],
         *([f"New levels of other covariates: {json.dumps(others)}", ""] if others else []),
         *_block("Receipt of the fit", ["```json", _json(receipt), "```"]),
-        *(_block("Quality of the mapping", ["```json", _json(quality), "```"]) if quality else []),
+        *(_block("The mapping in numbers", ["```json", _json(card.summary), "```"]) if card.summary else []),
         *["# Use", "", "```python", f"reference = scgraft.load_reference({base.repo!r}, revision={base.revision!r})"],
         *['graft = scgraft.load_graft("THIS REPOSITORY", reference=reference)', "```", ""],
-        *["# License", "", license or "To be added...", ""],
+        *["# License", "", card.license or "To be added...", ""],
     ]
     return "\n".join(lines)
 

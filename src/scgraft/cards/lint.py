@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.cards.card import Card
 from scgraft.cards.metrics import ModelMetrics
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 from scgraft.reference.scvi_registry import model_options
 from scgraft.values.reference import Reference
 from scgraft.values.shown import fields_as_html, fields_as_text
@@ -59,7 +59,7 @@ def lint_card(reference: Reference) -> tuple[CardFinding, ...]:
     """
     if reference.card is None:
         return (CardFinding("error", "card", "The repository has no card (README.md)."),)
-    card = read_card(reference.card)
+    card = parse_card(reference.card)
     found = [
         *_about_minified(card, reference),
         *_about_model(card, reference),

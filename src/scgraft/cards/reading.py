@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from scgraft.cards.card import ABSENT, COLUMNS, PARTS, ROWS, Card
 from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
+from scgraft.errors import CorruptFile
+from scgraft.values.names import shown
 
 # Characters that are looked at. The hub's own cards have some thousand, of which the header is a tenth.
 LONGEST_CARD, LONGEST_HEADER, DEEPEST_HEADER = 1_000_000, 50_000, 20
@@ -19,15 +22,43 @@ LONGEST_CARD, LONGEST_HEADER, DEEPEST_HEADER = 1_000_000, 50_000, 20
 _NO_YAML = (RecursionError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError)
 
 
-def read_card(text: str) -> Card:
-    """Read a card of either form; never fails, and runs nothing of it.
+def read_card(path: str | Path) -> Card:
+    """Read the card in a file, of either form that scvi-tools has given cards; nothing of it is run.
+
+    What the card does not say, or says in a form that cannot be read, is empty in the value.
+
+    Raises
+    ------
+    CorruptFile
+        There is no such file, or it cannot be opened.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> scgraft.read_card(folder / "README.md").minified
+    True
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return parse_card(file.read(LONGEST_CARD))
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise CorruptFile(
+            f"The card {shown(str(path))} cannot be read ({type(error).__name__}): it is no file that can be opened. Give the path of a "
+            "card, such as README.md in the folder of a model; parse_card reads a text."
+        ) from error
+
+
+def parse_card(text: str) -> Card:
+    """Read the text of a card of either form; never fails, and runs nothing of it.
 
     Examples
     --------
     >>> import scgraft
     >>> folder, adata = scgraft.testing.example()
     >>> reference = scgraft.load_reference(folder)
-    >>> scgraft.read_card((folder / "README.md").read_text()).minified
+    >>> scgraft.parse_card(reference.card).minified
     True
     """
     text = text[:LONGEST_CARD].replace("\r\n", "\n")

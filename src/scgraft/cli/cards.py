@@ -94,7 +94,6 @@ def write_command(
 ) -> None:
     """Write a card for SOURCE, with everything that its files say."""
     from scgraft.cards.card import reference_card, write_card
-    from scgraft.files.atomic import new_file
     from scgraft.mapping.load import load_reference
 
     if out.exists() and not force:
@@ -102,8 +101,7 @@ def write_command(
     reference = load_reference(source, revision)
     found = _metrics(reference, counts, style=style) if metrics or counts is not None else None
     card = reference_card(reference, description=description, license=license_name, tags=tags, metrics=found)
-    with new_file(out, force=force) as new:
-        new.write_text(write_card(card), encoding="utf-8")
+    write_card(card, out, force=force)
     say(f"Written to {out}")
 
 

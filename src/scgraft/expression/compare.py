@@ -18,7 +18,7 @@ import torch
 
 from scgraft.cards.lint import decoder_doubts
 from scgraft.cards.metrics import ClassMetrics, ModelMetrics
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 from scgraft.errors import NoLabels
 from scgraft.expression.cells import LatentCells, reference_cells
 from scgraft.expression.decode import batch_codes, decode, decoder_inputs
@@ -188,7 +188,7 @@ def compare_expression(
         n_pairs=n_pairs, threshold=threshold, pseudocount=pseudocount, seed=seed, device=device,
     )  # fmt: skip
     if metrics is None and reference.card is not None:
-        metrics = read_card(reference.card).metrics
+        metrics = parse_card(reference.card).metrics
     doubts = decoder_doubts(metrics, label)
     if doubts:
         text = f"The comparison of {label!r} rests on a decoder that is not to be trusted: {' '.join(doubts)}"

@@ -275,11 +275,11 @@ def _did_fitting_help(
     )
 
 
-def quality_as_dict(quality: Verdict) -> dict[str, Any]:
+def verdict_as_dict(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values, ready for JSON."""
     return {
-        "light": quality.light,
-        "sentence": quality.sentence,
+        "light": verdict.light,
+        "sentence": verdict.sentence,
         "measures": [
             {
                 "name": m.name,
@@ -289,6 +289,6 @@ def quality_as_dict(quality: Verdict) -> dict[str, Any]:
                 "sentence": m.sentence,
                 "action": m.action,
             }
-            for m in quality.measures
+            for m in verdict.measures
         ],
     }

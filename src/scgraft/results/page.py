@@ -194,7 +194,7 @@ def _json(text: str) -> str:
 
 
 def _keys(data: ReportData) -> list[str]:
-    return [key for key in data.summary["quality"]["labels"] if key in data.cells]
+    return [key for key in data.summary["summary"]["labels"] if key in data.cells]
 
 
 def _dense(data: ReportData) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import CorruptFile
+from scgraft.errors import CorruptFile, FormatTooNew
 from scgraft.files import schema
 from scgraft.files.npz import Array, read_npz
 from scgraft.files.text import from_table, visible
+from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.graft import FitRecord
 from scgraft.values.novelty import Dossier
 from scgraft.values.query import Alignment
@@ -24,7 +25,7 @@ from scgraft.values.reference import BaseId
 if TYPE_CHECKING:
     import pandas as pd
 
-SUMMARY, LABELS, POINTS = "summary.json", "labels.csv", "map.npz"
+LABELS, POINTS = "labels.csv", "map.npz"
 # What map.npz holds; other arrays of it say more about the same cells.
 WRITTEN = {
     "reference": Array("f", 2),
@@ -43,11 +44,13 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
     ------
     CorruptFile
         The folder is not the output of ``scgraft map``, or a file of it is cut, changed, or of another run.
+    FormatTooNew
+        A newer version of scgraft wrote it.
     """
     try:
-        summary = _summary(folder)
+        summary = read_summary(folder)
         cells = read_cells(folder / LABELS, str(folder / LABELS), summary)
-    except CorruptFile:
+    except (CorruptFile, FormatTooNew):
         raise
     except Exception as error:
         raise CorruptFile(
@@ -70,13 +73,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
     ------
     CorruptFile
         The folder is not the output of ``scgraft map``, or its summary is damaged.
+    FormatTooNew
+        A newer version of scgraft wrote it.
     """
-    try:
-        return _summary(folder)
-    except Exception as error:
-        raise CorruptFile(
-            f"{folder} is not the output of `scgraft map`, or is damaged ({visible(str(error))[:300]})."
-        ) from error
+    return parse_summary(folder / SUMMARY, _written)
 
 
 def label_keys(folder: Path) -> list[str]:
@@ -87,11 +87,6 @@ def label_keys(folder: Path) -> list[str]:
     heading = pd.read_csv(path if path.exists() else folder / f"{LABELS}.gz", nrows=0).columns
     ending = "_probability"
     return [from_table(str(name)).removesuffix(ending) for name in heading if str(name).endswith(ending)]
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = schema.parse((folder / SUMMARY).read_bytes(), _written, SUMMARY)
-    return found
 
 
 def _check_types(points: dict[str, np.ndarray], path: Path) -> None:
@@ -122,7 +117,7 @@ def _written(value: Any, place: str) -> None:
             "alignment": schema.of(Alignment, more=True),
             "record": schema.of(FitRecord, more=True),
             "batches": schema.distinct,
-            "quality": schema.record({"labels": schema.table(schema.record({}, more=True))}, more=True),
+            "summary": schema.record({"labels": schema.table(schema.record({}, more=True))}, more=True),
             "verdict": schema.maybe(schema.record(verdict, more=True)),
             "novelty_threshold": schema.maybe(schema.number(0)),
             "unknown_groups": schema.items(schema.of(Dossier, more=True)),
@@ -131,7 +126,7 @@ def _written(value: Any, place: str) -> None:
         },
         more=True,
     )(value, place)
-    labelled = bool(value["quality"]["labels"])
+    labelled = bool(value["summary"]["labels"])
     schema.items(_cluster(labelled=labelled))(value["clusters"], f"{place}.clusters")
 
 
@@ -174,7 +169,7 @@ def read_cells(source: Path | StringIO, path: str, summary: dict[str, Any]) -> p
     cells.columns = cells.columns.map(from_table)
     if len(cells) != summary["alignment"]["n_cells"]:
         raise CorruptFile(f"{path} has {len(cells)} cells; {SUMMARY} says {summary['alignment']['n_cells']}.")
-    for key in summary["quality"]["labels"]:
+    for key in summary["summary"]["labels"]:
         if key in cells:
             _expect(cells, path, numbers=(f"{key}_probability",), flags=(f"{key}_unknown",))
     if "novelty" in cells:

@@ -26,6 +26,7 @@ from scgraft.query.cell_file import CellFile
 from scgraft.results.folder import check_free, write
 from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Parts, all_finished, part_of, read_column
+from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.identity import content_hash
@@ -274,11 +275,11 @@ def _n_cells(work: Path) -> int:
 
 def _write_summary(parts: Sequence[Path], out: Path, alignment: dict[str, Any]) -> None:
     """summary.json of the whole query: what the sample says, with the shares of all cells."""
-    document = json.loads((out / SAMPLE_FOLDER / "summary.json").read_text(encoding="utf-8"))
+    document = parse_summary(out / SAMPLE_FOLDER / SUMMARY)
     document["sample"], document["alignment"] = document["alignment"]["n_cells"], alignment
-    numbers = document["quality"]
+    numbers = document["summary"]
     numbers["cells"] = alignment["n_cells"]
     for key, of_label in numbers["labels"].items():
         unknown = np.concatenate([read_column(part, f"{key}_unknown")[1] for part in parts])
         of_label["unknown_share"] = round(float(unknown.mean()), 4)
-    (out / "summary.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (out / SUMMARY).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,8 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.files.text import table_text
-from scgraft.judgement.verdict import quality_as_dict
+from scgraft.judgement.verdict import verdict_as_dict
+from scgraft.results.summary_format import SUMMARY_FORMAT
 from scgraft.values.mapping import MappedQuery
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
     """What is written to summary.json."""
     return {
         "scgraft": __version__,
+        "format": SUMMARY_FORMAT,
         "base": asdict(mapped.base),
-        "quality": dict(mapped.summary),
+        "summary": dict(mapped.summary),
         "alignment": asdict(mapped.alignment) | {"batch_key": mapped.alignment.batch_key},
         "record": asdict(mapped.graft.record),
         "batches": list(mapped.graft.batches),
-        "verdict": None if mapped.verdict is None else quality_as_dict(mapped.verdict),
+        "verdict": None if mapped.verdict is None else verdict_as_dict(mapped.verdict),
         "novelty_threshold": None if mapped.novelty is None else 1.0,
         "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
         "clusters": cluster_rows(mapped),

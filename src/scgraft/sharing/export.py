@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.cards.card import Card, reference_card, write_card
-from scgraft.cards.reading import read_card
+from scgraft.cards.card import Card, reference_card
+from scgraft.cards.reading import parse_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.files.atomic import new_folder
@@ -311,7 +311,7 @@ def _anndata_version() -> str:
 
 def _card(reference: Reference, graft: Graft | None, version: str, registry: dict[str, Any]) -> str:
     """The reference's own card brought up to date: its text and licence, the extended model's facts."""
-    own = Card() if reference.card is None else read_card(reference.card)
+    own = Card() if reference.card is None else parse_card(reference.card)
     base = reference.base
     new = "" if graft is None else f", extended by {len(graft.batches)} batches: {', '.join(graft.batches)}"
     # A folder's path says something of the machine and nothing to others.
@@ -333,4 +333,4 @@ def _card(reference: Reference, graft: Graft | None, version: str, registry: dic
         training_code=own.training_code,
         references=own.references,
     )
-    return write_card(card)
+    return str(card)

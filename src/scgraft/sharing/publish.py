@@ -5,7 +5,6 @@ Nothing is uploaded before the files have been read and found sound, and counts 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgraft import errors
-from scgraft.cards.card import graft_card
+from scgraft.cards.card import Card, GraftCard, graft_card
 from scgraft.files.h5ad import open_h5
 from scgraft.files.hashes import sha256
 from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
 from scgraft.reference.scvi_format import read
+from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.graft import Graft
 from scgraft.values.shown import fields_as_html, fields_as_text
 
@@ -70,7 +70,7 @@ def push(
     message: str | None = None,
     base: str | None = None,
     base_revision: str | None = None,
-    card: str | None = None,
+    card: str | Card | GraftCard | None = None,
     license: str = "",
     description: str = "",
     counts: bool = False,
@@ -95,8 +95,8 @@ def push(
         For a graft whose reference was a local folder: where the same model is published. Its weights must have the
         hash that the graft was made for.
     card
-        Text of the card. None takes the folder's own README.md; a graft without one gets :func:`scgraft.graft_card`,
-        with the cells and the quality that a ``summary.json`` beside its folder holds.
+        The card, or its text. None takes the folder's own README.md; a graft without one gets :func:`scgraft.graft_card`,
+        with the cells and the numbers that a ``summary.json`` beside its folder holds.
     license, description
         For that card of a graft.
     counts
@@ -143,7 +143,7 @@ def push(
         )
         if card is not None:
             files[CARD] = Path(scratch) / CARD
-            files[CARD].write_text(card, encoding="utf-8")
+            files[CARD].write_text(str(card), encoding="utf-8")
         listed = tuple((name, path.stat().st_size) for name, path in sorted(files.items()))
         planned = Pushed(repo, listed, None, None, tuple(tags))
         if dry_run:
@@ -178,20 +178,20 @@ def _files_of(
         (folder / CARD).write_bytes(own_card.read_bytes())
     else:
         cells = (summary.get("alignment") or {}).get("cells_per_batch")
-        text = graft_card(
-            graft, cells_per_batch=cells, quality=summary.get("quality"), license=card[0], description=card[1]
+        made = graft_card(
+            graft, cells_per_batch=cells, summary=summary.get("summary"), license=card[0], description=card[1]
         )
-        (folder / CARD).write_text(text, encoding="utf-8")
+        (folder / CARD).write_text(str(made), encoding="utf-8")
     return {name: folder / name for name in (ROWS, DOCUMENT, CARD)}
 
 
 def _summary_beside(folder: Path, graft: Graft) -> Mapping[str, Any]:
     """What `scgraft map` wrote beside the graft, if it is of this graft."""
     try:
-        summary = json.loads((folder.resolve().parent / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = parse_summary(folder.resolve().parent / SUMMARY)
+    except (errors.CorruptFile, errors.FormatTooNew):
         return {}
-    same = isinstance(summary, dict) and summary.get("batches") == list(graft.batches)
+    same = summary.get("batches") == list(graft.batches)
     return summary if same else {}
 
 
