@@ -33,7 +33,7 @@ reference
 # What can surgery do with it? A new batch adds 320 numbers, and the encoder sees the batch, so the latent can move.
 
 # %%
-scgraft.describe(reference)["surgery"]
+scgraft.describe(reference).surgery
 
 # %% [markdown]
 # ## Map

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from scgraft.sharing.publish import Pushed, push
     from scgraft.values.calibration import Calibration
     from scgraft.values.choice import Catalogue, Listed, Match, Matches
+    from scgraft.values.description import Description
     from scgraft.values.graft import FitConfig, FitRecord, Graft
     from scgraft.values.hierarchy import parents_of
     from scgraft.values.labels import Explanation, Labels
@@ -63,6 +64,7 @@ __all__ = [
     "Catalogue",
     "Check",
     "Comparison",
+    "Description",
     "Dossier",
     "Explanation",
     "Family",
@@ -186,6 +188,7 @@ _HOME = {
     "Listed": "values.choice",
     "Match": "values.choice",
     "Matches": "values.choice",
+    "Description": "values.description",
     "FitConfig": "values.graft",
     "FitRecord": "values.graft",
     "Graft": "values.graft",

@@ -59,11 +59,11 @@ def digest(*values: object) -> str:
 
 
 def read_reference(path: Path) -> str:
-    from scgraft.cli.text import describe_text
     from scgraft.mapping.load import load_reference
+    from scgraft.reference.describe import describe
 
     found = load_reference(path.parent)
-    assert isinstance(describe_text(found), str)
+    assert isinstance(str(describe(found)), str)
     cells = None if found.latent is None else (found.latent.mean, found.latent.variance, found.latent.cells)
     return digest(found.weights, found.schema, found.obs, cells, found.library, found.maps, found.minified)
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 import scgraft
 from scgraft.cli.main import main
-from scgraft.cli.text import describe_text
 from scgraft.errors import CorruptFile, IncompleteRepository, QueryError, UnsupportedModel
 from scgraft.mapping.load import load_reference
 from scgraft.reference.describe import describe
@@ -124,28 +123,29 @@ def test_labels_of_one_batch_are_named(files):
     first = (reference.obs[batch] == reference.obs[batch].iloc[0]).to_numpy()
     label = np.where(np.arange(len(first)) % 2 == 0, "everywhere", np.where(first, "rare", "everywhere"))
     changed = replace(reference, obs=reference.obs.assign(**{key: label}))
-    assert describe(changed)["labels"]["in_one_batch"] == ["rare"] and "in one batch only: rare" in describe_text(
-        changed
-    )
+    found = describe(changed)
+    assert found.labels.in_one_batch == ("rare",) and "in one batch only: rare" in str(found)
     alone = replace(changed, obs=changed.obs.assign(**{batch: "one"}))
-    assert describe(alone)["labels"]["in_one_batch"] == []
+    assert describe(alone).labels.in_one_batch == ()
     silent = replace(changed, schema=replace(changed.schema, unlabeled="rare"))
-    assert describe(silent)["labels"]["in_one_batch"] == []
+    assert describe(silent).labels.in_one_batch == ()
 
 
 def test_describe_says_what_surgery_can_do(files):
     text = run("describe", files / "reference").output
     assert "a new batch adds 32 numbers; training moves the latent" in text
+    assert text == f"{describe(load_reference(files / 'reference'))}\n"
     facts = json.loads(run("describe", files / "reference", "--json").output)
+    assert facts == json.loads(json.dumps(describe(load_reference(files / "reference")).to_dict()))
     assert facts["surgery"]["can_move_latent"] and facts["surgery"]["numbers_per_new_batch"] == 32
 
 
 @pytest.mark.parametrize("version", ["1.2.1", "1.4.2"])
 def test_the_two_seed_cards(version):
     plain = describe(load_reference(shared("golden", f"seed0__{version}")))
-    assert not plain["surgery"]["can_move_latent"] and plain["cells"] == 400 and plain["genes"]["number"] == 100
+    assert not plain.surgery.can_move_latent and plain.cells == 400 and plain.genes.number == 100
     full = describe(load_reference(shared("golden_big", f"seed1_full__{version}")))
-    assert full["surgery"]["numbers_per_new_batch"] == 768 and len(full["labels"]["classes"]) == 12
+    assert full.surgery.numbers_per_new_batch == 768 and len(full.labels.classes) == 12
 
 
 @pytest.mark.parametrize("folder", golden_folders("scvi", "scanvi", "seed0", "seed1"), ids=lambda f: f.name)

@@ -116,8 +116,8 @@ def test_peakvi_accessibility_is_that_of_scvi_tools(folder):
 def test_models_for_deconvolution_are_described_and_refused_with_the_reason(folder):
     reference = load_reference(folder)
     facts = describe(reference)
-    assert facts["base"]["family"] == reference.base.family
-    assert "deconvolution" in facts["surgery"]["refusal"] and facts["surgery"]["query_needs"] == []
+    assert facts.base.family == reference.base.family
+    assert "deconvolution" in facts.surgery.refusal and facts.surgery.query_needs == ()
     with pytest.raises(UnsupportedModel, match="label of each cell|neither an encoder nor a latent"):
         align(reference, anndata.read_h5ad(folder / "query.h5ad"))
 
@@ -151,7 +151,7 @@ def test_loadings_are_the_slopes_of_the_decoder():
     logits = model.scale_decoder(z, cells.codes * 0, {})
     slopes = np.stack([torch.autograd.grad(out, z, retain_graph=True)[0][0].numpy() for out in logits[0]])
     np.testing.assert_allclose(loadings(reference), slopes, rtol=1e-5)
-    top = describe(reference)["loadings"][0]
+    top = describe(reference).loadings[0]
     assert max(top["up"].values()) == pytest.approx(float(slopes[:, 0].max()), abs=1e-4)
     assert min(top["down"].values()) == pytest.approx(float(slopes[:, 0].min()), abs=1e-4)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgraft.cards.card import Card
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 from scgraft.errors import HubUnreachable, UnsupportedModel
 from scgraft.files.text import visible
 from scgraft.model.families import family_of
@@ -97,7 +97,7 @@ def _card(info: ModelInfo) -> Card:
 
     try:
         path = hf_hub_download(info.id, "README.md", revision=info.sha)
-        return read_card(Path(path).read_text(encoding="utf-8", errors="replace"))
+        return parse_card(Path(path).read_text(encoding="utf-8", errors="replace"))
     except Exception as error:
         if isinstance(error, MemoryError) or not is_transport(error):
             raise
@@ -183,7 +183,7 @@ def _cache_entries() -> list[Listed]:
         names = {file.file_name: file.file_path for file in last.files}
         has_model = any(name.endswith(("model.pt", "model_params.pt")) for name in names)
         text = names["README.md"].read_text(encoding="utf-8", errors="replace") if "README.md" in names else ""
-        card = read_card(text)
+        card = parse_card(text)
         if has_model or card.header.get("library_name") == LIBRARY:
             entry = from_card(card, repo.repo_id, last.commit_hash)
             found.append(replace(entry, downloaded=has_model, size=repo.size_on_disk))

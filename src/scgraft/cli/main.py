@@ -89,12 +89,12 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def describe_command(source: str, revision: str | None, as_json: bool) -> None:
     """Say what the reference SOURCE (hub repository or folder) is, and what surgery can do with it."""
-    from scgraft.cli.text import describe_text
     from scgraft.mapping.load import load_reference
     from scgraft.reference.describe import describe
 
     reference = load_reference(source, revision)
-    say(json.dumps(describe(reference), indent=2) if as_json else describe_text(reference))
+    found = describe(reference)
+    say(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
 
 @main.command("check")

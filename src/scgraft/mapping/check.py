@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from scgraft.query.align import align_as, cell_names
 from scgraft.query.levels import code_obs
 from scgraft.reference.cells import missing_columns
 from scgraft.reference.describe import describe
+from scgraft.values.description import LabelFacts, Surgery
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import column_text
 from scgraft.values.quality import Check, Finding
@@ -116,7 +117,7 @@ def _findings(
         findings += _cost_of_missing_genes(reference, query, seed)
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     facts = describe(reference)
-    findings += [_training(facts["surgery"]), _types(facts["labels"])]
+    findings += [_training(facts.surgery), _types(facts.labels)]
     advance(1)
     found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed)
     advance(1)
@@ -232,27 +233,27 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
     return out
 
 
-def _training(surgery: dict[str, Any]) -> Finding:
-    if surgery["can_move_latent"]:
+def _training(surgery: Surgery) -> Finding:
+    if surgery.can_move_latent:
         return Finding(
-            "training", "ok", f"A new batch adds {surgery['numbers_per_new_batch']} numbers; training moves the latent."
+            "training", "ok", f"A new batch adds {surgery.numbers_per_new_batch} numbers; training moves the latent."
         )
     said = "The encoder does not see the batch: projection is the exact answer, and training will be skipped."
     return Finding("training", "ok", said)
 
 
-def _types(labels: dict[str, Any]) -> Finding:
-    if not labels["cells"]:
+def _types(labels: LabelFacts) -> Finding:
+    if not labels.cells:
         return Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")
-    rare = [name for name, n in labels["cells"].items() if n < TINY]
-    said = f"The reference can give {len(labels['cells'])} labels, and nothing else: {', '.join(labels['cells'])}."
-    if labels["without_cells"]:
-        said += f" Declared but without cells, never predicted: {', '.join(labels['without_cells'])}."
+    rare = [name for name, n in labels.cells.items() if n < TINY]
+    said = f"The reference can give {len(labels.cells)} labels, and nothing else: {', '.join(labels.cells)}."
+    if labels.without_cells:
+        said += f" Declared but without cells, never predicted: {', '.join(labels.without_cells)}."
     if rare:
         said += f" Fewer than {TINY} cells: {', '.join(rare)}."
-    if labels["in_one_batch"]:
-        said += f" Only one batch has {', '.join(labels['in_one_batch'])}: the others may be annotated less finely."
-    return Finding("labels", "ok", said, "", {"cells": labels["cells"]})
+    if labels.in_one_batch:
+        said += f" Only one batch has {', '.join(labels.in_one_batch)}: the others may be annotated less finely."
+    return Finding("labels", "ok", said, "", {"cells": dict(labels.cells)})
 
 
 def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Finding], Measured]:

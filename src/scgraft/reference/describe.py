@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -11,17 +10,21 @@ from scgraft.model.families import family_of
 from scgraft.model.families.linear_scvi import loadings
 from scgraft.model.slots import numbers_per_level
 from scgraft.query.identifiers import identifier_kind
+from scgraft.values.description import BatchFacts, CovariateFacts, Description, GeneFacts, LabelFacts, Surgery
 from scgraft.values.names import BATCH, column_text, level_name
 from scgraft.values.reference import Reference
 
 TOP = 10  # genes of each end of a latent dimension: what a person reads
 
 
-def describe(reference: Reference) -> dict[str, Any]:
-    """Facts about a reference as plain values, ready for JSON.
+def describe(reference: Reference) -> Description:
+    """Facts about a reference: what it was trained on, what cells it holds, and what a new batch does to it.
 
-    The entry ``surgery`` says whether the encoder sees the batch at all, how many numbers a new batch adds, and what a
-    query must bring.
+    Returns
+    -------
+    Description
+        ``print`` shows it as lines and a notebook as a table; ``to_dict()`` gives plain values for JSON. Its `surgery` says
+        whether the encoder sees the batch at all, how many numbers a new batch adds, and what a query must bring.
 
     Examples
     --------
@@ -29,52 +32,48 @@ def describe(reference: Reference) -> dict[str, Any]:
     >>> folder, adata = scgraft.testing.example()
     >>> reference = scgraft.load_reference(folder)
     >>> found = scgraft.describe(reference)
-    >>> found["labels"]["classes"], found["surgery"]["can_move_latent"]
-    (['alpha', 'beta', 'delta'], True)
+    >>> found.labels.classes, found.surgery.can_move_latent
+    (('alpha', 'beta', 'delta'), True)
     """
     schema = reference.schema
     family = family_of(reference.base.family)
     slots = family.slots(reference.hyper, schema, reference.weights)
-    labels: dict[str, Any] = {}
+    cells: dict[str, int] = {}
     if reference.obs is not None and schema.labels_key in reference.obs:
         names, numbers = np.unique(column_text(reference.obs[schema.labels_key]), return_counts=True)
         by_size = np.argsort(-numbers, kind="stable")
-        labels = {str(names[i]): int(numbers[i]) for i in by_size}
-    return {
-        "base": asdict(reference.base),
-        "scvi_version": reference.scvi_version,
-        "genes": {
-            "number": len(schema.genes),
-            "identifier": identifier_kind(schema.genes),
-            "examples": [str(g) for g in schema.genes[:5]],
-        },
-        "batch": {"key": schema.batch_key, "levels": list(schema.batches)},
-        "labels": {
-            "key": schema.labels_key,
-            "classes": list(schema.labels),
-            "cells": labels,
-            "without_cells": sorted(set(schema.labels) - set(labels)) if labels else [],
-            "in_one_batch": labels_in_one_batch(reference),
-        },
-        "covariates": {
-            "categorical": {c.key: list(c.levels) for c in schema.categorical},
-            "continuous": list(schema.continuous),
-            "size_factor": schema.size_factor_key,
-        },
-        "layer": schema.layer,
-        "cells": 0 if reference.latent is None else len(reference.latent.cells),
-        "latent": reference.latent_source,
-        "minified": reference.minified,
-        "hyper": asdict(reference.hyper),
-        "notes": list(reference.notes),
-        "surgery": {
-            "can_move_latent": any(s.role == "encoder" and s.covariate == BATCH for s in slots),
-            "numbers_per_new_batch": numbers_per_level(reference.weights, slots, BATCH),
-            "query_needs": query_needs(reference),
-            "refusal": family.refusal,
-        },
-        **({"loadings": top_loadings(reference)} if family.name == "LinearSCVI" else {}),
-    }
+        cells = {str(names[i]): int(numbers[i]) for i in by_size}
+    genes = tuple(str(g) for g in schema.genes[:5])
+    return Description(
+        base=reference.base,
+        scvi_version=reference.scvi_version,
+        genes=GeneFacts(len(schema.genes), identifier_kind(schema.genes), genes),
+        batch=BatchFacts(schema.batch_key, schema.batches),
+        labels=LabelFacts(
+            key=schema.labels_key,
+            classes=schema.labels,
+            cells=cells,
+            without_cells=tuple(sorted(set(schema.labels) - set(cells))) if cells else (),
+            in_one_batch=tuple(labels_in_one_batch(reference)),
+        ),
+        covariates=CovariateFacts(
+            {c.key: c.levels for c in schema.categorical}, schema.continuous, schema.size_factor_key
+        ),
+        layer=schema.layer,
+        cells=0 if reference.latent is None else len(reference.latent.cells),
+        latent=reference.latent_source,
+        minified=reference.minified,
+        hyper=asdict(reference.hyper),
+        surgery=Surgery(
+            can_move_latent=any(s.role == "encoder" and s.covariate == BATCH for s in slots),
+            numbers_per_new_batch=numbers_per_level(reference.weights, slots, BATCH),
+            query_needs=tuple(query_needs(reference)),
+            refusal=family.refusal,
+        ),
+        notes=reference.notes,
+        remarks=reference.remarks,
+        loadings=tuple(top_loadings(reference)) if family.name == "LinearSCVI" else (),
+    )
 
 
 def labels_in_one_batch(reference: Reference) -> list[str]:
