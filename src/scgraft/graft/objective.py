@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from scgraft.model.vae import Terms
 
-PARTNERS = 32  # cells of its stratum that a cell is compared with in a step; the next step draws others; all of them took up to ten times as long (docs/performance.md)
+# Cells of its stratum that a cell is compared with in a step; the next step draws others. All of them at once took up to ten times
+# as long (docs/performance.md).
+PARTNERS = 32
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,10 @@ from scgraft.values.reference import Latent, Reference
 
 ORDER: tuple[Light, ...] = ("grey", "green", "amber", "red")
 SMALL_CHANGE = 0.01  # of agreement: 20 of the 2,000 cells that are judged; chosen by eye, not measured
-ONE_TYPE = (
-    0.95  # share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps; by eye
-)
-ACCURATE, FAIR = (
-    0.95,
-    0.8,
-)  # of held-out cells that lack the genes that the query lacks: of 20 labels, 1 or 4 are wrong; by eye
+# Share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps; chosen by eye, not measured.
+ONE_TYPE = 0.95
+# Of held-out cells that lack the genes that the query lacks: of 20 labels, 1 or 4 are wrong; chosen by eye, not measured.
+ACCURATE, FAIR = 0.95, 0.8
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CHUNK = 4096  # cells of a matrix on disk read at a time; chosen for memory, the speed was not measured
-INTEGER_TOLERANCE = (
-    1e-3  # float32 holds counts up to 16,000 that exactly; what quantifiers estimate is rarely that close
-)
+INTEGER_TOLERANCE = 1e-3  # float32 holds counts up to 16,000 so exactly; what quantifiers estimate is rarely that close
 LIKELY_LAYERS = ("counts", "raw_counts", "count", "umi", "umis", "raw")
 # Layers that hold whole numbers, and not the counts that references are trained on.
 OTHER_LAYERS = re.compile(

@@ -23,9 +23,8 @@ from scgraft.reference.machine import load
 from scgraft.reference.stand_ins import StorageType
 
 MAX_PICKLE = 256 << 20  # bytes; the largest of scvi-tools (labels of some million cells) stay below 50 MB
-MAX_STORAGE = (
-    64 << 30
-)  # bytes of one tensor; chosen by eye: it is stored as it is, so the file itself bounds it before this does
+# Bytes of one tensor; chosen by eye: it is stored as it is, so the file itself bounds it before this does.
+MAX_STORAGE = 64 << 30
 MAX_COMPRESSED = 256 << 20  # bytes of an entry once unpacked: torch does not compress, so nothing real is that large
 ENCRYPTED = 1  # the bit of an entry's flags that says so
 _DAMAGE = (
