@@ -1,6 +1,7 @@
 """Generated cells, the gene classifier, calibration, novelty and explanations, on tiny and on the embedded references."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.resources import as_file, files
 
@@ -348,6 +349,10 @@ def test_calibrations_are_saved_and_checked(demo, tmp_path):
     assert np.array_equal(loaded.classifier.coefficient, own.classifier.coefficient)
     with pytest.raises(BaseMismatch, match="was made for a model"):
         scgraft.load_calibration(folder, reference=replace(reference, base=replace(reference.base, sha256="f" * 64)))
+    for cells, refused in (("", False), ("f" * 64, True)):
+        other = replace(reference, base=replace(reference.base, cells=cells))
+        with pytest.raises(BaseMismatch, match="the file was changed") if refused else nullcontext():
+            scgraft.load_calibration(folder, reference=other)
     (path,) = folder.iterdir()
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}

@@ -90,6 +90,14 @@ def test_another_base_is_refused(tmp_path):
         load_graft(tmp_path / "g", reference=reference(sha256="c" * 64, revision="c" * 40))
 
 
+def test_other_cells_of_the_same_model_are_another_base(tmp_path):
+    save_graft(replace(GRAFT, base=replace(BASE, cells="d" * 64)), tmp_path / "g")
+    assert load_graft(tmp_path / "g", reference=reference(cells="d" * 64)).base.cells == "d" * 64
+    assert load_graft(tmp_path / "g", reference=reference()).base.cells == "d" * 64
+    with pytest.raises(BaseMismatch, match="had the sha256 dddddddddddd; those of org/atlas have eeeeeeeeeeee"):
+        load_graft(tmp_path / "g", reference=reference(cells="e" * 64))
+
+
 def test_newer_format(tmp_path):
     save_graft(replace(GRAFT, format=2), tmp_path / "g")
     with pytest.raises(FormatTooNew, match="format 2.*reads formats up to 1"):

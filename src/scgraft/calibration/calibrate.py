@@ -7,6 +7,7 @@ model have seen the held-out batches; the neighbours, the new columns and the cl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,6 +155,7 @@ def _calibration(
     batches = tuple(fold.batches for fold in folds)
     return Calibration(
         base_sha256=reference.base.sha256,
+        base_cells=reference.base.cells,
         key=key,
         classes=classes,
         classifier=classifier,
@@ -244,10 +246,11 @@ def calibration_of(
     if not is_own(folder):
         return calibrate(reference, keys, genes=condition.genes, share=condition.share)
     try:
-        found = load_calibration(folder, reference=reference)
+        found = load_calibration(folder)
         if set(found) == set(keys or [""]):
             mark_used(folder)
-            return found
+            # The folder is named by all of the cells that matters here, whatever else their file holds by now.
+            return {key: replace(value, base_cells=reference.base.cells) for key, value in found.items()}
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
     made = calibrate(reference, keys, genes=condition.genes, share=condition.share)

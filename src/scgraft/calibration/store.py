@@ -25,7 +25,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 6  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FORMAT = 7  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
 # What each array of the file is.
@@ -47,6 +47,7 @@ WRITTEN = {
 }
 TEXT = (
     "base_sha256",
+    "base_cells",
     "key",
     "classes",
     "temperature",
@@ -137,6 +138,12 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
                 f"The calibration in {folder} was made for a model with sha256 {value.base_sha256[:12]}, but the reference "
                 f"has {reference.base.sha256[:12]}. Leave it out, and one is made for this reference."
             )
+        if reference is not None and reference.base.cells and value.base_cells not in ("", reference.base.cells):
+            raise BaseMismatch(
+                f"The calibration in {folder} was made when the reference's cells (adata.h5ad) had the sha256 "
+                f"{value.base_cells[:12]}; they have {reference.base.cells[:12]}: the file was changed. Leave it out, and one is "
+                "made for these cells."
+            )
     return {value.key: value for value in found}
 
 
@@ -161,6 +168,7 @@ def _read(path: Path) -> Calibration:
         check_sparse(classifier.anchors, "anchors")
         made = Calibration(
             base_sha256=document["base_sha256"],
+            base_cells=document["base_cells"],
             key=document["key"],
             classes=tuple(document["classes"]),
             classifier=classifier,
@@ -194,6 +202,7 @@ def _document(path: Path) -> dict[str, Any]:
         {
             "format": schema.whole,
             "base_sha256": schema.text,
+            "base_cells": schema.text,
             "key": schema.text,
             "classes": schema.distinct,
             "temperature": schema.number(0, 1e6),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from scgraft.errors import CorruptFile
@@ -20,6 +21,22 @@ GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 def sha256(path: Path) -> str:
     """Hash of a file, in hex."""
     return _digest(path, hashlib.sha256())
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file's content: another one is another file, or was written to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def remembered_sha256(path: Path) -> str:
+    """Hash of a file, in hex, made once by this process for as long as the file stays as it is."""
+    return _remembered(path.absolute(), stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _remembered(path: Path, stamp: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 def git_blob(path: Path) -> str:

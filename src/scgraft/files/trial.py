@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from scgraft.errors import CorruptFile, UnsafeFile
+from scgraft.files.hashes import stamp
 from scgraft.files.walk import READY, walk
 
 # Of the processor: a file of 45 kB takes 0.01 seconds, one of 100,000 names of cells 0.2.
@@ -39,14 +40,12 @@ def check_trial(path: Path) -> None:
     OSError
         It is not there, or may not be read.
     """
-    path = path.absolute()
-    found = path.stat()
-    _try(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    _try(path.absolute(), stamp(path))
 
 
 @lru_cache(maxsize=1024)  # errors are not kept
 def _try(path: Path, stamp: tuple[int, ...]) -> None:
-    size = stamp[2]
+    size = path.stat().st_size
     seconds = SECONDS + size // BYTES_PER_SECOND
     answer = _run(path, ROOM + GROWTH * size, seconds)
     if answer is None:

@@ -11,7 +11,7 @@ from scgraft.model.families import family_of
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH
 from scgraft.values.query import Query
-from scgraft.values.reference import Reference, Schema
+from scgraft.values.reference import BaseId, Reference, Schema
 
 
 def level_codes(query: Query, schema: Schema, new_levels: Mapping[str, tuple[str, ...]]) -> np.ndarray:
@@ -86,3 +86,13 @@ def check_base(reference: Reference, graft: Graft | None) -> None:
             f"the reference is {found.repo} at {found.revision[:12]} (model sha256 {found.sha256[:12]}). "
             f"Load the reference with revision={made.revision!r} (--revision), or fit again."
         )
+    if other_cells(graft.base, reference.base):
+        raise BaseMismatch(
+            f"The graft was made when the cells of {graft.base.repo} (adata.h5ad) had the sha256 {graft.base.cells[:12]}; those "
+            f"of {reference.base.repo} have {reference.base.cells[:12]}: the file was changed. Bring back the cells, or fit again."
+        )
+
+
+def other_cells(a: BaseId, b: BaseId) -> bool:
+    """Whether two references of one model are known to have other cells; where one of them is not a folder, nobody knows."""
+    return bool(a.cells and b.cells and a.cells != b.cells)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.errors import BaseMismatch, BatchClash, CorruptGraft, GraftError
-from scgraft.graft.levels import check_graft
+from scgraft.graft.levels import check_graft, other_cells
 from scgraft.values.graft import FitRecord, Graft
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
@@ -143,6 +143,11 @@ def _check_same_base(first: Graft, other: Graft) -> None:
             f"These grafts do not belong to one reference: one was made for {a.repo} at {a.revision[:12]} (model sha256 "
             f"{a.sha256[:12]}), another for {b.repo} at {b.revision[:12]} ({b.sha256[:12]}). Fit one of them again on "
             "the other's reference."
+        )
+    if other_cells(a, b):
+        raise BaseMismatch(
+            f"These grafts were made with other cells of one model: the sha256 of adata.h5ad was {a.cells[:12]} for one and "
+            f"{b.cells[:12]} for another. Fit one of them again with the other's reference."
         )
 
 

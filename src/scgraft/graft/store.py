@@ -65,7 +65,8 @@ def save_graft(graft: Graft, folder: str | Path, *, force: bool = False) -> Path
         document: dict[str, Any] = {
             "format": graft.format,
             "scgraft": __version__,
-            "base": asdict(graft.base),
+            # The cells of a folder; where the commit tells, a graft is as every version of the format wrote it.
+            "base": {name: value for name, value in asdict(graft.base).items() if name != "cells" or value},
             "levels": {name: list(levels) for name, levels in graft.levels.items()},
             "record": asdict(graft.record),
             "sha256": hashlib.sha256(rows).hexdigest(),

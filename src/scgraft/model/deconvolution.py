@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scgraft.errors import CorruptFile
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
 
@@ -16,28 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deconvolution:
-    """What is known of such a model: latent dimensions (0 for RNAStereoscope) and number of labels."""
+    """What is known of such a model: latent dimensions (0 for RNAStereoscope), number of labels, and CondSCVI's layers.
+
+    `by_label` is the layout since scvi-tools 1.4.1: a bias of the genes for each label, and batches as an embedding.
+    `n_mixed` are the components of a mixture prior and `n_fine` the fine labels, 0 where there are none.
+    """
 
     n_latent: int
     n_labels: int
     gene_likelihood: str = "nb"
-
-
-def sizes(weights: Mapping[str, np.ndarray], schema: Schema, n_latent: int) -> Deconvolution:
-    """Sizes of a model, from its weights.
-
-    Raises
-    ------
-    CorruptFile
-        The registry lists another number of labels.
-    """
-    n_labels = len(weights["ct_weight"])
-    if n_labels != len(schema.labels):
-        raise CorruptFile(
-            f"The model has {n_labels} labels, but the registry lists {len(schema.labels)}: "
-            f"{', '.join(schema.labels[:8])}. The files of this model contradict one another."
-        )
-    return Deconvolution(n_latent, n_labels)
+    n_hidden: int = 0
+    n_layers: int = 0
+    encode_covariates: bool = False
+    by_label: bool = False
+    n_mixed: int = 0
+    n_fine: int = 0
 
 
 def no_slots(hyper: Deconvolution, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:

@@ -32,6 +32,15 @@ class ClassifierOptions:
 
 
 @dataclass(frozen=True)
+class PeakOptions:
+    """What PEAKVI has beside the autoencoder: layers of its decoder, and whether there are depths and region factors."""
+
+    n_layers_decoder: int = 2
+    model_depth: bool = True
+    region_factors: bool = True
+
+
+@dataclass(frozen=True)
 class Hyper:
     """Hyper-parameters of the autoencoder that change shapes or numbers.
 
@@ -59,7 +68,9 @@ class Hyper:
     activation: Literal["relu", "leaky_relu"] = "relu"
     variance_floor: float = 1e-4  # what scvi-tools adds to the posterior's variance, where it does
     linear_decoder: bool = False
+    decoder_bias: bool = False  # of a linear decoder
     classifier: ClassifierOptions | None = None
+    peaks: PeakOptions | None = None
 
     @property
     def models_library(self) -> bool:
@@ -122,7 +133,7 @@ def read_hyper(
         **(defaults or {}),
     }
     values |= {name: size(name, read[name], model) for name in _SIZES if name in read}
-    values |= {name: _flag(name, read[name], model) for name in _FLAGS if name in read}
+    values |= {name: flag(name, read[name], model) for name in _FLAGS if name in read}
     values |= {name: _choice(name, read[name], choices, model) for name, choices in _CHOICES.items() if name in read}
     embedding = options_of_option(wide.pop("batch_embedding_kwargs", {}), "batch_embedding_kwargs", model)
     if "embedding_dim" in embedding:
@@ -160,7 +171,8 @@ def size(name: str, value: object, model: str, least: int = 1) -> int:
     return value
 
 
-def _flag(name: str, value: object, model: str) -> bool:
+def flag(name: str, value: object, model: str) -> bool:
+    """An option that is on or off."""
     if not isinstance(value, int) or value not in (True, False):
         raise UnsupportedModel(f"The {model} model has {name}={shown(value)}; True or False was expected.")
     return bool(value)
@@ -191,7 +203,7 @@ def read_classifier(parameters: object, hyper: Hyper) -> ClassifierOptions:
     linear = hyper.linear_classifier
     n_layers = size("n_layers", given.pop("n_layers", 0 if linear else hyper.n_layers), "SCANVI", 0)
     n_hidden = size("n_hidden", given.pop("n_hidden", 0 if linear else hyper.n_hidden), "SCANVI", 0)
-    flags = {name: _flag(name, given.pop(name), "SCANVI") for name in ("bias", "use_activation") if name in given}
+    flags = {name: flag(name, given.pop(name), "SCANVI") for name in ("bias", "use_activation") if name in given}
     # How it is trained, and whether the softmax is its last layer or follows it.
     rest = {name: value for name, value in given.items() if name not in ("dropout_rate", "logits")}
     if rest:

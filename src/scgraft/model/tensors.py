@@ -84,24 +84,27 @@ def autoencoder(hyper: Hyper, schema: Schema) -> Tensors:
     return (
         z_encoder
         | decoder
-        | _when(hyper.models_library, library)
-        | _when(hyper.gene_likelihood == "zinb", Tensors(linear("decoder.px_dropout_decoder", width, n_genes)))
-        | _dispersion(hyper, n_genes, n_batch)
+        | when(hyper.models_library, library)
+        | when(hyper.gene_likelihood == "zinb", Tensors(linear("decoder.px_dropout_decoder", width, n_genes)))
+        | dispersion(hyper, n_genes, n_batch)
+        | when(
+            hyper.dispersion == "gene-cell" and hyper.gene_likelihood != "poisson",
+            Tensors(linear("decoder.px_r_decoder", width, n_genes)),
+        )
     )
 
 
-def _when(used: bool, tensors: Tensors) -> Tensors:
+def when(used: bool, tensors: Tensors) -> Tensors:
     """The tensors as they are, or, where the options leave them unused, all of them spare."""
     return tensors if used else Tensors({}, tensors.needed | tensors.spare)
 
 
-def _dispersion(hyper: Hyper, n_genes: int, n_batch: int) -> Tensors:
-    by_cell = Tensors(linear("decoder.px_r_decoder", hyper.n_hidden, n_genes))
-    used = hyper.gene_likelihood != "poisson"
-    if hyper.dispersion == "gene-cell":
-        return _when(used, by_cell)
+def dispersion(hyper: Hyper, n_genes: int, n_batch: int) -> Tensors:
+    """The counts' dispersion of each gene, of each level where it has several; of each cell it is a head of the decoder."""
     more: dict[str, Shape] = {"gene": (), "gene-batch": (n_batch,), "gene-label": (hyper.n_labels,)}
-    return _when(used, Tensors({"px_r": (n_genes, *more[hyper.dispersion])})) | _when(False, by_cell)
+    if hyper.dispersion not in more:
+        return Tensors({})
+    return when(hyper.gene_likelihood != "poisson", Tensors({"px_r": (n_genes, *more[hyper.dispersion])}))
 
 
 def classifier_and_second_latent(hyper: Hyper) -> Tensors:
@@ -129,7 +132,7 @@ def classifier_and_second_latent(hyper: Hyper) -> Tensors:
 def check_tensors(weights: Mapping[str, np.ndarray], expected: Tensors | None, name: str) -> None:
     """Compare a state dict with what the options and the registry imply, and look at its values.
 
-    Without `expected`, only at its values.
+    Without `expected` (a family of somebody else's that does not list them), only at its values.
 
     Raises
     ------

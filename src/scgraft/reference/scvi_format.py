@@ -15,7 +15,7 @@ import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
 from scgraft.files.h5ad import open_h5ad
-from scgraft.files.hashes import sha256
+from scgraft.files.hashes import remembered_sha256, sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
@@ -60,7 +60,8 @@ def read(bundle: Bundle) -> Reference:
     expected = None if family.tensors is None else family.tensors(hyper, schema)
     check_tensors(saved.weights, expected, bundle.model.name)
     family.slots(hyper, schema, saved.weights)
-    base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name)
+    own_cells = remembered_sha256(bundle.adata) if bundle.adata and bundle.revision == "local" else ""
+    base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name, own_cells)
     version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     card = bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None
     cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent) if bundle.adata else {}

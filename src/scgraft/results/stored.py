@@ -20,7 +20,6 @@ from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.graft import FitRecord
 from scgraft.values.novelty import Dossier
 from scgraft.values.query import Alignment
-from scgraft.values.reference import BaseId
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +112,7 @@ def _written(value: Any, place: str) -> None:
     schema.record(
         {
             "scgraft": schema.text,
-            "base": schema.of(BaseId, more=True),
+            "base": schema.record(dict.fromkeys(("repo", "revision", "sha256", "family"), schema.text), more=True),
             "alignment": schema.of(Alignment, more=True),
             "record": schema.of(FitRecord, more=True),
             "batches": schema.distinct,

@@ -211,7 +211,7 @@ def _published(graft: Graft, base: str | None, revision: str | None) -> Graft:
             f"{base} at {bundle.revision[:12]} has a model with sha256 {found[:12]}; the graft was made for one with "
             f"{graft.base.sha256[:12]}. Name the repository and revision that hold that model."
         )
-    return replace(graft, base=replace(graft.base, repo=bundle.repo, revision=bundle.revision))
+    return replace(graft, base=replace(graft.base, repo=bundle.repo, revision=bundle.revision, cells=""))
 
 
 def _reference_files(folder: Path, *, counts: bool) -> dict[str, Path]:

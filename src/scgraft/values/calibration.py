@@ -53,8 +53,9 @@ class Calibration:
 
     Parameters
     ----------
-    base_sha256, key
-        Hash of the reference's model.pt, and the label column.
+    base_sha256, base_cells, key
+        Hashes of the reference's model.pt, and of its adata.h5ad where it was read from a folder ("" elsewhere), and the label
+        column.
     classes
         Names of the classes, in the order of the votes.
     classifier
@@ -105,6 +106,7 @@ class Calibration:
     folds: tuple[tuple[str, ...], ...]
     source: str
     guarantee: str
+    base_cells: str = ""
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html

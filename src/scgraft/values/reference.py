@@ -33,12 +33,15 @@ class BaseId:
         Hash of ``model.pt``, in hex.
     family
         scvi-tools class name, for example ``"SCVI"``.
+    cells
+        Hash of ``adata.h5ad``, in hex, where the model was read from a folder; "" without cells, and where the commit tells.
     """
 
     repo: str
     revision: str
     sha256: str
     family: str
+    cells: str = ""
 
     _repr_html_ = fields_as_html
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scgraft.errors import UnsupportedModel
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family, ScviOptions
 from scgraft.model.options import Hyper
+from scgraft.model.tensors import Tensors, dispersion, linear, stack, when
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
@@ -24,22 +26,62 @@ if TYPE_CHECKING:
     from scgraft.model.vae import Vae
 
 LOADINGS = "decoder.factor_regressor.fc_layers.Layer 0"
-# The batch norm of the decoder and its bias are seen in the weights.
-SILENT = frozenset({"use_batch_norm", "bias"})
+# Options of the decoder, which SCVI does not have, or means something else by.
+OWN = frozenset({"use_batch_norm", "bias"})
+LIBRARY = ("library_log_means", "library_log_vars")
 
 
 def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Hyper:
-    """Hyper-parameters from the flattened ``init_params_``."""
-    defaults = {"gene_likelihood": "nb", "use_observed_lib_size": "library_log_means" not in weights}
+    """Hyper-parameters from the flattened ``init_params_``.
+
+    The encoders always have a batch norm; ``use_batch_norm`` is the decoder's.
+    """
+    observed = not any(name in weights for name in LIBRARY)  # the class's default differs between versions
     hyper = options_of.read_hyper(
-        {name: value for name, value in options.items() if name != "use_observed_lib_size"},
+        options,
         weights,
         schema,
         model="LinearSCVI",
-        defaults=defaults,
-        silent=SILENT,
+        defaults={"gene_likelihood": "nb", "use_observed_lib_size": observed},
+        silent=OWN,
     )
-    return replace(hyper, linear_decoder=True)
+    if hyper.dispersion == "gene-cell":
+        raise UnsupportedModel(
+            "A LinearSCVI model has no dispersion of each cell: dispersion='gene-cell' is not supported."
+        )
+    own = {name: options.get(name) for name in OWN}
+    norm = own["use_batch_norm"] is None or options_of.flag("use_batch_norm", own["use_batch_norm"], "LinearSCVI")
+    return replace(
+        hyper,
+        linear_decoder=True,
+        use_batch_norm="both" if norm else "encoder",
+        decoder_bias=own["bias"] is not None and options_of.flag("bias", own["bias"], "LinearSCVI"),
+    )
+
+
+def tensors(hyper: Hyper, schema: Schema) -> Tensors:
+    """Names and shapes of every tensor."""
+    n_genes, n_batch, width = len(schema.genes), len(schema.batches), hyper.n_hidden
+    inputs = [n_genes] + [width] * (hyper.n_layers - 1)
+    z_encoder = stack("z_encoder.encoder", inputs, width, batch_norm=True)
+    library = stack("l_encoder.encoder", inputs[:1], width, batch_norm=True)
+    library.needed.update(dict.fromkeys(LIBRARY, (1, n_batch)))
+    for head in ("mean_encoder", "var_encoder"):
+        z_encoder.needed.update(linear(f"z_encoder.{head}", width, hyper.n_latent))
+        library.needed.update(linear(f"l_encoder.{head}", width, 1))
+    columns = n_batch if n_batch > 1 else 0  # scvi-tools writes no column for a single level
+
+    def decoder(name: str) -> Tensors:
+        norm, bias = hyper.use_batch_norm == "both", hyper.decoder_bias
+        return stack(f"decoder.{name}", [hyper.n_latent + columns], n_genes, batch_norm=norm, bias=bias)
+
+    return (
+        z_encoder
+        | when(hyper.models_library, library)
+        | decoder("factor_regressor")
+        | when(hyper.gene_likelihood == "zinb", decoder("px_dropout_decoder"))
+        | dispersion(hyper, n_genes, n_batch)
+    )
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:
@@ -86,6 +128,7 @@ FAMILY = Family(
     name="LinearSCVI",
     read_hyper=read_hyper,
     slots=slots,
+    tensors=tensors,
     build=build,
     recognises=recognises,
     citations=(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family, ScviOptions
+from scgraft.model.tensors import Tensors, autoencoder
 from scgraft.values.reference import Reference, Schema
 from scgraft.values.slot import Slot
 
@@ -29,6 +30,11 @@ def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], sc
     """Hyper-parameters from the flattened ``init_params_``."""
     hyper = options_of.read_hyper(options, weights, schema, model="POISSONVI", defaults=DEFAULTS)
     return replace(hyper, activation="leaky_relu")
+
+
+def tensors(hyper: Hyper, schema: Schema) -> Tensors:
+    """Names and shapes of every tensor."""
+    return autoencoder(hyper, schema)
 
 
 def slots(hyper: Hyper, schema: Schema, weights: Mapping[str, np.ndarray]) -> tuple[Slot, ...]:
@@ -53,6 +59,7 @@ FAMILY = Family(
     name="POISSONVI",
     read_hyper=read_hyper,
     slots=slots,
+    tensors=tensors,
     build=build,
     recognises=recognises,
     citations=(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scgraft.errors import UnsupportedModel
-from scgraft.model.deconvolution import Deconvolution, no_slots, sizes
+from scgraft.model.deconvolution import Deconvolution, no_slots
 from scgraft.model.families.family import Family
+from scgraft.model.tensors import Tensors
 from scgraft.values.reference import Reference, Schema
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ REFUSAL = (
 
 def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Deconvolution:
     """Sizes of the model."""
-    return sizes(weights, schema, 0)
+    return Deconvolution(n_latent=0, n_labels=len(schema.labels))
+
+
+def tensors(hyper: Deconvolution, schema: Schema) -> Tensors:
+    """Names and shapes of every tensor."""
+    n_genes, n_labels = len(schema.genes), hyper.n_labels
+    return Tensors({"W": (n_genes, n_labels), "px_o": (n_genes,), "ct_weight": (n_labels,)})
 
 
 def build(reference: Reference, device: object, dtype: object) -> NoReturn:
@@ -38,6 +45,7 @@ FAMILY = Family(
     name="RNAStereoscope",
     read_hyper=read_hyper,
     slots=no_slots,
+    tensors=tensors,
     build=build,
     recognises=recognises,
     citations=("Andersson et al. (Commun. Biol. 2020, doi:10.1038/s42003-020-01247-y)",),
