@@ -177,7 +177,20 @@ def _group_unallocated(place: str, name: str, n: int) -> Damage:
     return damage
 
 
+def _many_small(place: str, n: int) -> Damage:
+    """Datasets of which each is below what may be empty on disk."""
+
+    def damage(file: h5py.File, secret: Path) -> None:
+        for i in range(n):
+            file.create_dataset(f"{place}/empty_{i}", (15_000_000,), "f4", chunks=(1 << 16,))
+
+    return damage
+
+
 TOO_LARGE: dict[str, Damage] = {
+    "uns of twenty that are each small": _many_small("uns", 20),
+    "a frame of twenty that are each small": _many_small("obs", 20),
+    "obsm of twenty that are each small": _many_small("obsm", 20),
     "posterior of 373 GB": _unallocated("obsm/scvi_latent_qzm", (10**9, 100)),
     "posterior of 1e8 cells": _unallocated("obsm/scvi_latent_qzm", (10**8, 30), (1 << 16, 30)),
     "variance of 1e8 cells": _unallocated("obsm/scvi_latent_qzv", (10**8, 30), (1 << 16, 30)),

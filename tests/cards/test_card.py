@@ -131,6 +131,16 @@ def test_lint_of_files():
     assert any("no YAML header" in str(f) for f in lint_card(replace(reference, card="hello")))
 
 
+CELLS = st.sampled_from(["inf", "-inf", "nan", "1e999", "", "|", "x", "-1", "0.5", "9" * 400, "1_0", "\\|"])
+
+
+@given(st.lists(st.lists(CELLS, max_size=9), max_size=4))
+def test_reading_tables_of_metrics_never_fails(rows):
+    heading = "**Differential expression**:\n\n| class | gene_f1 | lfc_mae | n_cells |\n|---|---|---|---|\n"
+    said = read_card(heading + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    assert said.metrics is None or all(isinstance(row.n_cells, int) for row in said.metrics.diff_exp.values())
+
+
 @given(st.text(max_size=300))
 def test_reading_never_fails(text):
     assert isinstance(parse_card(text), Card)

@@ -12,10 +12,32 @@ import pandas as pd
 import pytest
 
 from scgraft.errors import CorruptFile, UnsafeFile, UnsupportedModel
+from scgraft.reference import budget, scvi_format
+from scgraft.reference.hub import fetch
+from scgraft.reference.scvi_format import read
 from scgraft.reference.unpickle import read_pickle, read_torch_file
+from scgraft.testing import write_hub_folder
+from scgraft.testing.tiny_model import TinyConfig
 from scgraft.values.names import level_name
 
 SECONDS = 10
+
+
+def test_the_files_of_a_reference_share_one_budget(tmp_path, monkeypatch):
+    """What one of them takes is not left for the others."""
+    folder = write_hub_folder(tmp_path / "r", TinyConfig(minified="latent_posterior_parameters"))
+    assert read(fetch(folder)).latent is not None
+    spent = []
+
+    def read_maps(obsm, n_cells):
+        spent.append(n_cells)
+        monkeypatch.setattr(budget.time, "thread_time", lambda: 1e9)
+        return {}, ()
+
+    monkeypatch.setattr(scvi_format, "read_maps", read_maps)
+    with pytest.raises(CorruptFile, match="takes far longer to read"):
+        read(fetch(folder))
+    assert spent
 
 
 def text(value: str) -> bytes:

@@ -62,7 +62,7 @@ class Changed:
         self.before = self.numbers(self.whole)
 
     def numbers(self, raw):
-        self.monkeypatch.setattr(model_file, "read_torch_file", lambda path: raw)
+        self.monkeypatch.setattr(model_file, "read_torch_file", lambda path, budget: raw)
         reference = read(self.bundle)
         describe(reference)
         cells = align(reference, self.query, batch_key="batch")
@@ -274,7 +274,7 @@ def test_a_changed_tensor_of_a_model_that_is_only_described_is_named(model, tmp_
     def description(change=lambda raw: None):
         raw = copy.deepcopy(whole)
         change(raw)
-        monkeypatch.setattr(model_file, "read_torch_file", lambda path: raw)
+        monkeypatch.setattr(model_file, "read_torch_file", lambda path, budget: raw)
         return describe(read(bundle))
 
     assert description()["base"]["family"] == model.split()[0]

@@ -179,7 +179,7 @@ def _metrics(text: str) -> ModelMetrics | None:
         values = dict(zip(diff[0][1:], row[1:], strict=False))
         numbers = {name: _number(values.get(name, "")) for name in COLUMNS}
         n_cells = numbers.pop("n_cells")
-        classes[row[0]] = ClassMetrics(**numbers, n_cells=0 if math.isnan(n_cells) else int(n_cells))
+        classes[row[0]] = ClassMetrics(**numbers, n_cells=int(n_cells) if math.isfinite(n_cells) else 0)
     style = re.search(r"^Numbers: (corrected|legacy)\b", text, re.MULTILINE)
     return ModelMetrics(style.group(1) if style else "published", cell, gene.get("training"), classes)
 

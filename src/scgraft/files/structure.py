@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SMALL = 1 << 26
 # Deflate makes at most 1032 bytes of one (zlib, "Maximum Compression Factor"); a dataset larger than that on paper is not there.
 MAX_RATIO = 1100
+# Of datasets in one file that are larger on paper than their bytes can be: each may be small, and there may be many.
+MOST_UNSTORED = 8 * SMALL
 # Numbers of indptr or indices looked at in one step: 32 MB.
 STEP = 1 << 22
 SPARSE = {"csr_matrix": 0, "csc_matrix": 1, "csr": 0, "csc": 1}  # the axis along which they are compressed
@@ -44,6 +46,8 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
     CorruptFile
         With the place in the file.
     """
+    parts = tuple(parts)
+    _check_unstored(file, ("obs", "var", *parts))
     shapes: dict[str, tuple[int, ...]] = {}
     for part in ("obs", "var"):
         if part not in file:
@@ -69,6 +73,33 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
                 at = f"{part}/{visible(name)}"
                 shape = _matrix(members[name], at) if part == "layers" else _element(members[name], at)
                 _expect(shape, tuple(lengths[axis] for axis in AXES[part]), at)
+
+
+def _check_unstored(file: h5py.Group, parts: Iterable[str]) -> None:
+    """Refuse a file that declares far more than it stores, piece by piece: all of it would be read as zeros."""
+    unstored = 0
+
+    def add(name: str, item: Any) -> None:
+        nonlocal unstored
+        if hasattr(item, "keys") or not hasattr(item, "shape"):
+            return
+        declared, stored = _sizes(item)
+        unstored += declared if declared > MAX_RATIO * stored else 0
+
+    for part in dict.fromkeys(parts):
+        if part in file:
+            add(part, file[part])
+            if hasattr(file[part], "visititems"):
+                file[part].visititems(add)
+    if unstored > MOST_UNSTORED:
+        raise CorruptFile(f"it declares {unstored / 1e9:.1f} GB of numbers that are not stored in it.")
+
+
+def _sizes(dataset: h5py.Dataset) -> tuple[int, int]:
+    """Bytes of a dataset in memory, of one chunk at least, and in the file."""
+    width = dataset.id.get_type().get_size()
+    shapes = (dataset.shape or (), *([dataset.chunks] if dataset.chunks else []))
+    return max(int(np.prod(shape, dtype=object)) * width for shape in shapes), dataset.id.get_storage_size()
 
 
 def check_element(item: h5py.Group | h5py.Dataset, place: str) -> tuple[int, ...]:
@@ -120,7 +151,7 @@ def check_declared(dataset: h5py.Dataset, at: str) -> tuple[int, ...]:
     CorruptFile
         With the place `at`.
     """
-    from h5py import h5d, h5z
+    from h5py import h5z
 
     made = dataset.id.get_create_plist()
     for index in range(made.get_nfilters()):
@@ -131,11 +162,7 @@ def check_declared(dataset: h5py.Dataset, at: str) -> tuple[int, ...]:
                 "not installed here. Write the file again with gzip."
             )
     shape = dataset.shape or ()
-    width = dataset.id.get_type().get_size()
-    declared = int(np.prod(shape, dtype=object)) * width
-    if made.get_layout() == h5d.CHUNKED:
-        declared = max(declared, int(np.prod(dataset.chunks, dtype=object)) * width)
-    stored = dataset.id.get_storage_size()
+    declared, stored = _sizes(dataset)
     if declared > SMALL and declared > MAX_RATIO * stored:
         raise CorruptFile(f"{at} declares {declared / 1e9:.1f} GB ({shape}), but {stored} bytes of it are stored.")
     return tuple(int(n) for n in shape)

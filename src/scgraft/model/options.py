@@ -35,7 +35,7 @@ class ClassifierOptions:
 class PeakOptions:
     """What PEAKVI has beside the autoencoder: layers of its decoder, and whether there are depths and region factors."""
 
-    n_layers_decoder: int = 2
+    n_layers_decoder: int = 2  # the default of scvi-tools
     model_depth: bool = True
     region_factors: bool = True
 

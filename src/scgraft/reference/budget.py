@@ -1,4 +1,4 @@
-"""What reading one file may cost: steps, bytes and seconds, in proportion to what the file holds."""
+"""What reading a file, or all files of a reference, may cost: steps, bytes and seconds, in proportion to what they hold."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scgraft.errors import CorruptFile
 GROWTH, ROOM = 4, 128 << 20
 # scvi-tools' largest models (a label of each of some million cells in their attributes) stay below a tenth of it.
 MOST_STEPS = 50_000_000
-# Of the processor, a file of 100 MB and less; the real ones take less than one.
+# Of the processor, for files of 100 MB and less in all; the real ones take less than one.
 SECONDS, BYTES_PER_SECOND = 10.0, 50 << 20
 
 
 class Budget:
-    """Counts down while one file is read, and ends the reading where nothing is left.
+    """Counts down while files are read, all of a reference out of one, and ends the reading where nothing is left.
 
     Small files can ask for a lot: a million names of one long text, a list that is copied again and again, numbers whose
     hashes collide. None of it is an error in itself, so it is what it costs that is bounded.
@@ -36,7 +36,7 @@ class Budget:
                 "is damaged, or was made to fill the memory; nothing of it is used."
             )
 
-    def go_on(self, steps: int) -> None:
+    def go_on(self, steps: int = 0) -> None:
         """Pay for steps that were taken, and look at the clock."""
         self.steps -= steps
         if self.steps < 0 or time.thread_time() > self._until:

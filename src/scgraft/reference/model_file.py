@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.reference.budget import Budget
 from scgraft.reference.saved_registry import level, mapping, read_attributes, read_registry, texts
 from scgraft.reference.unpickle import read_pickle, read_torch_file
 
@@ -34,8 +35,8 @@ class Saved:
     trained: bool = True
 
 
-def read_model_file(path: Path) -> Saved:
-    """Read a model file through the allow-list; nothing in it is executed.
+def read_model_file(path: Path, budget: Budget | None = None) -> Saved:
+    """Read a model file through the allow-list, within a budget; nothing in it is executed.
 
     Raises
     ------
@@ -44,11 +45,11 @@ def read_model_file(path: Path) -> Saved:
     UnsupportedModel
         A model of another package.
     """
-    return _read_legacy(path) if path.name.endswith("model_params.pt") else _read_modern(path)
+    return (_read_legacy if path.name.endswith("model_params.pt") else _read_modern)(path, budget)
 
 
-def _read_modern(path: Path) -> Saved:
-    raw = read_torch_file(path)
+def _read_modern(path: Path, budget: Budget | None) -> Saved:
+    raw = read_torch_file(path, budget)
     missing = {"model_state_dict", "var_names", "attr_dict"} - set(raw)
     if missing:
         raise CorruptFile(
@@ -61,20 +62,20 @@ def _read_modern(path: Path) -> Saved:
     return _saved(raw["model_state_dict"], raw["var_names"], attrs, attrs["registry_"], path.name)
 
 
-def _read_legacy(path: Path) -> Saved:
+def _read_legacy(path: Path, budget: Budget | None) -> Saved:
     """Folders of scvi-tools before 0.15: ``model_params.pt``, ``attr.pkl``, ``var_names.csv``, a prefix on all."""
     prefix = path.name.removesuffix("model_params.pt")
     attr_path, names_path = path.with_name(f"{prefix}attr.pkl"), path.with_name(f"{prefix}var_names.csv")
     for needed in (attr_path, names_path):
         if not needed.is_file():
             raise CorruptFile(f"{path.name} is a model of scvi-tools before 0.15, which needs {needed.name} beside it.")
-    state = read_torch_file(path)
+    state = read_torch_file(path, budget)
     if any(isinstance(key, str) and key.startswith(("embeddings.", "embedding.", "encoder.FC.")) for key in state):
         raise UnsupportedModel(
             f"{path.name} was saved by scArches' own classes (scPoli, trVAE...), not by scvi-tools; supported are models "
             "of scvi-tools."
         )
-    attrs = read_pickle(attr_path)
+    attrs = read_pickle(attr_path, budget)
     if not isinstance(attrs.get("scvi_setup_dict_"), dict):
         raise CorruptFile(f"{attr_path.name} has no setup dictionary: it is not a model saved by scvi-tools.")
     try:

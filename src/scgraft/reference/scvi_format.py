@@ -19,6 +19,7 @@ from scgraft.files.hashes import remembered_sha256, sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
+from scgraft.reference.budget import Budget
 from scgraft.reference.cells import columns_lacking, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
@@ -51,7 +52,9 @@ def read(bundle: Bundle) -> Reference:
     UnsupportedModel
         A class or an option that scgraft does not know.
     """
-    saved = read_model_file(bundle.model)
+    files = [path for path in (bundle.model, bundle.adata, bundle.metadata, bundle.card) if path is not None]
+    budget = Budget(sum(path.stat().st_size for path in files), bundle.model.name)
+    saved = read_model_file(bundle.model, budget)
     metadata = _read_metadata(bundle.metadata)
     name = _model_class(saved, metadata)
     family = family_of(name)
@@ -61,10 +64,11 @@ def read(bundle: Bundle) -> Reference:
     check_tensors(saved.weights, expected, bundle.model.name)
     family.slots(hyper, schema, saved.weights)
     own_cells = remembered_sha256(bundle.adata) if bundle.adata and bundle.revision == "local" else ""
+    budget.go_on()
     base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name, own_cells)
     version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     card = bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None
-    cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent) if bundle.adata else {}
+    cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent, budget) if bundle.adata else {}
     _refuse_unknown_levels(schema, cells.get("obs"))
     return Reference(
         base=base,
@@ -179,7 +183,7 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
     return None if nobody else key, levels
 
 
-def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int) -> dict[str, Any]:
+def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
     from anndata.io import read_elem
 
@@ -188,8 +192,10 @@ def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int) -> dict[
         obsm = file["obsm"] if "obsm" in file else {}
         flag = next((file["uns"][f] for f in MINIFY_FLAGS if "uns" in file and f in file["uns"]), None)
         minified = None if flag is None else str(read_elem(flag))
+        budget.go_on()
         latent = _stored_posterior(obsm, registry, obs, n_latent)
         maps, remarks = read_maps(obsm, len(obs))
+        budget.go_on()
     place, _ = _field(registry, "observed_lib_size")
     key = place.get("attr_key") or "observed_lib_size"
     library = np.asarray(obs[key], dtype=np.float32) if key in obs else None

@@ -61,13 +61,15 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def read_torch_file(path: Path) -> dict[str, Any]:
+def read_torch_file(path: Path, budget: Budget | None = None) -> dict[str, Any]:
     """Read a file of torch.save (zip format) to plain Python values and numpy arrays.
 
     Parameters
     ----------
     path
         For example ``model.pt``.
+    budget
+        What is left to a reference whose file this is; None gives the file its own.
 
     Returns
     -------
@@ -87,7 +89,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             "torch's old format, save it again with a newer version."
         )
     try:
-        budget = Budget(path.stat().st_size, path.name)
+        budget = budget or Budget(path.stat().st_size, path.name)
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive, path.name, budget)
     except ScgraftError:
@@ -138,7 +140,7 @@ def _read_archive(archive: zipfile.ZipFile, name: str, budget: Budget) -> dict[s
     return _load(archive.read(pickles[0]), name, budget, storage)
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path, budget: Budget | None = None) -> dict[str, Any]:
     """Read a plain pickle (``attr.pkl`` of scvi-tools before 0.15) through the same allow-list.
 
     Raises
@@ -149,4 +151,4 @@ def read_pickle(path: Path) -> dict[str, Any]:
     _head(path)
     if path.stat().st_size > MAX_PICKLE:
         raise CorruptFile(f"{path.name} has {path.stat().st_size} bytes, more than {MAX_PICKLE}.")
-    return _load(path.read_bytes(), path.name, Budget(path.stat().st_size, path.name))
+    return _load(path.read_bytes(), path.name, budget or Budget(path.stat().st_size, path.name))
