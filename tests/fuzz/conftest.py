@@ -7,11 +7,15 @@ import pytest
 from fuzz.mutate import CALIBRATION, TARGETS
 from fuzz.pool import Reader
 from hostile_h5ad import write_secret
+from scgraft.mapping.frozen_store import save_frozen
 from scgraft.mapping.load import load_reference
-from scgraft.mapping.map import map_query
+from scgraft.mapping.map import learn, map_query
+from scgraft.query.align import align
 from scgraft.results.folder import write
+from scgraft.results.parts import part_name, part_of, write_part
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.graft import FitConfig
 
 MINIFIED = TinyConfig(minified="latent_posterior_parameters", encode_covariates=True)
 # Names that a stranger gave: a formula, colours, a title, a cursor, a line that turns.
@@ -37,6 +41,13 @@ def sound(tmp_path_factory):
     (home / "report").mkdir()
     for name in ("summary.json", "labels.csv", "map.npz"):
         shutil.copy(home / "out" / name, home / "report" / name)
+    frozen = learn(
+        reference, align(reference, query, batch_key="batch"), labels="auto", config=FitConfig(), graft=mapped.graft,
+        calibration=mapped.calibration,
+    )[1]  # fmt: skip
+    save_frozen(frozen, home / "frozen")
+    (home / "part").mkdir()
+    write_part(home / "part" / part_name(0), part_of(slice(0, 40), mapped.latent.cells, mapped, None))
     (home / "secret").mkdir()
     write_secret(home / "secret")
     return home

@@ -243,6 +243,12 @@ TARGETS: dict[str, tuple[str, str, tuple[Damage, ...]]] = {
         CALIBRATION,
         (_file(of_bytes, CALIBRATION), _file(of_zip, CALIBRATION), _file(of_npz, CALIBRATION)),
     ),
+    "frozen": (
+        "frozen",
+        "frozen.json",
+        (*(_file(way, "frozen.npz") for way in (of_bytes, of_zip, of_npz)), _json_file("frozen.json")),
+    ),
+    "part": ("part", "00000.npz", tuple(_file(way, "00000.npz") for way in (of_bytes, of_zip, of_npz))),
     "map.npz": ("report", "map.npz", (_file(of_bytes, "map.npz"), _file(of_zip, "map.npz"), _file(of_npz, "map.npz"))),
     "labels.csv": ("report", "labels.csv", (_file(of_bytes, "labels.csv"), _file(of_csv, "labels.csv"))),
     "summary.json": ("report", "summary.json", (_file(of_bytes, "summary.json"), _json_file("summary.json"))),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from scgraft.files.trial import START
 EXTRA = 1 << 30  # what one file may take beyond what the process has when it is ready (issue: 1 GB)
 IN_OPEN = 0x20  # inotify(7)
 opened: list[str] = []
+sound: dict[str, Path] = {}
 
 
 def digest(*values: object) -> str:
@@ -103,6 +106,27 @@ def read_graft(path: Path) -> str:
     return digest(found.base, found.levels, found.rows, found.record)
 
 
+@functools.cache
+def mapped_onto() -> Any:
+    """The reference that was mapped onto, loaded once."""
+    from scgraft.mapping.load import load_reference
+
+    return load_reference(sound["minified"].parent)
+
+
+def read_frozen(path: Path) -> str:
+    from scgraft.mapping.frozen_store import load_frozen
+
+    return digest(load_frozen(path.parent, mapped_onto()))
+
+
+def read_part(path: Path) -> str:
+    from scgraft.results import parts
+
+    found, latent = parts.read_part(path), parts.read_latent(path)
+    return digest(found, latent, [parts.read_column(path, str(name)) for name in found.table])
+
+
 def read_calibration(path: Path) -> str:
     from scgraft.calibration.store import load_calibration
 
@@ -123,6 +147,8 @@ READERS: dict[str, Callable[[Path], str]] = {
     "query in runs": read_query_in_runs,
     "graft": read_graft,
     "calibration": read_calibration,
+    "frozen": read_frozen,
+    "part": read_part,
     "report": read_report,
 }
 
@@ -183,6 +209,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     ready = json.loads(sys.stdin.readline())
+    sound.update((reader, Path(path)) for reader, path in ready["sound"])
     for reader, path in ready["sound"]:
         READERS[reader](Path(path))  # imports what it needs, before the limit
     descriptor = watch(Path(ready["secret"]))

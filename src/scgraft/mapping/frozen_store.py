@@ -6,7 +6,6 @@ It is what the parts of a large mapping are computed from, on this machine or an
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 
 from scgraft.calibration.store import load_calibration, save_calibration
 from scgraft.errors import CorruptFile
+from scgraft.files import schema
 from scgraft.files.atomic import new_folder
+from scgraft.files.npz import Array, read_npz
 from scgraft.graft.store import load_graft, save_graft
 from scgraft.mapping.freeze import Frozen, Judgement
 from scgraft.novelty.query_graph import QuerySpace
@@ -68,17 +69,75 @@ def load_frozen(folder: Path, reference: Reference) -> Frozen:
     """
     graft = load_graft(folder / "graft", reference=reference)
     try:
-        document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        document = schema.parse((folder / DOCUMENT).read_bytes(), _written(), DOCUMENT)
         levels = {name: tuple(names) for name, names in document["levels"].items()}
         frozen = Frozen(graft, levels, tuple(document["labels"]))
         if document["judgement"] is None:
             return frozen
-        with (folder / ARRAYS).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(folder / ARRAYS, _arrays(document["judgement"]))
         calibration = load_calibration(folder / "calibration", reference=reference)
-        return replace(frozen, judgement=_judgement(document["judgement"], arrays, calibration))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        judgement = _judgement(document["judgement"], arrays, calibration)
+        if wrong := _misfits(judgement, len(reference.schema.genes)):
+            raise ValueError(f"its {', '.join(wrong)} do not fit together")
+        return replace(frozen, judgement=judgement)
+    except (OSError, ValueError, CorruptFile) as error:
         raise CorruptFile(f"{folder} is cut or damaged ({error}). Remove it; it is made anew.") from error
+
+
+def _written() -> schema.Check:
+    """What frozen.json holds."""
+    judgement = {
+        "k": schema.whole,
+        "false_alarms": schema.number(0, 1),
+        "centres": schema.items(schema.whole),
+        "classifiers": schema.table(schema.each(schema.distinct, schema.text)),
+    }
+    return schema.record(
+        {
+            "levels": schema.table(schema.distinct),
+            "labels": schema.distinct,
+            "judgement": schema.maybe(schema.record(judgement)),
+        }
+    )
+
+
+def _arrays(judgement: dict[str, Any]) -> dict[str, Array]:
+    """What frozen.npz holds; a class without cells has an intercept of minus infinity."""
+    found = {
+        name: Array("f", dimensions) for name, dimensions in {"axes": 2, "shift": 1, "anchors": 2, "centres": 2}.items()
+    }
+    found |= {"community": Array("iu", 1), "rule_residual": Array("f", 2), "rule_between": Array("f", 1, finite=False)}
+    found |= {"rule_large": Array("b", 1), "limits": Array("f", 1, finite=False)}
+    found |= {f"centre_{code}": Array("f", 1) for code in judgement["centres"]}
+    for i in range(len(judgement["classifiers"])):
+        found |= {
+            f"coefficient_{i}": Array("f", 2),
+            f"intercept_{i}": Array("f", 1, finite=False),
+            f"genes_{i}": Array("b", 1),
+        }
+    return found
+
+
+def _misfits(value: Judgement, n_genes: int) -> list[str]:
+    """Parts of what was frozen whose lengths or codes contradict the others."""
+    space, rule, made = value.space, value.rule, value.classifiers.values()
+    width, n_used = len(space.shift), rule.residual.shape[1]
+    fits = {
+        "axes": space.axes.shape == (n_genes, width),
+        "anchors": space.anchors.shape[1] == width and 0 < space.k <= len(space.anchors),
+        "centres": space.centres.shape == (len(space.community), width) and bool((space.community >= 0).all()),
+        "residuals": rule.residual.shape[0] == len(rule.between) == len(space.anchors),
+        "batches": all(len(centre) == n_used for centre in rule.centres.values()),
+        "classifiers": all(
+            one.coefficient.shape == (len(one.classes), n_genes) and len(one.intercept) == len(one.classes)
+            for one in made
+        ),
+        "classes": all(
+            key in value.calibration and one.classes == value.calibration[key].classifier.classes
+            for key, one in value.classifiers.items()
+        ),
+    }
+    return [name for name, right in fits.items() if not right]
 
 
 def _judgement(
@@ -97,5 +156,7 @@ def _judgement(
     space = QuerySpace(**{name: arrays[name] for name in SPACE}, k=int(document["k"]))
     centres = {int(code): arrays[f"centre_{code}"] for code in document["centres"]}
     residual, between, large = (arrays[f"rule_{name}"] for name in RULE)
+    if arrays["limits"].shape != (len(LIMITS),):
+        raise ValueError(f"it has {arrays['limits'].size} limits; {len(LIMITS)} were expected")
     rule = NoveltyRule(residual, centres, between, large, *arrays["limits"].tolist())
     return Judgement(calibration, classifiers, space, rule, float(document["false_alarms"]))

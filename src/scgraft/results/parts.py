@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
+from scgraft.files import schema
 from scgraft.files.atomic import new_file
+from scgraft.files.npz import Array, read_npz, read_one
+from scgraft.files.text import visible
 from scgraft.values.mapping import MappedQuery
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# What each array of a part is; the others are columns of its table.
+WRITTEN = {
+    "rows": Array("iu", 1),
+    "latent": Array("f", 2, finite=False),
+    "cells": Array("U", 1),
+    "columns": Array("U", 0),
+}
+COLUMN = Array("iufbU", 1, finite=False)
 
 
 @dataclass(frozen=True)
@@ -108,9 +121,9 @@ def read_list(path: Path) -> dict[str, str]:
         It is no such list.
     """
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): str(digest) for name, digest in listed.items()}
-    except (OSError, ValueError, AttributeError) as error:
+        listed: dict[str, str] = schema.parse(path.read_bytes(), schema.table(schema.text), path.name)
+        return listed
+    except (OSError, ValueError) as error:
         raise CorruptFile(f"{path} is cut or damaged ({error}). Remove it; its parts are made again.") from error
 
 
@@ -168,30 +181,49 @@ def read_part(path: Path) -> Part:
     """A part; its columns of text are categorical."""
     import pandas as pd
 
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-        names, text = json.loads(str(file["columns"]))
-        table = pd.DataFrame(index=pd.Index(file["cells"].astype(object), name="barcode"))
-        for i, name in enumerate(names):
-            table[name] = _column(file, i, i in text)
-        return Part(file["rows"], file["latent"], table)
+    arrays = read_npz(path, WRITTEN, others=COLUMN)
+    names, text = _columns(arrays["columns"], path)
+    table = pd.DataFrame(index=pd.Index(arrays["cells"].astype(object), name="barcode"))
+    rows, latent = arrays["rows"], arrays["latent"]
+    if not len(rows) == len(latent) == len(table):
+        raise CorruptFile(f"{path} has {len(rows)} rows, {len(latent)} latents and {len(table)} cells.")
+    for i, name in enumerate(names):
+        table[name] = _column(arrays.get, i, i in text, len(rows), path)
+    return Part(rows, latent, table)
 
 
 def read_latent(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows and latents of a part, and nothing else of it."""
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-        return file["rows"], file["latent"]
+    rows, latent = (read_one(path, name, WRITTEN[name]) for name in ("rows", "latent"))
+    return rows, latent
 
 
 def read_column(path: Path, name: str) -> tuple[np.ndarray, Any]:
     """Rows and one column of a part's table, and nothing else of it."""
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-        names, text = json.loads(str(file["columns"]))
-        i = names.index(name)
-        return file["rows"], _column(file, i, i in text)
+    names, text = _columns(read_one(path, "columns", WRITTEN["columns"]), path)
+    if name not in names:
+        raise CorruptFile(f"{path} has no column {visible(name)}.")
+    rows, i = read_one(path, "rows", WRITTEN["rows"]), names.index(name)
+    return rows, _column(lambda name: read_one(path, name, COLUMN), i, i in text, len(rows), path)
 
 
-def _column(file: Any, i: int, text: bool) -> Any:
+def _columns(array: np.ndarray, path: Path) -> tuple[list[str], list[int]]:
+    """Names of the columns of a part, and which of them are text."""
+    said = schema.each(schema.distinct, schema.items(schema.whole))
+    try:
+        names, text = schema.parse(str(array), said, "its list of columns")
+    except schema.Unfit as error:
+        raise CorruptFile(f"{path} is cut or damaged: {error}.") from error
+    return names, text
+
+
+def _column(read: Callable[[str], np.ndarray | None], i: int, text: bool, n: int, path: Path) -> Any:
     import pandas as pd
 
-    values = file[f"column_{i}"]
-    return pd.Categorical.from_codes(values, file[f"values_{i}"].astype(object)) if text else values
+    column, values = read(f"column_{i}"), read(f"values_{i}") if text else np.zeros(0)
+    if column is not None and values is not None and column.shape == (n,):
+        if not text:
+            return column
+        if column.dtype.kind in "iu" and (not n or -1 <= column.min() <= column.max() < len(values)):
+            return pd.Categorical.from_codes(column, pd.Index(values.astype(object)))
+    raise CorruptFile(f"{path} has a column that is not one value for each of its {n} cells.")

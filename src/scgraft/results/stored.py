@@ -75,7 +75,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     FormatTooNew
         A newer version of scgraft wrote it.
     """
-    return parse_summary(folder / SUMMARY, _written)
+    return parse_summary(folder / SUMMARY, written)
 
 
 def label_keys(folder: Path) -> list[str]:
@@ -105,7 +105,7 @@ def _check_types(points: dict[str, np.ndarray], path: Path) -> None:
         raise CorruptFile(f"{path} holds types that cannot be read ({visible(str(error))[:300]}).") from error
 
 
-def _written(value: Any, place: str) -> None:
+def written(value: Any, place: str) -> None:
     """What a page shows of summary.json; it may hold more."""
     measure = {"light": _light(), "name": schema.text, "sentence": schema.text, "action": schema.text}
     verdict = {"light": _light(), "sentence": schema.text, "measures": schema.items(schema.record(measure, more=True))}

@@ -13,8 +13,10 @@ import numpy as np
 
 from scgraft._version import __version__
 from scgraft.errors import CorruptFile
+from scgraft.files import schema
 from scgraft.files.atomic import new_file, new_folder, remove_folder
 from scgraft.files.h5ad import read_h5ad
+from scgraft.files.text import visible
 from scgraft.graft.fit import weights_hash
 from scgraft.judgement.measures import cluster_distance
 from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
@@ -26,11 +28,12 @@ from scgraft.query.cell_file import CellFile
 from scgraft.results.folder import check_free, write
 from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Parts, all_finished, part_of, read_column
+from scgraft.results.stored import written
 from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.identity import content_hash
-from scgraft.values.query import AlignOptions
+from scgraft.values.query import Alignment, AlignOptions
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -240,11 +243,11 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
     OutputExists
         The folder exists and `force` is off.
     """
-    try:
-        settings = json.loads((work / SETTINGS).read_text(encoding="utf-8"))
-        source, n_cells = Path(settings["input"][0]), _n_cells(work)
-    except (OSError, ValueError, KeyError) as error:
-        raise CorruptFile(f"{work} holds no mapping in parts, or is damaged ({error}).") from error
+    settings = _document(
+        work / SETTINGS, schema.record({"input": schema.each(schema.text, *[schema.whole] * 2)}, more=True)
+    )
+    alignment = _document(work / ALIGNMENT, schema.of(Alignment))
+    source, n_cells = Path(settings["input"][0]), alignment["n_cells"] + len(alignment["dropped"])
     out = work.with_name(work.name.removesuffix(".parts"))
     parts = all_finished(work, len(list(pieces(n_cells))))
     with step("putting the parts together", 3, "file") as advance, new_folder(out, force=force) as new:
@@ -263,19 +266,22 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
         uns = sample.uns["scgraft"]
         write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)
         advance(1)
-        _write_summary(parts, new, json.loads((work / ALIGNMENT).read_text(encoding="utf-8")))
+        _write_summary(parts, new, alignment)
     remove_folder(work)
     return out
 
 
-def _n_cells(work: Path) -> int:
-    alignment = json.loads((work / ALIGNMENT).read_text(encoding="utf-8"))
-    return int(alignment["n_cells"]) + len(alignment["dropped"])
+def _document(path: Path, check: schema.Check) -> Any:
+    """A working document of a mapping in parts, which holds what this program wrote into it."""
+    try:
+        return schema.parse(path.read_bytes(), check, path.name)
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path.parent} holds no mapping in parts, or is damaged ({visible(str(error))}).") from error
 
 
 def _write_summary(parts: Sequence[Path], out: Path, alignment: dict[str, Any]) -> None:
     """summary.json of the whole query: what the sample says, with the shares of all cells."""
-    document = parse_summary(out / SAMPLE_FOLDER / SUMMARY)
+    document = parse_summary(out / SAMPLE_FOLDER / SUMMARY, written)
     document["sample"], document["alignment"] = document["alignment"]["n_cells"], alignment
     numbers = document["summary"]
     numbers["cells"] = alignment["n_cells"]
