@@ -32,7 +32,7 @@ from scgraft.numerics.conformal import (
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.progress import Advance, showing, step
-from scgraft.reference.cells import reference_classes
+from scgraft.reference.cells import label_key, reference_classes
 from scgraft.values.calibration import Calibration, GeneClassifier, held_out_batches
 from scgraft.values.graft import FitConfig
 from scgraft.values.reference import Reference
@@ -101,7 +101,8 @@ def calibrate(
             f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on."
         )
     if labels is None:
-        labels = [] if reference.schema.labels_key is None else [reference.schema.labels_key]
+        own = label_key(reference.schema, reference.obs)
+        labels = [] if own is None else [own]
     missing = [key for key in labels if key not in reference.obs]
     if missing:
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")

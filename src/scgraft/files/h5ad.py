@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
+from scgraft.files.kinds import check_pointer
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
 from scgraft.files.trial import check_trial
 
@@ -30,6 +31,7 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
+        check_pointer(path)
         check_trial(path)
         with h5py.File(path, "r") as file:
             yield file

@@ -30,7 +30,11 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 
 def remembered_sha256(path: Path) -> str:
-    """Hash of a file, in hex, made once by this process for as long as the file stays as it is."""
+    """Hash of a file, in hex, made once by this process for as long as the file stays as it is; of a folder, of its files."""
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.is_file())
+        said = "".join(f"{item.relative_to(path).as_posix()}\0{sha256(item)}\0" for item in files)
+        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
     return _remembered(path.absolute(), stamp(path))
 
 

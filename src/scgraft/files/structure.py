@@ -102,8 +102,10 @@ def _sizes(dataset: h5py.Dataset) -> tuple[int, int]:
     return max(int(np.prod(shape, dtype=object)) * width for shape in shapes), dataset.id.get_storage_size()
 
 
-def check_element(item: h5py.Group | h5py.Dataset, place: str) -> tuple[int, ...]:
-    """Shape of one element that is going to be read alone; refused as :func:`check_structure` does."""
+def check_element(item: Any, place: str) -> tuple[int, ...]:
+    """Shape of one element that is going to be read alone; of an HDF5 file refused as :func:`check_structure` does."""
+    if not hasattr(item, "id"):
+        return tuple(getattr(item, "shape", ()))
     return _element(item, place)
 
 

@@ -28,7 +28,7 @@ from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.order import order_by_name
 from scgraft.numerics.products import one_thread
 from scgraft.progress import showing
-from scgraft.reference.cells import reference_classes
+from scgraft.reference.cells import label_key, reference_classes
 from scgraft.values.graft import FitConfig, FitRecord, Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -165,9 +165,11 @@ def finite(number: float) -> float | None:
 def labels_of(reference: Reference, atlas: Atlas, config: FitConfig) -> np.ndarray | None:
     """Codes of the labels of the atlas's cells, None without two labels to tell apart."""
     key = config.labels or reference.schema.labels_key
-    if key is None or reference.obs is None or key not in reference.obs:
-        if config.labels is None or reference.obs is None:
-            return None
+    if key is None or reference.obs is None:
+        return None
+    if key == reference.schema.labels_key and label_key(reference.schema, reference.obs) is None:
+        return None
+    if key not in reference.obs:
         columns = ", ".join(map(str, reference.obs.columns))
         raise NoLabels(f"The reference has no label column {key!r}; its cells have {columns}. Choose one of these.")
     classes, codes = reference_classes(reference, key)

@@ -19,7 +19,7 @@ from scgraft.numerics.conformal import conformal_pvalues, sharpen
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours
 from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.reference.cells import reference_classes
+from scgraft.reference.cells import label_key, reference_classes
 from scgraft.values.calibration import Calibration, held_out_batches
 from scgraft.values.labels import Labels
 from scgraft.values.names import column_text
@@ -66,7 +66,7 @@ def transfer_labels(
     -------
     dict
         Labels by column; the classifier's own are under ``"<key>:classifier"`` beside the neighbours', or under the key
-        itself where the repository holds no cells.
+        itself where the repository holds no cells, or none with a label.
 
     Raises
     ------
@@ -96,7 +96,10 @@ def transfer_labels(
         return {str(schema.labels_key): _from_classifier(reference, classifier, None)}
     if labels is None:
         labels = [] if schema.labels_key is None else [schema.labels_key]
-    missing = [key for key in labels if key not in reference.obs]
+    # Where no cell has a label, the model's own classifier knows them nonetheless.
+    alone = classifier is not None and label_key(schema, reference.obs) is None
+    own = {schema.labels_key} if alone else set()
+    missing = [key for key in labels if key not in reference.obs and key not in own]
     if missing or not labels:
         raise NoLabels(
             f"The reference has no label column {', '.join(map(repr, missing)) or 'in its registry'}; its cells have "
@@ -106,6 +109,9 @@ def transfer_labels(
     found, distance = near.found, near.distance
     result = {}
     for key in labels:
+        if classifier is not None and key in own:
+            result[key] = _from_classifier(reference, classifier, distance)
+            continue
         result[key] = _vote(reference, key, found, distance)
         if classifier is not None and key == schema.labels_key:
             result[f"{key}:classifier"] = _from_classifier(reference, classifier, distance)
@@ -134,6 +140,14 @@ def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) ->
     return replace(made, unknown=unknown, pvalues=pvalues, votes=before, classifier=votes.classifier)
 
 
+def unless_novel(labels: dict[str, Labels], novel: np.ndarray) -> dict[str, Labels]:
+    """Labels of which those that only the model's own classifier gives are not believed for novel cells, (n,) bool."""
+    return {
+        key: replace(made, unknown=made.unknown | novel) if made.method == CLASSIFIER and key == made.key else made
+        for key, made in labels.items()
+    }
+
+
 def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:
     classes, codes = reference_classes(reference, key)
     return _labels(key, NEIGHBOURS, neighbour_vote(codes, len(classes), found), classes, distance)
@@ -143,7 +157,7 @@ def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndar
     """Labels of a classifier; classes that no cell of the reference has are never predicted."""
     key, classes = str(reference.schema.labels_key), np.array(reference.schema.labels, dtype=str)
     matrix = matrix.astype(np.float32)
-    if reference.obs is not None and key in reference.obs:
+    if reference.obs is not None and label_key(reference.schema, reference.obs) == key:
         has_cells = np.isin(classes, np.unique(column_text(reference.obs[key])))
         matrix = matrix * has_cells
         matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)

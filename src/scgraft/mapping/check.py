@@ -21,7 +21,7 @@ from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as, cell_names
 from scgraft.query.levels import code_obs
-from scgraft.reference.cells import missing_columns
+from scgraft.reference.cells import label_key, missing_columns
 from scgraft.reference.describe import describe
 from scgraft.values.description import LabelFacts, Surgery
 from scgraft.values.graft import FitConfig
@@ -179,8 +179,8 @@ def _genes(query: Query) -> Finding:
 
 def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> list[Finding]:
     """Accuracy per type on generated reference cells, with all genes and without those that the query lacks."""
-    key = reference.schema.labels_key
-    if key is None or reference.obs is None or key not in reference.obs:
+    key = label_key(reference.schema, reference.obs)
+    if key is None:
         return []
     lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
     worst = sorted(lost, key=lambda name: -lost[name])[:3]

@@ -13,7 +13,7 @@ from scgraft.graft.embed import embed
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.reference.cells import missing_columns, reference_classes
+from scgraft.reference.cells import label_key, missing_columns, reference_classes
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
@@ -32,14 +32,14 @@ def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) ->
     GenesNotFound
         The types lose more than a quarter of their accuracy, or it cannot be measured, as the reference has no labels or cells.
     """
-    found, key = query.alignment, reference.schema.labels_key
+    found, key = query.alignment, label_key(reference.schema, reference.obs)
     if found.found_weight >= FULL_ENOUGH:
         return ""
     said = f"{found.n_found} of the reference's {found.n_genes} genes were found ({found.found_weight:.0%} by weight)"
     names = f"The reference has {', '.join(reference.schema.genes[:5])}, .... Give the query the same identifiers (a column of "
     names += ".var will do), pass gene_map (--gene-map), or lower min_found (--min-found) if you know that these genes suffice."
     known = reference.latent is not None and reference.obs is not None and not missing_columns(reference)
-    if key is None or not known or reference.obs is None or key not in reference.obs:
+    if key is None or not known:
         raise GenesNotFound(f"Only {said}, and without labelled cells what that costs cannot be measured. {names}")
     lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
     mean, full = float(np.mean(list(lost.values()))), float(np.mean(list(accuracy.values())))

@@ -16,7 +16,7 @@ import numpy as np
 from scgraft.graft.embed import embed
 from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
-from scgraft.labels.transfer import calibrated_labels, transfer_labels
+from scgraft.labels.transfer import calibrated_labels, transfer_labels, unless_novel
 from scgraft.labels.votes import classify, votes_of
 from scgraft.novelty.query_graph import QuerySpace
 from scgraft.novelty.rule import NoveltyRule
@@ -144,6 +144,7 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: n
         votes = votes_of(classifier, query, labels[key].matrix)
         made = calibrated_labels(labels[key], judgement.calibration[key], votes)
         labels[key] = replace(made, unknown=made.unknown | novel)
+    labels = unless_novel(labels, novel)
     return replace(mapped, labels=labels, novelty=novelty, calibration=judgement.calibration)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from scgraft.errors import QueryError, UnknownBatch
-from scgraft.files.h5ad import read_h5ad
 from scgraft.files.text import visible
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
@@ -16,6 +15,7 @@ from scgraft.progress import step
 from scgraft.reference.counts import own_query
 from scgraft.reference.hub import fetch
 from scgraft.reference.scvi_format import read
+from scgraft.reference.stored_cells import read_cells
 from scgraft.values.reference import Reference
 
 
@@ -63,7 +63,7 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
 def _with_encoded_cells(reference: Reference) -> Reference:
     """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
     assert reference.adata_path is not None and reference.obs is not None
-    adata = read_h5ad(reference.adata_path, backed=True)
+    adata = read_cells(reference.adata_path)
     try:
         query = own_query(reference, adata)
     except (QueryError, UnknownBatch) as error:

@@ -16,7 +16,7 @@ from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.judgement.verdict import Start, measure_quality
 from scgraft.labels.classifier import classifier_for, predict
-from scgraft.labels.transfer import calibrated_labels
+from scgraft.labels.transfer import CLASSIFIER, calibrated_labels, unless_novel
 from scgraft.labels.votes import learnt, votes_of
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import (
@@ -254,7 +254,8 @@ def calibrated(
     """
     labels = mapped.labels
     keys = [key for key, result in labels.items() if key == result.key and not key.endswith(":classifier")]
-    keys = [key for key in keys if reference.obs is not None and key in reference.obs]
+    # What the model's own classifier says where no cell has a label is not compared with held-out cells.
+    keys = [key for key in keys if labels[key].method != CLASSIFIER]
     if calibration is None:
         calibration = calibration_of(reference, keys, condition_of(reference, query))
     for key in keys:
@@ -300,6 +301,7 @@ def _judged(
         votes = votes_of(classifiers[key], query, labels[key].matrix)
         made = calibrated_labels(labels[key], calibration[key], votes)
         out[key] = replace(made, unknown=made.unknown | novelty.novel)
+    out = unless_novel(out, novelty.novel)
     advance(1)
     assert graph.space is not None
     judged = replace(

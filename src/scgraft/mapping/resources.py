@@ -16,7 +16,7 @@ from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.labels.classifier import GENERATED, ITERATIONS, STORED, training_cells
 from scgraft.mapping.freeze import SAMPLE
-from scgraft.reference.cells import reference_classes
+from scgraft.reference.cells import label_key, reference_classes
 from scgraft.reference.counts import STORED_COUNTS
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import BATCH
@@ -87,10 +87,10 @@ def duration(number: float) -> str:
 
 def _calibration_seconds(reference: Reference, measured: Measured, fitted: float) -> float:
     """What the first calibration takes; 0 where it is kept already, or there is nothing to calibrate on."""
-    key = reference.schema.labels_key
+    key = label_key(reference.schema, reference.obs)
     if measured.condition is None or reference.latent is None or reference.obs is None:
         return 0.0
-    keys = [key] if key is not None and key in reference.obs else []
+    keys = [] if key is None else [key]
     if is_kept(reference, keys, measured.condition):
         return 0.0
     folds = len(choose_folds(reference, 0))

@@ -22,15 +22,32 @@ def reference_classes(reference: Reference, key: str) -> tuple[np.ndarray, np.nd
     import pandas as pd
 
     assert reference.obs is not None
-    column = reference.obs[key]
-    text = column_text(column)
-    silent = np.asarray(column.isna())  # pandas lends it, and may lend it read-only
-    if key == reference.schema.labels_key and reference.schema.unlabeled is not None:
-        silent = silent | (text == reference.schema.unlabeled)
+    text, silent = _names(reference.schema, reference.obs, key)
     classes = np.unique(text[~silent])
     if not len(classes):
         raise NoLabels(f"No cell of the reference has a value in obs[{key!r}].")
     return classes, np.where(silent, -1, pd.Index(classes).get_indexer(text))
+
+
+def _names(schema: Schema, obs: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Text (n,) of a column, and where it says nothing: no value, or the category of cells without a label."""
+    column = obs[key]
+    text = column_text(column)
+    silent = np.asarray(column.isna())  # pandas lends it, and may lend it read-only
+    if key == schema.labels_key and schema.unlabeled is not None:
+        silent = silent | (text == schema.unlabeled)
+    return text, silent
+
+
+def label_key(schema: Schema, obs: pd.DataFrame | None) -> str | None:
+    """The registry's label column, None where no cell has a label in it: the column was lost, or all cells are unlabeled.
+
+    The second is what a saved query model is; its own classifier knows labels nonetheless.
+    """
+    key = schema.labels_key
+    if key is None or obs is None or key not in obs:
+        return None
+    return None if _names(schema, obs, key)[1].all() else key
 
 
 def level_codes(obs: pd.DataFrame, key: str, levels: tuple[str, ...]) -> np.ndarray:

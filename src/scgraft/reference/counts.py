@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import NotCounts, QueryError
-from scgraft.files.h5ad import read_h5ad
 from scgraft.query.align import align
+from scgraft.reference.stored_cells import read_cells
 from scgraft.values.names import BATCH
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -29,7 +29,7 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     from scipy.sparse import csr_matrix, vstack
 
     assert reference.latent is not None
-    adata = read_h5ad(reference.adata_path, backed=True)
+    adata = read_cells(reference.adata_path)
     try:
         used, inverse = np.unique(index, return_inverse=True)
         rows = _rows(adata.obs_names.astype(str), reference.latent.cells, used)
@@ -74,4 +74,4 @@ def _own_counts(reference: Reference) -> AnnData:
             f"{reference.base.repo} holds no counts ({reference.minified or 'no AnnData'}), and the metrics compare the model "
             "with counts. Give those of the reference's cells as adata."
         )
-    return read_h5ad(reference.adata_path)
+    return read_cells(reference.adata_path).to_memory()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from scgraft import errors
 from scgraft.files.hashes import check_stated_hash
+from scgraft.files.kinds import what_to_do
 from scgraft.values.reference import Bundle
 
 # The files of a scvi-hub repository, legacy folders (before scvi-tools 0.15) included.
@@ -15,6 +17,7 @@ PATTERNS = [
     "*model.pt",
     "_scvi_required_metadata.json",
     "*adata.h5ad",
+    "*adata.zarr/*",
     "README.md",
     "metrics.json",
     "*model_params.pt",
@@ -59,8 +62,7 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
         return _bundle(str(source), "local", folder)
     if folder.is_file():
         raise errors.RepositoryNotFound(
-            f"{source} is a file; a reference is a folder with model.pt and what lies beside it. Unpack an archive, and pass "
-            "the folder that holds model.pt."
+            f"{source} is a file; a reference is a folder with model.pt and what lies beside it. {what_to_do(folder)}"
         )
     if revision is None and len(folder.parts) > 1 and folder.parent.is_dir():
         beside = ", ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir())[:8]) or "no folders"
@@ -82,8 +84,9 @@ def fetch(source: str | Path, revision: str | None = None) -> Bundle:
 def download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     """One snapshot of the files that match, each as the hub states it; every failure of the client becomes a named error."""
     snapshot = _snapshot(repo, revision, patterns)
-    for path in snapshot.iterdir():
-        if path.is_file() and any(path.match(pattern) for pattern in patterns):
+    for path in snapshot.rglob("*"):
+        name = path.relative_to(snapshot).as_posix()
+        if path.is_file() and any(fnmatch(name, pattern) for pattern in patterns):
             check_stated_hash(path)
     return snapshot
 
@@ -174,16 +177,17 @@ def _bundle(repo: str, revision: str, folder: Path) -> Bundle:
 
     prefix = model.name.removesuffix("model.pt").removesuffix("model_params.pt")
 
-    def present(name: str) -> Path | None:
-        """The file of that name, the one with the model's prefix first."""
-        return next((path for path in (folder / f"{prefix}{name}", folder / name) if path.is_file()), None)
+    def present(*names: str) -> Path | None:
+        """What has one of the names, the one with the model's prefix first."""
+        paths = (folder / f"{start}{name}" for name in names for start in (prefix, ""))
+        return next((path for path in paths if path.exists() and path.is_dir() == (path.suffix == ".zarr")), None)
 
     return Bundle(
         repo=repo,
         revision=revision,
         folder=folder,
         model=model,
-        adata=present("adata.h5ad"),
+        adata=present("adata.h5ad", "adata.zarr"),
         metadata=present("_scvi_required_metadata.json"),
         card=present("README.md"),
     )

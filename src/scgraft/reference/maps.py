@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +11,12 @@ from scgraft.errors import CorruptFile
 from scgraft.files.structure import check_element
 from scgraft.files.text import visible
 
-if TYPE_CHECKING:
-    import h5py
-
 POSTERIOR = ("latent_qzm", "latent_qzv")
 # Positions of force-directed layouts and of images reach 1e5; squares of more than 1e19 overflow float32.
 MAX_COORDINATE = 1e9
 
 
-def read_maps(obsm: h5py.Group | dict[str, Any], n_cells: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def read_maps(obsm: Mapping[str, Any], n_cells: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Maps (n, 2) float32 by name, and a sentence for each that was left out because it cannot be drawn."""
     maps: dict[str, np.ndarray] = {}
     remarks: list[str] = []

@@ -14,24 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
-from scgraft.files.h5ad import open_h5ad
 from scgraft.files.hashes import remembered_sha256, sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
 from scgraft.reference.budget import Budget
-from scgraft.reference.cells import columns_lacking, level_codes
+from scgraft.reference.cells import columns_lacking, label_key, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
 from scgraft.reference.saved_registry import flat_options, mapping, text
+from scgraft.reference.stored_cells import opened_cells
 from scgraft.values.names import level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
 
 if TYPE_CHECKING:
-    import h5py
     import pandas as pd
 
-MINIFY_FLAGS = ("_scvi_adata_minify_type", "_scvi_adata_latent")
 # A column of this name is scvi-tools' own where it was given none: it then has the single level 0.
 NO_COLUMN = {"batch": "_scvi_batch", "labels": "_scvi_labels"}
 LARGEST_METADATA = 1 << 20  # bytes; scvi-tools writes less than a thousandth of it
@@ -80,12 +78,12 @@ def read(bundle: Bundle) -> Reference:
         card=card,
         adata_path=bundle.adata,
         attributes=saved.attributes,
-        notes=_notes(saved, schema, cells.get("obs")),
+        notes=_notes(saved, schema, cells.get("obs"), keeps_unlabeled=family.keeps_unlabeled),
         **cells,
     )
 
 
-def _notes(saved: Saved, schema: Schema, obs: pd.DataFrame | None) -> tuple[str, ...]:
+def _notes(saved: Saved, schema: Schema, obs: pd.DataFrame | None, *, keeps_unlabeled: bool) -> tuple[str, ...]:
     """What the files say that a user should know, and that is no reason to refuse them."""
     found = []
     if not saved.trained:
@@ -96,6 +94,11 @@ def _notes(saved: Saved, schema: Schema, obs: pd.DataFrame | None) -> tuple[str,
         found.append(
             f"Its cells have no column {', '.join(f'obs[{key!r}]' for key in lacking)}, which the model was trained with: labels are "
             "transferred without a calibration, and its cells cannot be decoded."
+        )
+    if keeps_unlabeled and obs is not None and label_key(schema, obs) is None:
+        found.append(
+            f"None of its cells has a label in obs[{schema.labels_key!r}]: labels come from the model's own classifier, and their "
+            "probabilities are not calibrated."
         )
     return tuple(found)
 
@@ -185,16 +188,11 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
 
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
-    from anndata.io import read_elem
-
-    with open_h5ad(path, ("obs", "var", "uns")) as file:
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
-        obsm = file["obsm"] if "obsm" in file else {}
-        flag = next((file["uns"][f] for f in MINIFY_FLAGS if "uns" in file and f in file["uns"]), None)
-        minified = None if flag is None else str(read_elem(flag))
+    with opened_cells(path) as stored:
+        obs = stored.obs
         budget.go_on()
-        latent = _stored_posterior(obsm, registry, obs, n_latent)
-        maps, remarks = read_maps(obsm, len(obs))
+        latent = _stored_posterior(stored.obsm, registry, obs, n_latent)
+        maps, remarks = read_maps(stored.obsm, len(obs))
         budget.go_on()
     place, _ = _field(registry, "observed_lib_size")
     key = place.get("attr_key") or "observed_lib_size"
@@ -203,16 +201,16 @@ def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: 
         "latent": latent,
         "latent_source": "none" if latent is None else "stored posterior",
         "obs": obs,
-        "var": var,
+        "var": stored.var,
         "maps": maps,
         "remarks": remarks,
         "library": library,
-        "minified": (minified or "latent_posterior_parameters") if latent is not None else None,
+        "minified": (stored.minified or "latent_posterior_parameters") if latent is not None else None,
     }
 
 
 def _stored_posterior(
-    obsm: h5py.Group | dict[str, Any], registry: Mapping[str, Any], obs: pd.DataFrame, n_latent: int
+    obsm: Mapping[str, Any], registry: Mapping[str, Any], obs: pd.DataFrame, n_latent: int
 ) -> Latent | None:
     """Posterior where the registry says it is, or under any spelling that a version of scvi-tools used."""
     found = {}

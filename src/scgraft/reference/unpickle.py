@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files.kinds import check_pointer
 from scgraft.reference.budget import Budget
 from scgraft.reference.machine import load
 from scgraft.reference.stand_ins import StorageType
@@ -49,16 +50,11 @@ def _load(data: bytes, name: str, budget: Budget, storage: Callable[[Any], np.nd
 
 def _head(path: Path) -> bytes:
     try:
+        check_pointer(path)
         with path.open("rb") as file:
-            head = file.read(64)
+            return file.read(64)
     except OSError as error:
         raise CorruptFile(f"{path.name} cannot be read: {error}.") from error
-    if head.startswith(b"version https://git-lfs"):
-        raise CorruptFile(
-            f"{path.name} is a Git LFS pointer, not the file itself. Download the file (git lfs pull, or load the "
-            "repository by its name)."
-        )
-    return head
 
 
 def read_torch_file(path: Path, budget: Budget | None = None) -> dict[str, Any]:

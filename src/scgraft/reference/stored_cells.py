@@ -1,0 +1,108 @@
+"""The cells that lie beside a model, whatever wrote them: an .h5ad of any anndata since 0.6, or a .zarr store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files.h5ad import open_h5ad, read_h5ad
+from scgraft.files.links import check_folder
+from scgraft.files.structure import check_matrices
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+MINIFY_FLAGS = ("_scvi_adata_minify_type", "_scvi_adata_latent")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Annotation of cells and genes, arrays of the cells by name (unread where the file allows), and the minify type."""
+
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    obsm: Mapping[str, Any]
+    minified: str | None
+
+
+@contextmanager
+def opened_cells(path: Path) -> Iterator[Stored]:
+    """What is stored of a reference's cells, without X; whatever fails inside the block is an error of this file.
+
+    Raises
+    ------
+    UnsafeFile, CorruptFile
+        As :func:`scgraft.files.h5ad.open_h5ad`, or a link leads out of the store.
+    """
+    from anndata.io import read_elem
+
+    if path.is_dir():
+        with _named(path):
+            import zarr
+
+            check_folder(path, also=_blobs(path))
+            group = zarr.open_group(path, mode="r")
+            uns = group["uns"] if "uns" in group else {}
+            obsm = group["obsm"] if "obsm" in group else {}
+            yield Stored(read_elem(group["obs"]), read_elem(group["var"]), obsm, _flag(uns))
+        return
+    with open_h5ad(path, ("obs", "var", "uns")) as file:
+        if hasattr(file["obs"], "keys"):
+            uns = file["uns"] if "uns" in file else {}
+            obsm = file["obsm"] if "obsm" in file else {}
+            yield Stored(read_elem(file["obs"]), read_elem(file["var"]), obsm, _flag(uns))
+            return
+    # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
+    adata = read_h5ad(path, backed=True)
+    try:
+        flag = next((adata.uns[name] for name in MINIFY_FLAGS if name in adata.uns), None)
+        yield Stored(adata.obs, adata.var, adata.obsm, None if flag is None else str(flag))
+    finally:
+        adata.file.close()
+
+
+def read_cells(path: Path) -> AnnData:
+    """The cells with their counts, which stay on disk where the file allows; close ``.file`` of it.
+
+    Raises
+    ------
+    UnsafeFile, CorruptFile
+        As :func:`opened_cells`.
+    """
+    import anndata
+
+    if not path.is_dir():
+        return read_h5ad(path, backed=True)
+    with _named(path):
+        check_folder(path, also=_blobs(path))
+        adata = anndata.read_zarr(path)
+        check_matrices(adata)
+        return adata
+
+
+def _flag(uns: Any) -> str | None:
+    from anndata.io import read_elem
+
+    found = next((uns[name] for name in MINIFY_FLAGS if name in uns), None)
+    return None if found is None else str(read_elem(found))
+
+
+def _blobs(path: Path) -> Path | None:
+    """Where a download of the hub keeps the files that its snapshot names by links (huggingface_hub, "Manage the cache")."""
+    snapshots = path.parent.parent
+    return snapshots.parent / "blobs" if snapshots.name == "snapshots" else None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ScgraftError:
+        raise
+    except Exception as error:
+        raise CorruptFile(f"{path.name} cannot be read as a zarr store: {type(error).__name__}: {error}.") from error
