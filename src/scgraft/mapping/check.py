@@ -16,6 +16,7 @@ from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
 from scgraft.mapping.resources import NOTHING, Measured, resources
+from scgraft.model.families import family_of
 from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
@@ -117,7 +118,7 @@ def _findings(
         findings += _cost_of_missing_genes(reference, query, seed)
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     facts = describe(reference)
-    findings += [_training(facts.surgery), _types(facts.labels)]
+    findings += [_training(facts.surgery), _types(reference, facts.labels)]
     advance(1)
     found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed)
     advance(1)
@@ -242,18 +243,25 @@ def _training(surgery: Surgery) -> Finding:
     return Finding("training", "ok", said)
 
 
-def _types(labels: LabelFacts) -> Finding:
-    if not labels.cells:
+def _types(reference: Reference, labels: LabelFacts) -> Finding:
+    if family_of(reference.base.family).has_classifier and label_key(reference.schema, reference.obs) is None:
+        said = f"No cell of the reference has a label. The model's own classifier gives {len(labels.classes)} labels, and nothing "
+        said += f"else: {', '.join(labels.classes)}."
+        return Finding(
+            "labels", "warning", said, "Its probabilities are not calibrated: look at markers before you believe it."
+        )
+    cells = {name: n for name, n in labels.cells.items() if name != reference.schema.unlabeled}
+    if not cells:
         return Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")
-    rare = [name for name, n in labels.cells.items() if n < TINY]
-    said = f"The reference can give {len(labels.cells)} labels, and nothing else: {', '.join(labels.cells)}."
+    rare = [name for name, n in cells.items() if n < TINY]
+    said = f"The reference can give {len(cells)} labels, and nothing else: {', '.join(cells)}."
     if labels.without_cells:
         said += f" Declared but without cells, never predicted: {', '.join(labels.without_cells)}."
     if rare:
         said += f" Fewer than {TINY} cells: {', '.join(rare)}."
     if labels.in_one_batch:
         said += f" Only one batch has {', '.join(labels.in_one_batch)}: the others may be annotated less finely."
-    return Finding("labels", "ok", said, "", {"cells": dict(labels.cells)})
+    return Finding("labels", "ok", said, "", {"cells": dict(cells)})
 
 
 def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Finding], Measured]:

@@ -46,15 +46,13 @@ def opened_cells(path: Path) -> Iterator[Stored]:
             import zarr
 
             check_folder(path, also=_blobs(path))
-            group = zarr.open_group(path, mode="r")
-            uns = group["uns"] if "uns" in group else {}
-            obsm = group["obsm"] if "obsm" in group else {}
+            group: Any = zarr.open_group(path, mode="r")
+            uns, obsm = (group[part] if part in group else {} for part in ("uns", "obsm"))
             yield Stored(read_elem(group["obs"]), read_elem(group["var"]), obsm, _flag(uns))
         return
     with open_h5ad(path, ("obs", "var", "uns")) as file:
         if hasattr(file["obs"], "keys"):
-            uns = file["uns"] if "uns" in file else {}
-            obsm = file["obsm"] if "obsm" in file else {}
+            uns, obsm = (file[part] if part in file else {} for part in ("uns", "obsm"))
             yield Stored(read_elem(file["obs"]), read_elem(file["var"]), obsm, _flag(uns))
             return
     # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
