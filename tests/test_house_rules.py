@@ -21,13 +21,14 @@ MAX_MODULE, MAX_FUNCTION = 400, 80
 
 # From the top floor down: a folder imports only from folders further down. A file of the package's root is a folder of its own.
 FLOORS = (
-    "cli", "", "testing", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
+    "cli", "app", "", "testing", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
     "cards", "reference", "query", "model", "values", "numerics", "files", "progress", "errors", "_version",
 )  # fmt: skip
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {
     "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "testing"),
     "anndata": ("files/h5ad", "query", "results", "mapping/load", "mapping/check", "mapping/match", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
+    "gradio": ("app",),
     "huggingface_hub": ("reference/hub", "cards/catalogue", "sharing/publish"),
 }  # fmt: skip
 # Calls that only build a constant; a call of a class (capitalised) is one too.

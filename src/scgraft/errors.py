@@ -95,6 +95,10 @@ class BadOption(ScgraftError, ValueError):
     """An option has a value that it cannot have."""
 
 
+class MissingExtra(ScgraftError, ImportError):
+    """A part of scgraft needs a library that is not installed; the message says which extra brings it."""
+
+
 class QueryError(ScgraftError):
     """The query cannot be used as it is."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from scgraft.cli.size import Size
 from scgraft.cli.text import say
 
 
@@ -131,8 +132,22 @@ def pull_command(source: str, revision: str | None, out: Path | None, force: boo
     say(f"{reference.base.family} {source} at {reference.base.revision} in {where}")
 
 
+@click.command("app")
+@click.option("--references", "sources", multiple=True, metavar="A", help="Repository or folder to offer (repeatable).")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 for everywhere.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
+@click.option("--max-size", type=Size(), help="Largest upload (500M); default: 2G.")
+@click.option("--no-browser", is_flag=True, help="Do not open it.")
+def app_command(sources: tuple[str, ...], host: str, port: int | None, max_size: int | None, no_browser: bool) -> None:
+    """Serve a web page for people who do not code: drop a file, choose a reference, map, take the results home."""
+    from scgraft.app.page import MOST_BYTES, serve
+
+    serve(sources, host=host, port=port, max_bytes=max_size or MOST_BYTES, open_browser=not no_browser)
+
+
 COMMANDS: dict[str, click.Command] = {
     "references": references_command,
     "match": match_command,
     "pull": pull_command,
+    "app": app_command,
 }
