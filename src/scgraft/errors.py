@@ -33,6 +33,7 @@
     |-- BatchClash               two grafts name the same batch
     |-- HoldsCounts              raw counts would be uploaded without having been asked for
     |-- OutputExists             the output is there already
+    |-- ClusterError             the workers of a cluster cannot be used, or went away
     `-- CannotWrite              the disk is full, or the place may not be written to
 """
 
@@ -177,3 +178,7 @@ class OutputExists(ScgraftError):
 
 class CannotWrite(ScgraftError):
     """The output could not be written: a full disk, or a place that may not be written to. Nothing that was there is lost."""
+
+
+class ClusterError(ScgraftError):
+    """The scheduler or the workers of a cluster cannot be used, or went away."""

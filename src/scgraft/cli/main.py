@@ -4,7 +4,8 @@ Exit codes: 0 done; 1 an unexpected error; 2 wrong usage; 3 the query; 4 the hub
 7 the output exists; 8 no labels, or the fit diverged; 9 a card contradicts its
 files; 10 counts would be uploaded; 11 a warning of `scgraft check`, or no reference
 of `scgraft match` fits;
-12 the output cannot be written; 129, 130 or 143: ended by a signal (SIGHUP, SIGINT, SIGTERM), nothing half-written left.
+12 the output cannot be written; 13 the cluster cannot be used;
+129, 130 or 143: ended by a signal (SIGHUP, SIGINT, SIGTERM), nothing half-written left.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.OutputExists, 7),
     (errors.HoldsCounts, 10),
     (errors.CannotWrite, 12),
+    (errors.ClusterError, 13),
     (errors.NoLabels, 8),
     (errors.FitDiverged, 8),
 )
@@ -160,6 +162,10 @@ def check_command(
 )
 @click.option("--with-counts", is_flag=True, help="Of a query in parts, keep the counts in mapped.h5ad.")
 @click.option("--shard", type=Shard(), help="Make one share of the parts (3/16), for `scgraft gather`.")
+@click.option(
+    "--scheduler",
+    help="Let the workers of a dask cluster make the parts: the scheduler's address (tcp://host:8786), or its file.",
+)
 @click.option("--without-counts", is_flag=True, help="Write mapped.h5ad without X, layers and raw.")
 @click.option(
     "--min-found",
@@ -192,6 +198,7 @@ def map_command(
     memory: int | None,
     with_counts: bool,
     shard: tuple[int, int] | None,
+    scheduler: str | None,
     without_counts: bool,
     min_found: float | None,
     gene_map: Path | None,
@@ -204,6 +211,7 @@ def map_command(
     """
     from scgraft.calibration.store import load_calibration
     from scgraft.files.text import visible
+    from scgraft.mapping.cluster import connect
     from scgraft.mapping.load import load_reference
     from scgraft.mapping.map import map_query
     from scgraft.query.cell_file import bytes_in_memory, can_stream, free_memory
@@ -225,11 +233,15 @@ def map_command(
     config = FitConfig(epochs=epochs, seed=seed, **settings)
     trusted: Any = None if no_calibration else made or "auto"
     genes = None if gene_map is None else read_gene_map(gene_map)
-    if shard is not None or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
+    client = None if scheduler is None else connect(scheduler)
+    in_parts = shard is not None or client is not None
+    if in_parts or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
         options = AlignOptions(batch_key, layer, drop_empty, 0.5 if min_found is None else min_found, genes)
         job = Job(query, options, wanted, config, graft, trusted, page=not no_report)
         lines = _silent if quiet else say
-        written = map_in_parts(reference, job, out, counts=with_counts, shard=shard, force=force, say=lines)
+        written = map_in_parts(
+            reference, job, out, counts=with_counts, shard=shard, force=force, say=lines, client=client
+        )
     else:
         adata = read_query(query)
         mapped = map_query(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from scgraft.mapping.cluster import each_on, once_on
 from scgraft.mapping.cost import judge_missing_genes
-from scgraft.mapping.freeze import Frozen, joined
-from scgraft.mapping.stream import map_file, survey
+from scgraft.mapping.freeze import Frozen, joined, pieces
+from scgraft.mapping.stream import map_file, map_rows, survey
 from scgraft.progress import step
 from scgraft.query.cell_file import CellFile
+from scgraft.query.lazy import for_workers
 from scgraft.values.graft import FitConfig
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions, Query
@@ -20,7 +23,14 @@ Learning = Callable[[Reference, Query], tuple[MappedQuery, Frozen]]
 
 
 def map_lazy(
-    reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, *, judge: bool
+    reference: Reference,
+    file: CellFile,
+    options: AlignOptions,
+    learning: Learning,
+    config: FitConfig,
+    *,
+    judge: bool,
+    client: Any = None,
 ) -> MappedQuery:
     """Map cells on disk; only what is found of them, and the counts of one piece, are in memory.
 
@@ -34,7 +44,11 @@ def map_lazy(
         Its seed draws the sample.
     judge
         Whether the cost of missing genes is measured.
+    client
+        A ``distributed.Client``, whose workers do both.
     """
+    if client is not None:
+        return _map_on(client, reference, for_workers(file), options, learning, config, judge)
     made, frozen, whole = learn_lazy(reference, file, options, learning, config, judge)
     if len(made.latent.cells) == whole.n_cells:
         return replace(made, alignment=whole)
@@ -44,6 +58,22 @@ def map_lazy(
             parts.append(part)
             advance(rows.stop - rows.start)
     return joined(reference, made, parts, whole)
+
+
+def _map_on(
+    client: Any, reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, judge: bool
+) -> MappedQuery:  # fmt: skip
+    given = (reference, file, options, learning, config, judge)
+    made, frozen, whole = once_on(client, learn_lazy, *given)
+    if len(made.latent.cells) == whole.n_cells:
+        return replace(made, alignment=whole)
+    runs, found = list(pieces(file.n_cells)), {}
+    with step("mapping all cells", file.n_cells, "cell") as advance:
+        shared = (reference, frozen, file, options, config.device)
+        for i, part in each_on(client, map_rows, shared, [(rows,) for rows in runs]):
+            found[i] = part
+            advance(runs[i].stop - runs[i].start)
+    return joined(reference, made, [found[i] for i in range(len(runs))], whole)
 
 
 def learn_lazy(

@@ -68,6 +68,7 @@ def map_query(
     gene_map: Mapping[str, str] | None = None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto",
     memory: int | None = None,
+    client: Any = None,
 ) -> MappedQuery:
     """Map a query onto a reference: align, fit (or re-apply a graft), embed, transfer labels.
 
@@ -101,6 +102,8 @@ def map_query(
     memory
         Bytes that the counts of a query that is not in memory may take; more are read in pieces, as ``scgraft map`` does. None is
         a quarter of what is free.
+    client
+        A ``distributed.Client`` (the extra ``scgraft[dask]``): its workers read and map a query that is not in memory.
 
     Returns
     -------
@@ -116,6 +119,8 @@ def map_query(
         The graft does not know a batch of the query.
     NoLabels
         Labels were asked for and there is nothing to transfer them from.
+    ClusterError
+        The client's cluster cannot be used, or went away.
 
     Examples
     --------
@@ -131,10 +136,11 @@ def map_query(
     options = AlignOptions(batch_key, layer, drop_empty, 0.0 if min_found is None else min_found, gene_map)
     config, judge = config or FitConfig(), min_found is None
     with showing(config.progress):
-        if is_lazy(adata) and lazy_bytes(adata) > (free_memory() // 4 if memory is None else memory):
+        budget = free_memory() // 4 if memory is None else memory
+        if client is not None or is_lazy(adata) and lazy_bytes(adata) > budget:
             learning = partial(learn, labels=labels, config=config, graft=graft, calibration=calibration)
             file = open_query(reference, adata, options)
-            mapped = map_lazy(reference, file, options, learning, config, judge=judge)
+            mapped = map_lazy(reference, file, options, learning, config, judge=judge, client=client)
             return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels))
         query = _aligned(reference, in_memory(adata), options, judge=judge)
         return _mapped(reference, query, labels, config, graft, calibration)

@@ -86,8 +86,8 @@ def survey(
     assert file.match is not None
     chosen = choose_sample(_batches(file, options.batch_key), most=SAMPLE, seed=seed)
     taken, hashes, number, dropped = [], [], Counter[str](), list[str]()
-    for rows in pieces(file.n_cells):
-        cells, found = _read(reference, file, rows, options)
+    for rows, cells in _ahead(file, list(pieces(file.n_cells))):
+        found = _checked(reference, file, rows, cells, options)
         number.update(found.alignment.cells_per_batch)
         dropped += found.alignment.dropped
         hashes.append(pd.util.hash_array(np.asarray(cells.obs_names, dtype=object), categorize=False))
@@ -126,16 +126,33 @@ def map_file(
     device: str = "auto",
 ) -> Iterator[tuple[int, slice, MappedQuery]]:
     """Map runs of a file's cells (all, or those with some numbers), one after the other: number, rows, mapping."""
-    for i, rows in enumerate(pieces(file.n_cells)):
-        if wanted is None or i in wanted:
-            _, query = _read(reference, file, rows, options)
-            yield i, rows, map_cells(reference, frozen, query, device=device)
+    runs = list(pieces(file.n_cells))
+    numbers = range(len(runs)) if wanted is None else wanted
+    for i, (rows, cells) in zip(numbers, _ahead(file, [runs[i] for i in numbers]), strict=True):
+        yield i, rows, map_cells(reference, frozen, _checked(reference, file, rows, cells, options), device=device)
 
 
-def _read(reference: Reference, file: CellFile, rows: slice, options: AlignOptions) -> tuple[AnnData, Query]:
-    cells = file.read(rows)
+def map_rows(
+    reference: Reference, frozen: Frozen, file: CellFile, options: AlignOptions, device: str, rows: slice
+) -> MappedQuery:
+    """Map one run of a file's cells."""
+    return map_cells(reference, frozen, _checked(reference, file, rows, file.read(rows), options), device=device)
+
+
+def _ahead(file: CellFile, runs: Sequence[slice]) -> Iterator[tuple[slice, AnnData]]:
+    """Runs of cells; the next one is read, by a thread of its own, while the last one is worked on."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="scgraft-reader") as reader:
+        coming = [reader.submit(file.read, rows) for rows in runs[:1]]
+        for i, rows in enumerate(runs):
+            coming += [reader.submit(file.read, after) for after in runs[i + 1 : i + 2]]
+            yield rows, coming.pop(0).result()
+
+
+def _checked(reference: Reference, file: CellFile, rows: slice, cells: AnnData, options: AlignOptions) -> Query:
     try:
-        return cells, _aligned(reference, cells, options)
+        return _aligned(reference, cells, options)
     except ScgraftError as error:
         error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {file.path}, in {_source(file.place)}.")
         raise

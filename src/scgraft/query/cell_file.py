@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from scgraft.errors import CorruptFile, NotCounts, QueryError
 from scgraft.files.h5ad import open_h5, open_h5ad
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+BLOCK = 2048  # cells that are read at a time, with all genes of the file: as many as are embedded at a time
 LOOKED_AT = 50  # cells that say whether a matrix holds counts; every other cell is checked when it is read
 BYTES = 22  # of memory for each stored count of a query that is mapped in memory, measured on 300,000 cells
 
@@ -103,13 +105,27 @@ class CellFile:
         import anndata
         import pandas as pd
 
-        counts = to_csr(here(self.matrix[rows]))
+        counts = self._counts(rows)
         obs = self.obs.iloc[rows].set_axis(self.names(rows), axis=0)
         if self.match is None or self.own is None:
             return anndata.AnnData(counts, obs=obs, var=self.var)
-        found = np.unique(self.match.gene)
-        counts = select_genes(counts, self.match, len(self.own))[:, found]
-        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[found].astype(str)))
+        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[self._found].astype(str)))
+
+    @property
+    def _found(self) -> np.ndarray:
+        """Positions of the reference's genes that the file has."""
+        assert self.match is not None
+        return np.unique(self.match.gene)
+
+    def _counts(self, rows: slice) -> sparse.csr_matrix:
+        """Counts of a run of cells over the genes that are read; the others are never there for all of its cells at once."""
+        parts = []
+        for start in range(rows.start, rows.stop, BLOCK):
+            part = to_csr(here(self.matrix[start : min(start + BLOCK, rows.stop)]))
+            if self.match is not None and self.own is not None:
+                part = select_genes(part, self.match, len(self.own))[:, self._found]
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
 
     def names(self, rows: slice) -> np.ndarray:
         """Names of a run of cells."""
@@ -133,7 +149,6 @@ def stacked(parts: Sequence[AnnData]) -> AnnData:
     """The cells of several runs, one after the other."""
     import anndata
     import pandas as pd
-    from scipy import sparse
 
     counts = sparse.vstack([part.X for part in parts], format="csr")
     return anndata.AnnData(counts, obs=pd.concat([part.obs for part in parts]), var=parts[0].var)

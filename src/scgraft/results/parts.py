@@ -89,12 +89,18 @@ class Parts:
 
     def add(self, number: int, part: Part) -> None:
         """Write a part, and list it."""
-        name = part_name(number)
-        with new_file(self.folder / name, force=True) as new:
+        self.list_part(number, self.write(number, part))
+
+    def write(self, number: int, part: Part) -> str:
+        """Write a part, which is whole when it has its name: its hash."""
+        path = self.folder / part_name(number)
+        with new_file(path, force=True) as new:
             write_part(new, part)
-        listed = (read_list(self.list_path) if self.list_path.exists() else {}) | {
-            name: str(digest_of(self.folder / name))
-        }
+        return str(digest_of(path))
+
+    def list_part(self, number: int, digest: str) -> None:
+        """List a part that is written."""
+        listed = (read_list(self.list_path) if self.list_path.exists() else {}) | {part_name(number): digest}
         with new_file(self.list_path, force=True) as new:
             new.write_text(json.dumps(dict(sorted(listed.items())), indent=1) + "\n", encoding="utf-8")
 

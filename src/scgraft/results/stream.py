@@ -19,12 +19,14 @@ from scgraft.files.h5ad import read_h5ad
 from scgraft.files.text import visible
 from scgraft.graft.fit import weights_hash
 from scgraft.judgement.measures import cluster_distance
+from scgraft.mapping.cluster import check_workers, each_on, once_on
 from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
 from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
-from scgraft.mapping.stream import map_file, open_query, survey
+from scgraft.mapping.stream import map_file, map_rows, open_query, survey
 from scgraft.progress import showing, step
 from scgraft.query.cell_file import CellFile
+from scgraft.query.lazy import for_workers
 from scgraft.results.folder import check_free, write
 from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Parts, all_finished, part_of, read_column
@@ -33,6 +35,7 @@ from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.identity import content_hash
+from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions
 from scgraft.values.reference import Reference
 
@@ -77,6 +80,7 @@ def map_in_parts(
     shard: tuple[int, int] | None = None,
     force: bool = False,
     say: Say = print,
+    client: Any = None,
 ) -> Path:
     """Map a file in parts, in memory that does not grow with its cells.
 
@@ -95,6 +99,9 @@ def map_in_parts(
         Replace a folder that exists.
     say
         Called with each line for the user.
+    client
+        A ``distributed.Client``, whose workers learn from the sample and make the parts; the file and the folder must be on a disk
+        that they share with this process.
 
     Returns
     -------
@@ -107,27 +114,35 @@ def map_in_parts(
         The file cannot be mapped as it is; the subclasses say why.
     OutputExists
         The folder exists and `force` is off.
+    ClusterError
+        The cluster cannot be used, or went away: what is finished stays.
     """
     check_free(out, force=force)
     with showing(job.config.progress):
-        return _mapped_in_parts(reference, job, out, counts, shard, force, say)
+        return _mapped_in_parts(reference, job, out, counts, shard, force, say, client)
 
 
 def _mapped_in_parts(
-    reference: Reference, job: Job, out: Path, counts: bool, shard: tuple[int, int] | None, force: bool, say: Say
-) -> Path:
+    reference: Reference, job: Job, out: Path, counts: bool, shard: tuple[int, int] | None, force: bool, say: Say, client: Any
+) -> Path:  # fmt: skip
     work = parts_folder(out)
     _begin(work, settings_of(reference, job), say)
     file = open_query(reference, job.path, job.options)
     if not (work / FROZEN).exists():
-        _learn(reference, job, file, work, say)
+        if client is None:
+            _learn(reference, job, file, work, say)
+        else:
+            _learn_on(client, reference, job, file, work, say)
     frozen = load_frozen(work / FROZEN, reference)
     mine = Parts(work, *(shard or (0, 1)))
     n_parts = len(list(pieces(file.n_cells)))
     wanted = mine.unfinished(n_parts)
     if len(wanted) < len(range(mine.shard, n_parts, mine.of)):
         say(f"Going on: {len(range(mine.shard, n_parts, mine.of)) - len(wanted)} parts are there already.")
-    _map(reference, job, file, frozen, mine, wanted)
+    if client is None:
+        _map(reference, job, file, frozen, mine, wanted)
+    else:
+        _map_on(client, reference, job, file, frozen, mine, wanted, say)
     if shard is not None:
         say(f"Shard {shard[0] + 1} of {shard[1]} is done. When all are: scgraft gather {work}")
         return work
@@ -213,14 +228,54 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     save_frozen(frozen, work / FROZEN)
 
 
+def _learn_on(client: Any, reference: Reference, job: Job, file: CellFile, work: Path, say: Say) -> None:
+    """The same by a worker, as one task."""
+    say("The mapping is learnt from a sample by one of the workers.")
+    for line in once_on(client, learn_there, reference, job, file, work.resolve()):
+        say(line)
+
+
+def learn_there(reference: Reference, job: Job, file: CellFile, work: Path) -> list[str]:
+    """What a worker does to learn: the lines for the user."""
+    lines: list[str] = []
+    with showing(False):
+        _learn(reference, job, file, work, lines.append)
+    return lines
+
+
+def _map_on(
+    client: Any, reference: Reference, job: Job, file: CellFile, frozen: Frozen, mine: Parts, wanted: Sequence[int], say: Say
+) -> None:  # fmt: skip
+    """Parts made by workers, and listed here: what a worker had not finished when it ended is nowhere listed."""
+    runs = list(pieces(file.n_cells))
+    say(f"{len(wanted)} parts are made by {check_workers(client)} workers.")
+    shared = (reference, frozen, for_workers(file), job.options, job.config.device, mine.folder.resolve())
+    with step("mapping all cells", sum(runs[i].stop - runs[i].start for i in wanted), "cell") as advance:
+        for place, digest in each_on(client, make_part, shared, [(i, runs[i]) for i in wanted]):
+            mine.list_part(wanted[place], digest)
+            advance(runs[wanted[place]].stop - runs[wanted[place]].start)
+
+
+def make_part(
+    reference: Reference, frozen: Frozen, file: CellFile, options: AlignOptions, device: str, work: Path, number: int, rows: slice
+) -> str:  # fmt: skip
+    """What a worker does for a part: map its cells and write it; the hash."""
+    mapped = map_rows(reference, frozen, file, options, device, rows)
+    return Parts(work).write(number, part_of(rows, file.names(rows), mapped, _map_distance(reference, frozen, mapped)))
+
+
+def _map_distance(reference: Reference, frozen: Frozen, mapped: MappedQuery) -> np.ndarray | None:
+    if frozen.judgement is None or reference.latent is None:
+        return None
+    distance: np.ndarray = cluster_distance(reference.latent, mapped.latent).astype(np.float32)
+    return distance
+
+
 def _map(reference: Reference, job: Job, file: CellFile, frozen: Frozen, mine: Parts, wanted: Sequence[int]) -> None:
     runs = list(pieces(file.n_cells))
     with step("mapping all cells", sum(runs[i].stop - runs[i].start for i in wanted), "cell") as advance:
         for i, rows, mapped in map_file(reference, frozen, file, job.options, wanted=wanted, device=job.config.device):
-            distance = None
-            if frozen.judgement is not None and reference.latent is not None:
-                distance = cluster_distance(reference.latent, mapped.latent).astype(np.float32)
-            mine.add(i, part_of(rows, file.names(rows), mapped, distance))
+            mine.add(i, part_of(rows, file.names(rows), mapped, _map_distance(reference, frozen, mapped)))
             advance(rows.stop - rows.start)
 
 
