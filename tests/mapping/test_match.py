@@ -30,22 +30,22 @@ def home(tmp_path_factory):
     return root
 
 
-def test_the_right_types_come_first_and_what_cannot_be_tried_last_with_its_reason(home):
+def test_the_right_types_come_first_and_what_cannot_be_tried_last_with_its_reason(home, caplog):
     query = anndata.read_h5ad(home / "query.h5ad")
-    before, lines = query.copy(), []
+    before = query.copy()
+    caplog.set_level("INFO", logger="scgraft")
     found = match(
         [home / "wrong", home / "nowhere", home / "right"],
         query,
         batch_key="batch",
         labels="cell_type",
-        say=lines.append,
     )
     assert [entry.source for entry in found] == [str(home / name) for name in ("right", "wrong", "nowhere")]
     right, wrong, nowhere = found
     assert found.best is right and right.fits and "fits best" in found.sentence
     assert not wrong.fits and wrong.unknown > 0.5 > right.unknown
     assert "RepositoryNotFound" in nowhere.sentence and not nowhere.fits
-    assert len(lines) == 3 and lines[0].startswith("1 of 3")
+    assert [f"Trying {home / 'wrong'}" in line for line in caplog.messages].count(True) == 1
     assert list(found.to_frame().index) == [entry.source for entry in found]
     assert np.array_equal(query.X.toarray() if hasattr(query.X, "toarray") else query.X, before.X.toarray() if hasattr(before.X, "toarray") else before.X) and query.obs.equals(before.obs)  # fmt: skip
 

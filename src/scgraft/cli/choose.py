@@ -78,7 +78,6 @@ def match_command(
             "No reference to try: name some with --references, or other words for --search "
             "(`scgraft references` lists what there is)."
         )
-    quiet = ctx.obj or as_json
     adata = read_query(query, backed=True)
     found = match(
         chosen,
@@ -87,7 +86,7 @@ def match_command(
         labels=labels,
         layer=layer,
         seed=seed,
-        say=None if quiet else lambda line: say(line, err=True),
+        progress=False if ctx.obj else None,
     )
     if as_json:
         document = {"sentence": found.sentence, "best": found.best and found.best.source}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from scgraft.numerics.clusters import k_means
 from scgraft.numerics.lognorm import log_normalised
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
+from scgraft.progress import LOG, showing, step
 from scgraft.query.align import align
 from scgraft.reference.cells import reference_classes
 from scgraft.values.choice import Match, Matches
@@ -60,7 +61,7 @@ def match(
     labels: str | None = None,
     layer: str | None = None,
     seed: int = 0,
-    say: Callable[[str], object] | None = None,
+    progress: bool | None = None,
 ) -> Matches:
     """Rank references by how well they fit a query, tried on 1,000 of its cells.
 
@@ -81,8 +82,8 @@ def match(
         Label column of the references' obs; None takes that of each one's registry.
     seed
         Random are the cells that are sampled, held out and generated.
-    say
-        Called with a line before each reference, for progress.
+    progress
+        Show a bar; None shows it on a terminal and in a notebook.
 
     Returns
     -------
@@ -109,19 +110,32 @@ def match(
         raise BadOption("No reference was given. Name repositories or folders, or see scgraft.references().")
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
     sample = adata[index].to_memory()
-    entries = []
-    for i, source in enumerate(references):
-        name = source.base.repo if isinstance(source, Reference) else str(source)
-        if say is not None:
-            say(f"{i + 1} of {len(references)}: {name}")
-        try:
-            reference = source if isinstance(source, Reference) else load_reference(source)
-            query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
-            entries.append(_judged(name, reference, query, labels, seed))
-        except ScgraftError as error:
-            entries.append(Match(name, False, f"{type(error).__name__}: {error}"))
+    with showing(progress), step("trying references", len(references), "reference") as advance:
+        entries = []
+        for source in references:
+            entries.append(_tried(source, sample, batch_key, labels, layer, seed))
+            advance(1)
     order = sorted(range(len(entries)), key=lambda i: _rank(entries[i]))
     return Matches(tuple(entries[i] for i in order), len(index))
+
+
+def _tried(
+    source: str | Path | Reference,
+    sample: AnnData,
+    batch_key: str | None,
+    labels: str | None,
+    layer: str | None,
+    seed: int,
+) -> Match:
+    """How well one reference fits; one that cannot be tried, with the reason."""
+    name = source.base.repo if isinstance(source, Reference) else str(source)
+    LOG.info("Trying %s", name)
+    try:
+        reference = source if isinstance(source, Reference) else load_reference(source)
+        query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
+        return _judged(name, reference, query, labels, seed)
+    except ScgraftError as error:
+        return Match(name, False, f"{type(error).__name__}: {error}")
 
 
 def _rank(entry: Match) -> tuple[bool, bool, float, float]:
