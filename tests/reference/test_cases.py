@@ -1,13 +1,16 @@
 """Reference models as people save them, with scvi-tools' own numbers of each beside it."""
 
+import anndata
 import numpy as np
 import pytest
 
 from scgraft.errors import UnsupportedModel
 from scgraft.labels.votes import classify
 from scgraft.mapping.load import load_reference
+from scgraft.mapping.map import map_query
 from scgraft.reference.cells import reference_classes
 from scgraft.reference.model_file import read_model_file
+from scgraft.values.graft import FitConfig
 from shared_files import shared
 
 
@@ -59,6 +62,19 @@ def test_the_registry_of_a_data_module():
 def test_a_column_called_as_scvi_tools_own_is_a_batch_key():
     reference, _ = loaded("scvi_batch_col")
     assert reference.schema.batch_key == "_scvi_batch" and reference.schema.batches == ("0", "1", "2")
+
+
+def test_a_saved_query_model_is_the_next_reference():
+    """All of its cells are unlabeled: the fit does without labels, and the classifier labels, as scvi-tools' would."""
+    reference, _ = loaded("query_resaved")
+    assert "labels come from the model's own classifier" in " ".join(reference.notes)
+    query = anndata.read_h5ad(reference.adata_path)[:60].copy()
+    query.obs["lab"] = np.repeat(["new 1", "new 2"], 30)
+    mapped = map_query(reference, query, batch_key="lab", config=FitConfig(max_steps=5))
+    labels = mapped.labels["cell_type"]
+    votes = classify(reference, mapped.latent, device="cpu").argmax(axis=1)
+    assert labels.label.tolist() == np.array(reference.schema.labels)[votes].tolist()
+    assert labels.method == "the reference model's own classifier"
 
 
 def test_a_folder_of_scarches_own_classes_is_named():

@@ -128,6 +128,15 @@ def test_legacy_folders(prefix, tmp_path):
     assert np.array_equal(old.latent.mean, modern.latent.mean) and old.base.family == "SCVI"
 
 
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n\r\n")])
+def test_names_of_genes_with_a_byte_order_mark_or_blank_lines(tmp_path, change):
+    made = legacy(write_hub_folder(tmp_path / "r", TinyConfig()), tmp_path, "")
+    expected = load_reference(made).schema.genes
+    path = made / "var_names.csv"
+    path.write_bytes(change(path.read_text()).encode())
+    assert load_reference(made).schema.genes.tolist() == expected.tolist()
+
+
 def test_a_hostile_legacy_pickle(tmp_path):
     class Evil:
         def __reduce__(self):

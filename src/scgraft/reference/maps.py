@@ -26,8 +26,8 @@ def read_maps(obsm: Mapping[str, Any], n_cells: int) -> tuple[dict[str, np.ndarr
         place = f"obsm[{visible(repr(key))}]"
         try:
             check_element(obsm[key], place)
-            if len(obsm[key]) != n_cells:
-                raise CorruptFile(f"{place} has {len(obsm[key])} positions for {n_cells} cells")
+            if obsm[key].shape[0] != n_cells:
+                raise CorruptFile(f"{place} has {obsm[key].shape[0]} positions for {n_cells} cells")
             points = np.asarray(obsm[key], dtype=np.float64)
         except (CorruptFile, OSError, TypeError, ValueError) as error:
             remarks.append(f"The map {place} was left out: {error}")
