@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import anndata
 import h5py
@@ -10,12 +11,10 @@ import pytest
 import scipy.sparse as sp
 
 from scgraft.errors import CorruptFile, RepositoryNotFound, UnsafeFile
-from scgraft.graft.embed import embed
 from scgraft.labels.votes import classify
 from scgraft.mapping.check import check
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
-from scgraft.query.align import align
 from scgraft.reference.hub import fetch
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
@@ -24,7 +23,9 @@ MINIFIED = "latent_posterior_parameters"
 
 
 def as_zarr(folder):
-    anndata.read_h5ad(folder / "adata.h5ad").write_zarr(folder / "adata.zarr")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2")
+        anndata.read_h5ad(folder / "adata.h5ad").write_zarr(folder / "adata.zarr")
     (folder / "adata.h5ad").unlink()
 
 
@@ -101,7 +102,9 @@ def test_a_damaged_store_is_named(tmp_path, damage):
     if damage == "obs":
         shutil.rmtree(path)
     elif path.is_dir():
-        next(item for item in path.rglob("*") if item.is_file()).write_bytes(b"{")
+        for item in path.glob("*latent_qzm/**/*"):
+            if item.is_file():
+                item.write_bytes(b"{")
     elif path.exists():
         path.write_bytes(b"{")
     else:
@@ -163,17 +166,3 @@ def test_what_is_not_the_file_itself_is_said(tmp_path):
         with pytest.raises(CorruptFile, match=f"{name} .*Git LFS pointer.*git lfs pull"):
             load_reference(folder)
         (folder / name).write_bytes(kept)
-
-
-def test_cells_of_one_name_are_told_by_their_places(tmp_path):
-    """Two cells of one name keep their own counts; the cells of a reference are told by their places."""
-    config = TinyConfig(minified=None)
-    folder = write_hub_folder(tmp_path / "r", config)
-    expected = load_reference(folder)
-    adata = anndata.read_h5ad(folder / "adata.h5ad")
-    adata.obs_names = [f"cell{i // 2}" for i in range(adata.n_obs)]
-    adata.write_h5ad(folder / "adata.h5ad")
-    reference = load_reference(folder)
-    assert np.array_equal(reference.latent.mean, expected.latent.mean)
-    query = align(reference, tiny_query(config, n_cells=20, batches=("b0",)), batch_key="batch")
-    assert embed(reference, query).mean.shape == (20, config.n_latent)
