@@ -10,6 +10,7 @@ import numpy as np
 from scgraft.errors import NoLabels
 from scgraft.graft.embed import embed, observed_library
 from scgraft.graft.levels import level_codes
+from scgraft.numerics.sealed import seal_fields
 from scgraft.reference.cells import continuous_covariates, reference_codes, size_factors
 from scgraft.values.graft import Graft
 from scgraft.values.names import level_name
@@ -49,6 +50,9 @@ class LatentCells:
     library: np.ndarray | None = None
     size_factor: np.ndarray | None = None
     label_codes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def __len__(self) -> int:
         return len(self.latent.cells)

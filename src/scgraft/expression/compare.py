@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,8 @@ from scgraft.expression.decode import batch_codes, decode, decoder_inputs
 from scgraft.graft.levels import check_graft
 from scgraft.model.build import build, graft_rows, pick_device
 from scgraft.numerics.products import fast_products
+from scgraft.numerics.sealed import seal_fields
+from scgraft.numerics.tensors import as_tensor
 from scgraft.values.graft import Graft
 from scgraft.values.names import level_name
 from scgraft.values.reference import Reference
@@ -68,6 +70,9 @@ class Comparison:
     n_pairs: int
     quality: ClassMetrics | None
     doubts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def __str__(self) -> str:
         called = int(self.table["differs"].sum())
@@ -255,9 +260,10 @@ def _pair_statistics(
                 noise = random.standard_normal(drawn.latent.mean.shape)
                 z = (drawn.latent.mean + np.sqrt(drawn.latent.variance) * noise).astype(np.float32)
                 if codes[0] is not None:
-                    drawn.codes[:, 0] = np.array(codes)[chosen]
+                    batch = np.array(codes)[chosen, None].astype(np.int64)
+                    drawn = replace(drawn, codes=np.concatenate([batch, drawn.codes[:, 1:]], axis=1))
                 inputs = decoder_inputs(drawn, where)
-                scales.append(decode(model, torch.as_tensor(z, device=where), inputs, rows, None).scale)
+                scales.append(decode(model, as_tensor(z).to(where), inputs, rows, None).scale)
             change = torch.log2(scales[0] + pseudocount) - torch.log2(scales[1] + pseudocount)
             for name, values in (
                 ("up", change > threshold), ("down", change < -threshold), ("change", change),

@@ -18,6 +18,7 @@ from scgraft.graft.levels import check_graft
 from scgraft.model.build import build, graft_rows, inputs, pick_device
 from scgraft.model.vae import Cells, Expression
 from scgraft.numerics.products import fast_products
+from scgraft.numerics.tensors import as_tensor
 from scgraft.progress import step
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH
@@ -107,7 +108,7 @@ def normalized_expression(
     model, rows = build(reference, where), graft_rows(graft, where)
     check_graft(reference, graft)
     generator = torch.Generator().manual_seed(seed)
-    columns = torch.as_tensor(keep, device=where)
+    columns = as_tensor(keep).to(where)
     with torch.inference_mode(), fast_products(where, exact=True):
         for block, entered in _stepped(cells, where, "decoding cells"):
             total = torch.zeros(1, device=where)
@@ -278,10 +279,10 @@ def _stepped(cells: LatentCells, device: torch.device, what: str) -> Iterator[tu
 def _draws(
     cells: LatentCells, n_samples: int | None, generator: torch.Generator, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    mean = torch.as_tensor(np.ascontiguousarray(cells.latent.mean))
+    mean = as_tensor(cells.latent.mean)
     if n_samples is None:
         yield mean.to(device)
         return
-    spread = torch.as_tensor(np.ascontiguousarray(cells.latent.variance)).sqrt()
+    spread = as_tensor(cells.latent.variance).sqrt()
     for _ in range(n_samples):
         yield (mean + spread * torch.randn(mean.shape, generator=generator)).to(device)

@@ -9,6 +9,7 @@ import numpy as np
 
 from scgraft.graft.levels import level_codes
 from scgraft.model.build import build, graft_rows, make_cells, pick_device
+from scgraft.numerics.tensors import as_tensor
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -35,8 +36,8 @@ def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
 
     def decode(points: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            own = cells.take(torch.as_tensor(like, device=device))
-            z = torch.as_tensor(np.asarray(points, np.float32)).to(device)
+            own = cells.take(as_tensor(like).to(device))
+            z = as_tensor(np.asarray(points, np.float32)).to(device)
             expression = model.decode(model.latent(z), model.library(own, rows), own, rows)
             mean, variance = _moments(expression, reference.hyper.gene_likelihood)
             return mean.cpu().numpy(), variance.cpu().numpy()

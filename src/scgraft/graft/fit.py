@@ -27,6 +27,7 @@ from scgraft.model.families import family_of
 from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.order import order_by_name
 from scgraft.numerics.products import one_thread
+from scgraft.numerics.tensors import as_tensor
 from scgraft.progress import showing
 from scgraft.reference.cells import label_key, reference_classes
 from scgraft.values.graft import FitConfig, FitRecord, Graft
@@ -185,7 +186,7 @@ def match(
     """Encoder columns of a problem, matched to the atlas; `prior` holds their mean and variance by name."""
 
     def there(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array).to(problem.cells.product)
+        return as_tensor(array).to(problem.cells.product)
 
     return match_columns(
         problem.model,

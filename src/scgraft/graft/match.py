@@ -29,6 +29,7 @@ from scgraft.numerics.adam import Adam, cosine
 from scgraft.numerics.atlas import Atlas
 from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.products import fast_products
+from scgraft.numerics.tensors import as_tensor
 from scgraft.numerics.votes import neighbour_vote
 from scgraft.progress import step
 from scgraft.values.graft import FitConfig
@@ -125,7 +126,7 @@ class Scene:
 
     def density(self, latents: np.ndarray) -> np.ndarray:
         """Log-density (n,) of latents under the atlas, in nats."""
-        there = torch.as_tensor(latents).to(self.cells.product)
+        there = as_tensor(latents).to(self.cells.product)
         return mixture_log_density(there, mixture_tensors(self.atlas.mixture, there)).double().cpu().numpy()
 
     def confidence(self, latents: np.ndarray) -> float:
@@ -182,7 +183,7 @@ def match_columns(
     """
     chosen = choose(codes, config.seed)
     if len(chosen) < len(codes):
-        cells, codes = cells.take(torch.from_numpy(chosen).to(cells.product.device)), codes[chosen]
+        cells, codes = cells.take(as_tensor(chosen).to(cells.product.device)), codes[chosen]
     scene = Scene(model, cells, codes, atlas, labels, fixed, prior, config)
     if len(codes) < 2:
         return Matched(dict(start), "start", 0.0, 0.0, np.nan, 0)  # one cell shows no distribution
@@ -248,7 +249,7 @@ def draw(scene: Scene, latents: np.ndarray, steps: int, rng: np.random.Generator
     points = order[first[near] + (rng.random(index.shape) * count[near]).astype(np.int64)]
     strata = scene.codes[index].astype(np.int64) * len(count) + near
     like = scene.cells.product
-    there = (torch.from_numpy(array).to(like.device) for array in (index, points))
+    there = (as_tensor(array).to(like.device) for array in (index, points))
     return [Draw(c, p, pairs_within(s, like)) for c, p, s in zip(*there, strata, strict=True)]
 
 
@@ -261,7 +262,7 @@ def descend(scene: Scene, start: Mapping[str, Tensor], steps: int, *, far: bool)
     rng = np.random.default_rng(config.seed)
     scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean()) or 1.0
     strength = STRENGTH * n / (n + HALF_STRENGTH_CELLS)
-    there = torch.from_numpy(points).to(scene.cells.product)
+    there = as_tensor(points).to(scene.cells.product)
     rows = {name: row.detach().clone().requires_grad_() for name, row in start.items()}
     adam = Adam(rows)
     with step(f"fitting the new columns, {'far' if far else 'near'}", steps) as advance:

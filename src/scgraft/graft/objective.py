@@ -25,6 +25,7 @@ import numpy as np
 
 from scgraft.errors import ScgraftError
 from scgraft.numerics.atlas import Mixture
+from scgraft.numerics.tensors import as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +56,6 @@ def pairs_within(stratum: np.ndarray, like: Tensor, *, most: int = PARTNERS) -> 
 
     Each cell with itself and those that follow it in its stratum, round the end: all of them, or `most` where there are more.
     """
-    import torch
-
     order = np.argsort(stratum, kind="stable")
     _, first, size = np.unique(stratum[order], return_index=True, return_counts=True)
     first, size = np.repeat(first, size), np.repeat(size, size)  # of each cell's stratum, in this order
@@ -66,8 +65,8 @@ def pairs_within(stratum: np.ndarray, like: Tensor, *, most: int = PARTNERS) -> 
     right = first[left] + (left - first[left] + ahead) % size[left]
     across, within = 2 / number[left], (ahead > 0) / (number[left] - 1)
     return Pairs(
-        *(torch.from_numpy(order[at]).to(like.device) for at in (left, right)),
-        *(torch.from_numpy(weight).to(like) for weight in (across, within)),
+        *(as_tensor(order[at]).to(like.device) for at in (left, right)),
+        *(as_tensor(weight).to(like) for weight in (across, within)),
     )
 
 
@@ -126,10 +125,8 @@ def mixture_log_density(sample: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) 
 
 def mixture_tensors(mixture: Mixture, like: torch.Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A mixture as tensors on the device of `like`."""
-    import torch
-
     log_weight, mean, variance = (
-        torch.as_tensor(a).to(like) for a in (np.log(mixture.weight), mixture.mean, mixture.variance)
+        as_tensor(a).to(like) for a in (np.log(mixture.weight), mixture.mean, mixture.variance)
     )
     return log_weight, mean, variance
 

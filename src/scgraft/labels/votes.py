@@ -13,6 +13,7 @@ from scgraft.labels.adaptation import adapted, best_explained
 from scgraft.labels.classifier import predict
 from scgraft.model.build import build, pick_device
 from scgraft.model.families import family_of
+from scgraft.numerics.tensors import as_tensor
 from scgraft.values.calibration import GeneClassifier
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
@@ -109,6 +110,6 @@ def classify(reference: Reference, latent: Latent, *, device: str = "auto") -> n
     where = pick_device(device)
     model = cast("Classifier", build(reference, where))
     with torch.inference_mode():
-        logits = model.classify(torch.as_tensor(latent.mean).to(where))
+        logits = model.classify(as_tensor(latent.mean).to(where))
         labels = logits[:, : len(reference.schema.labels)]
         return torch.softmax(labels, dim=-1).cpu().numpy()

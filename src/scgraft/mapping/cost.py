@@ -68,8 +68,9 @@ def cost_of_missing_genes(
         full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
     else:  # an encoder of raw counts tells generated zeros and ones from counts: the cells themselves are blanked
         full = reference_cells(reference, index, seed=seed)
-    blanked = replace(full, counts=full.counts.multiply(present[None, :]).tocsr().astype(np.float32))
-    blanked.counts.eliminate_zeros()
+    left = full.counts.multiply(present[None, :]).tocsr().astype(np.float32)
+    left.eliminate_zeros()
+    blanked = replace(full, counts=left)
     empty = np.asarray(blanked.counts.sum(axis=1)).ravel() == 0
     others = np.setdiff1d(np.arange(len(codes)), index)
     right = []

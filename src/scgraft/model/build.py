@@ -12,6 +12,7 @@ import torch
 from scgraft.model.families import family_of
 from scgraft.model.vae import Cells
 from scgraft.numerics.products import fast_products
+from scgraft.numerics.tensors import as_tensor
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -83,8 +84,7 @@ def inputs(
         log_library = np.log(np.ones(len(codes)) if library is None else library.astype(np.float64))[:, None]
 
     def move(array: np.ndarray) -> torch.Tensor:
-        # torch takes no read-only array
-        return torch.as_tensor(np.require(array, requirements="W")).to(device, dtype)
+        return as_tensor(array).to(device, dtype)
 
     return Cells(
         product=torch.zeros(len(codes), 0, device=device) if product is None else product,

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scgraft.numerics.tensors import as_tensor
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -79,7 +81,7 @@ class CountStore:
 def store_counts(counts: csr_matrix, per_count: Tensor | None, like: Tensor) -> CountStore:
     """Move counts to the device of `like` once; `per_count` (nnz,) are the constants of the stored counts, if any."""
     starts = counts.indptr.astype(np.int64)
-    value = torch.as_tensor(counts.data).to(like)
+    value = as_tensor(counts.data).to(like)
     constant = like.new_zeros(counts.shape[0])
     if per_count is not None:
         sums = np.add.reduceat(np.append(per_count.double().cpu().numpy(), 0.0), starts[:-1])

@@ -33,6 +33,7 @@ from scgraft.model.layers import (
 from scgraft.model.options import EMBEDDING, Hyper, Weights
 from scgraft.model.output import OutputLayer, counts_log_likelihood
 from scgraft.model.stored import CountStore, StoredCounts, store_counts
+from scgraft.numerics.tensors import as_tensor
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
 
@@ -145,11 +146,11 @@ class Vae:
     def product(self, counts: csr_matrix) -> Tensor:
         """First product of the encoders over the genes, (n, P): log1p of the stored counts only, never densified."""
         device, dtype = self.gene_weight.device, self.gene_weight.dtype
-        values = torch.as_tensor(np.log1p(counts.data) if self.hyper.log_variational else counts.data)
+        values = as_tensor(np.log1p(counts.data) if self.hyper.log_variational else counts.data)
         return torch.nn.functional.embedding_bag(
-            torch.as_tensor(counts.indices).to(device),
+            as_tensor(counts.indices).to(device),
             self.gene_weight,
-            torch.as_tensor(counts.indptr.astype(counts.indices.dtype, copy=False)).to(device),
+            as_tensor(counts.indptr.astype(counts.indices.dtype, copy=False)).to(device),
             mode="sum",
             per_sample_weights=values.to(device, dtype),
             include_last_offset=True,
@@ -229,7 +230,7 @@ class Vae:
         """Counts of the cells on the model's device, with what of their likelihood is constant."""
         like, per_count = self.gene_weight, None
         if self.by_hand:
-            value = torch.as_tensor(counts.data).to(like.device, torch.float64)
+            value = as_tensor(counts.data).to(like.device, torch.float64)
             gene = torch.as_tensor(counts.indices.astype(np.int64)).to(like.device)
             theta = self._theta(like, cells, {}) if self.hyper.gene_likelihood != "poisson" else None
             if theta is not None and theta.ndim == 2:

@@ -13,6 +13,7 @@ import numpy as np
 from scgraft.numerics.clusters import k_means
 from scgraft.numerics.lognorm import log_normalised
 from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.sealed import seal_fields
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -49,6 +50,9 @@ class QuerySpace:
     community: np.ndarray
     k: int
 
+    def __post_init__(self) -> None:
+        seal_fields(self)
+
     def place(self, counts: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Neighbours (n, k) among the anchors, and communities (n,), of cells from their counts (n, G).
 
@@ -78,6 +82,9 @@ class QueryGraph:
     neighbours: np.ndarray
     cluster: np.ndarray
     space: QuerySpace | None = None
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
 
 def gene_axes(counts: csr_matrix, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from scgraft.novelty.limits import evidence, foreign_limit
 from scgraft.novelty.score import shared_residual
+from scgraft.numerics.sealed import seal_fields
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class NoveltyRule:
     limit: float
     held_out_limit: float = 0.0
     power: float = 0.0
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def score(self, neighbours: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Novelty score (n,) of cells with given neighbours among the anchors (n, k) and batch codes (n,)."""

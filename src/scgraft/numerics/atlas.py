@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scgraft.numerics.clusters import k_means
+from scgraft.numerics.sealed import seal_fields
 
 COMPONENTS = 100  # 30 to 100 were as good as all posteriors on two references of 750 PBMC; more were not measured
 CELLS_PER_COMPONENT = 15  # on the mean, so that a variance can be told; chosen by eye, not measured
@@ -25,6 +26,9 @@ class Mixture:
     mean: np.ndarray
     variance: np.ndarray
 
+    def __post_init__(self) -> None:
+        seal_fields(self)
+
 
 @dataclass(frozen=True)
 class Atlas:
@@ -37,6 +41,9 @@ class Atlas:
     points: np.ndarray
     cluster: np.ndarray
     mixture: Mixture
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
 
 def atlas_of(mean: np.ndarray, variance: np.ndarray, *, components: int = COMPONENTS, seed: int = 0) -> Atlas:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.numerics.neighbors import Neighbours, exact_distances, local_spacing, nearest
+from scgraft.numerics.sealed import seal_fields
 from scgraft.progress import step
 
 K = 30  # neighbours that vote (labels/transfer.py says why)
@@ -45,6 +46,9 @@ class Near:
     found: Neighbours
     distance: np.ndarray
 
+    def __post_init__(self) -> None:
+        seal_fields(self)
+
     def __getitem__(self, rows: np.ndarray | slice) -> Near:
         return Near(Neighbours(self.found.indices[rows], self.found.distances[rows]), self.distance[rows])
 
@@ -62,6 +66,9 @@ class Index:
     """Points (n, d) float32 to look neighbours up among; what is made for it is made once and kept with it."""
 
     points: np.ndarray
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def near(self, queries: np.ndarray, *, k: int = K) -> Near:
         """The k nearest points of queries (m, d), and the relative distance to them."""

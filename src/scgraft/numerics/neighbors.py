@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.numerics.sealed import seal_fields
 from scgraft.progress import Advance, step
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Neighbours:
 
     indices: np.ndarray
     distances: np.ndarray
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
 
 def nearest(points: np.ndarray, queries: np.ndarray, *, k: int) -> Neighbours:

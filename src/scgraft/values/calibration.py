@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.shown import fields_as_html, fields_as_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class GeneClassifier:
     source: str
     anchors: csr_matrix
     anchor_codes: np.ndarray
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,9 @@ class Calibration:
     source: str
     guarantee: str
     base_cells: str = ""
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from scgraft.errors import BadOption
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.names import BATCH
 from scgraft.values.options import at_least, one_of, within
 from scgraft.values.shown import Rows, as_html, as_text, fields_as_html, fields_as_text, some
@@ -197,6 +198,9 @@ class Graft:
     rows: Mapping[str, np.ndarray]
     record: FitRecord
     format: int = GRAFT_FORMAT
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     @property
     def batches(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import NoLabels
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.options import within
 from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
 
@@ -193,6 +194,9 @@ class Labels:
         from scgraft.values.hierarchy import name_sets
 
         return name_sets(self.included(alpha), self.matrix, self.classes, parents or {})
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def _shown(self) -> tuple[str, Rows]:
         rows = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.shown import fields_as_html, fields_as_text
 
 
@@ -55,6 +56,9 @@ class Novelty:
     false_alarms: float
     cluster: np.ndarray
     dossiers: tuple[Dossier, ...]
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.shown import Rows, as_html, as_text, cut, fields_as_html, fields_as_text
 
 Grade = Literal["ok", "repaired", "warning", "stop"]
@@ -88,6 +89,9 @@ class Verdict:
     measures: tuple[Measure, ...]
     distance: np.ndarray | None = None
     preservation: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def _shown(self) -> tuple[str, Rows]:
         lines = [

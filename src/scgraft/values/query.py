@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import BadOption
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.options import within
 from scgraft.values.shown import fields_as_html, fields_as_text
 
@@ -149,6 +150,9 @@ class Query:
     size_factor: np.ndarray | None
     label_codes: np.ndarray | None
     alignment: Alignment
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html

@@ -12,6 +12,7 @@ import numpy as np
 
 from scgraft.numerics.atlas import Atlas, atlas_of
 from scgraft.numerics.index import Index
+from scgraft.numerics.sealed import seal_fields
 from scgraft.values.names import BATCH, covariate_name
 from scgraft.values.shown import as_html, fields_as_html, fields_as_text, some
 
@@ -98,6 +99,9 @@ class Schema:
     continuous: tuple[str, ...] = ()
     size_factor_key: str | None = None
 
+    def __post_init__(self) -> None:
+        seal_fields(self)
+
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Known levels of the batch and of every categorical covariate, in the order of the model's inputs."""
@@ -122,6 +126,9 @@ class Latent:
     mean: np.ndarray
     variance: np.ndarray
     cells: np.ndarray
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     @cached_property
     def atlas(self) -> Atlas:
@@ -201,6 +208,9 @@ class Reference:
     remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seal_fields(self)
 
     def _repr_html_(self) -> str:
         s = self.schema
