@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scgraft.expression.compare import Comparison, compare_expression
     from scgraft.expression.decode import normalized_expression, posterior_predictive
     from scgraft.expression.evaluate import evaluate
+    from scgraft.graft.conditions import condition_embeddings
     from scgraft.graft.embed import embed
     from scgraft.graft.fit import fit
     from scgraft.graft.merge import merge_grafts, rename_levels
@@ -94,6 +95,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare_expression",
+    "condition_embeddings",
     "decoder_doubts",
     "describe",
     "embed",
@@ -158,6 +160,7 @@ _HOME = {
     "normalized_expression": "expression.decode",
     "posterior_predictive": "expression.decode",
     "evaluate": "expression.evaluate",
+    "condition_embeddings": "graft.conditions",
     "embed": "graft.embed",
     "fit": "graft.fit",
     "merge_grafts": "graft.merge",

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft.errors import NoLabels
+from scgraft.graft.conditions import condition_embeddings
 from scgraft.results.colours import COLOURS, GREY, RED, SHAPES, in_order, palette, shapes
 from scgraft.results.placement import place
 from scgraft.values.calibration import Calibration
+from scgraft.values.graft import Graft
 from scgraft.values.hierarchy import UNKNOWN
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
+from scgraft.values.names import BATCH
 from scgraft.values.options import one_of
 from scgraft.values.reference import Reference
 
@@ -159,4 +162,38 @@ def novelty(mapped: MappedQuery, *, ax: Axes | None = None) -> Axes:
     ax.axvline(1.0, color=RED, linestyle=":")
     ax.set_title(f"{found.novel.mean():.1%} novel (false alarms {found.false_alarms:.0%})", fontsize="medium")
     ax.set(xlabel="novelty, over its threshold", ylabel="cells")
+    return ax
+
+
+def conditions(
+    reference: Reference, graft: Graft | None = None, *, covariate: str = BATCH, ax: Axes | None = None
+) -> Axes:
+    """Embeddings of the batches on their first two principal components, each with its name; a graft's new ones are filled.
+
+    Parameters
+    ----------
+    reference, graft, covariate
+        As for :func:`scgraft.condition_embeddings`.
+    ax
+        Axes to draw into.
+
+    Raises
+    ------
+    UnsupportedModel
+        The model embeds no such covariate.
+    """
+    found, ax = condition_embeddings(reference, graft, covariate=covariate), _axes(ax)
+    table = found.drop(columns="new").to_numpy(np.float64)
+    left, scale, _ = np.linalg.svd(table - table.mean(axis=0), full_matrices=False)
+    points = np.zeros((len(table), 2))
+    points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
+    share = scale[:2] ** 2 / max(float((scale**2).sum()), 1e-12)
+    for is_new, face in ((False, "none"), (True, COLOURS[0])):
+        own = points[found["new"].to_numpy() == is_new]
+        ax.scatter(own[:, 0], own[:, 1], facecolors=face, edgecolors=COLOURS[0], label="new" if is_new else "reference")
+    for name, (x, y) in zip(found.index, points, strict=True):
+        ax.annotate(str(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize="small")
+    for axis, part in zip("xy", share, strict=False):
+        ax.set(**{f"{axis}label": f"component {'xy'.index(axis) + 1} ({part:.0%})"})
+    ax.legend(frameon=False, fontsize="small")
     return ax

@@ -148,7 +148,7 @@ class Named:
         ("torch._C._nn", "softplus", UnsupportedModel),
         ("torch.nn.functional", "softplus", UnsupportedModel),
         ("torch.nn.modules.module", "_global_hooks", UnsafeFile),
-        ("torch.storage", "_load_from_bytes", UnsafeFile),
+        ("torch.storage", "_load_from_bytes_of_another", UnsafeFile),
         ("os", "system\x1b[31m", UnsafeFile),
     ],
 )
@@ -184,3 +184,91 @@ def test_an_array_of_dates(tmp_path):
     (tmp_path / "attr.pkl").write_bytes(pickle.dumps({"dates": dates, "day": datetime.datetime.min.year}, 2))
     found = read_pickle(tmp_path / "attr.pkl")["dates"]
     assert found.dtype == dates.dtype and np.array_equal(found, dates)
+
+
+def storage_file(obj: bytes, *, magic=0x1950A86A20F9469CFC6C, keys=("0",), length=4, raw=bytes(16)) -> bytes:
+    """What torch's format before the zip has in it, with the pickle of the object as given."""
+    head = [pickle.dumps(value, 2) for value in (magic, 1001, {"little_endian": True})]
+    return b"".join([*head, obj, pickle.dumps(list(keys), 2), struct.pack("<q", length), raw])
+
+
+def persistent(kind: str = "FloatStorage", length: int = 4) -> bytes:
+    """The pickle of a tensor's storage."""
+    pid = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text("0") + text("cpu") + number(length) + b"Nt"
+    return b"\x80\x02" + pid + b"Q."
+
+
+def in_a_file(data: bytes) -> bytes:
+    return b"ctorch.storage\n_load_from_bytes\n" + b"(B" + struct.pack("<I", len(data)) + data + b"tR"
+
+
+def attributes(value: bytes) -> bytes:
+    return b"\x80\x02}" + text("k") + value + b"s."
+
+
+def test_a_tensor_in_a_plain_pickle_is_read_as_torch_reads_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor([True, False]), "c": torch.zeros(0, 4)}
+    (tmp_path / "attr.pkl").write_bytes(pickle.dumps(tensors))
+    found = read_pickle(tmp_path / "attr.pkl")
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.numpy().dtype and np.array_equal(found[name], tensor.numpy())
+
+
+NESTED = {
+    "code": (storage_file(b"\x80\x02" + called("os", "system", text("true")) + b"."), UnsafeFile),
+    "a file in a file in a file": (
+        storage_file(b"\x80\x02" + in_a_file(storage_file(persistent())) + b"."),
+        UnsafeFile,
+    ),
+    "another magic number": (storage_file(persistent(), magic=7), CorruptFile),
+    "a storage that is not there": (storage_file(persistent(), raw=b""), CorruptFile),
+    "a storage longer than declared": (storage_file(persistent(), raw=bytes(20)), CorruptFile),
+    "a length that nothing fills": (storage_file(persistent(length=2**30), length=2**30), CorruptFile),
+    "two lengths": (storage_file(persistent(), length=5), CorruptFile),
+    "another key": (storage_file(persistent(), keys=("1",)), CorruptFile),
+    "two storages": (storage_file(persistent()[:-1] + persistent()[2:], keys=("0", "0")), CorruptFile),
+    "no storage": (storage_file(pickle.dumps({"a": 1}, 2)), CorruptFile),
+    "a storage of objects": (storage_file(persistent("Tensor")), UnsafeFile),
+    "cut": (storage_file(persistent())[:60], CorruptFile),
+    "nothing": (b"", CorruptFile),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_file_within_a_pickle_is_refused_by_name(kind, tmp_path):
+    data, error = NESTED[kind]
+    (tmp_path / "attr.pkl").write_bytes(attributes(in_a_file(data)))
+    with pytest.raises(error):
+        read_pickle(tmp_path / "attr.pkl")
+
+
+def test_a_file_within_a_pickle_is_paid_for_each_time_it_is_read(tmp_path):
+    data = storage_file(persistent(length=25_000), length=25_000, raw=bytes(100_000))
+    again = b"".join(b"h\x00(h\x01tR0" for _ in range(20_000))
+    body = b"ctorch.storage\n_load_from_bytes\nq\x000B" + struct.pack("<I", len(data)) + data + b"q\x010" + again
+    (tmp_path / "attr.pkl").write_bytes(b"\x80\x02" + body + b"}.")
+    began = time.thread_time()
+    with pytest.raises(CorruptFile, match="memory"):
+        read_pickle(tmp_path / "attr.pkl")
+    assert time.thread_time() - began < SECONDS
+
+
+def test_a_model_file_has_no_file_within_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("a/data.pkl", attributes(in_a_file(storage_file(persistent()))))
+    with pytest.raises(UnsafeFile, match="opens another file within it"):
+        read_torch_file(tmp_path / "model.pt")
+
+
+def test_a_matrix_a_range_and_a_table_with_two_indices_are_inert_or_plain(tmp_path):
+    index = pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")])
+    saved = {
+        "mask": np.matrix([[True, False]]),
+        "range": range(2, 9, 3),
+        "table": pd.DataFrame({"c": [1, 2]}, index=index),
+    }
+    (tmp_path / "attr.pkl").write_bytes(pickle.dumps(saved))
+    found = read_pickle(tmp_path / "attr.pkl")
+    assert type(found["mask"]) is np.ndarray and found["mask"].tolist() == [[True, False]]
+    assert found["range"] == [2, 5, 8] and found["table"] is None

@@ -102,7 +102,7 @@ def calibrate(
         )
     if labels is None:
         own = label_key(reference.schema, reference.obs)
-        labels = [] if own is None else [own]
+        labels = list(reference.schema.label_levels) or ([] if own is None else [own])
     missing = [key for key in labels if key not in reference.obs]
     if missing:
         raise NoLabels(f"The reference has no label column {', '.join(missing)}.")

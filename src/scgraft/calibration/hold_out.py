@@ -14,6 +14,7 @@ from scgraft.graft.fit import fit
 from scgraft.graft.unfitted import unfitted
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.score import at_common_depth, distance_to, novelty_score, present_genes
+from scgraft.query.levels import combine
 from scgraft.reference.cells import reference_codes
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.names import BATCH
@@ -128,12 +129,12 @@ def as_new_batches(query: Query, reference: Reference) -> Query:
     codes = query.codes.copy()
     codes[:, 0] = len(schema.batches) + np.searchsorted(used, query.codes[:, 0])
     number = np.bincount(codes[:, 0])[len(schema.batches) :]
+    codes, levels = combine(codes, dict(query.levels) | {BATCH: (*schema.batches, *new)}, schema)
+    added = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
     alignment = replace(
         query.alignment,
-        new_levels={BATCH: new},
+        new_levels={name: names for name, names in added.items() if names},
         known_batches=(),
         cells_per_batch=dict(zip(new, number.tolist(), strict=True)),
     )
-    return replace(
-        query, codes=codes, levels=dict(query.levels) | {BATCH: (*schema.batches, *new)}, alignment=alignment
-    )
+    return replace(query, codes=codes, levels=levels, alignment=alignment)

@@ -34,7 +34,7 @@ def lint_command(ctx: click.Context, source: str, revision: str | None, as_json:
 
     from scgraft.cards.lint import lint_card
     from scgraft.reference.hub import fetch
-    from scgraft.reference.scvi_format import read
+    from scgraft.reference.read import read
 
     found = lint_card(read(fetch(source, revision)))
     if as_json:

@@ -13,7 +13,7 @@ from scgraft.values.graft import FitRecord, Graft
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference
 
-EMBEDDED = "_embeddings_dict."
+EMBEDDED = ("_embeddings_dict.", "embeddings.")  # tables of embeddings: of scvi-tools, and of scPoli
 
 
 def merge_grafts(

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.errors import NoLabels
+from scgraft.labels.prototypes import prototype_votes
 from scgraft.labels.votes import Votes
 from scgraft.numerics.conformal import conformal_pvalues, sharpen
 from scgraft.numerics.index import Near
@@ -34,6 +35,7 @@ BOTH = (
 )
 ALPHA = 0.1  # the error rate that conformal prediction is usually shown at; a convention
 CLASSIFIER = "the reference model's own classifier"
+PROTOTYPES = "softmax of the negative distances to the reference model's own prototypes, at the posterior mean"
 
 
 def transfer_labels(
@@ -65,8 +67,8 @@ def transfer_labels(
     Returns
     -------
     dict
-        Labels by column; the classifier's own are under ``"<key>:classifier"`` beside the neighbours', or under the key
-        itself where the repository holds no cells, or none with a label.
+        Labels by column; those of the model's own classifier or prototypes are under ``"<key>:classifier"`` beside the
+        neighbours', or under the key itself where the repository holds no cells, or none with a label.
 
     Raises
     ------
@@ -85,8 +87,11 @@ def transfer_labels(
     >>> labels.classes, labels.label.shape, labels.matrix.shape
     (('alpha', 'beta', 'delta'), (40,), (40, 3))
     """
-    schema = reference.schema
+    schema, prototypes = reference.schema, prototype_votes(reference, latent)
     if reference.latent is None or reference.obs is None:
+        wanted = schema.label_keys if labels is None else labels
+        if wanted and set(wanted) <= prototypes.keys():
+            return {key: _from_prototypes(key, *prototypes[key], None) for key in wanted}
         if classifier is None or labels not in (None, [schema.labels_key]):
             raise NoLabels(
                 f"{reference.base.repo} holds no cells with a latent ({reference.latent_source}), and a "
@@ -95,7 +100,7 @@ def transfer_labels(
             )
         return {str(schema.labels_key): _from_classifier(reference, classifier, None)}
     if labels is None:
-        labels = [] if schema.labels_key is None else [schema.labels_key]
+        labels = list(schema.label_keys)
     # Where no cell has a label, the model's own classifier knows them nonetheless.
     alone = classifier is not None and label_key(schema, reference.obs) is None
     own = {schema.labels_key} if alone else set()
@@ -115,6 +120,8 @@ def transfer_labels(
         result[key] = _vote(reference, key, found, distance)
         if classifier is not None and key == schema.labels_key:
             result[f"{key}:classifier"] = _from_classifier(reference, classifier, distance)
+        elif key in prototypes:
+            result[f"{key}:classifier"] = _from_prototypes(key, *prototypes[key], distance)
     return result
 
 
@@ -164,6 +171,11 @@ def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndar
     if distance is None:
         distance = np.full(len(matrix), np.nan, np.float32)
     return _labels(key, CLASSIFIER, matrix, classes, distance)
+
+
+def _from_prototypes(key: str, classes: tuple[str, ...], matrix: np.ndarray, distance: np.ndarray | None) -> Labels:
+    distance = np.full(len(matrix), np.nan, np.float32) if distance is None else distance
+    return _labels(key, PROTOTYPES, matrix, np.array(classes, dtype=str), distance)
 
 
 def _labels(key: str, method: str, matrix: np.ndarray, classes: np.ndarray, distance: np.ndarray) -> Labels:

@@ -16,6 +16,7 @@ import numpy as np
 from scgraft.graft.embed import embed
 from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
+from scgraft.labels.coherent import coherent
 from scgraft.labels.transfer import calibrated_labels, transfer_labels, unless_novel
 from scgraft.labels.votes import classify, votes_of
 from scgraft.novelty.query_graph import QuerySpace
@@ -118,9 +119,9 @@ def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
     labels = latent_labels(reference, latent, frozen.labels, near)
     mapped = MappedQuery(reference.base, query.alignment, frozen.graft, latent, labels, {}, near=near)
-    if frozen.judgement is None or near is None:
-        return mapped
-    return _judged(frozen.judgement, query, mapped, unfitted_near(reference, query, mapped)[1].distance)
+    if frozen.judgement is not None and near is not None:
+        mapped = _judged(frozen.judgement, query, mapped, unfitted_near(reference, query, mapped)[1].distance)
+    return replace(mapped, labels=coherent(reference, mapped.labels))
 
 
 def unfitted_near(reference: Reference, query: Query, mapped: MappedQuery) -> tuple[Latent, Near]:

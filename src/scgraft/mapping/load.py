@@ -14,7 +14,7 @@ from scgraft.model.families import family_of
 from scgraft.progress import step
 from scgraft.reference.counts import own_query
 from scgraft.reference.hub import fetch
-from scgraft.reference.scvi_format import read
+from scgraft.reference.read import read
 from scgraft.reference.stored_cells import read_cells
 from scgraft.values.reference import Reference
 

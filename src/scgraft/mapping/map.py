@@ -16,6 +16,7 @@ from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.judgement.verdict import Start, measure_quality
 from scgraft.labels.classifier import classifier_for, predict
+from scgraft.labels.coherent import coherent
 from scgraft.labels.transfer import CLASSIFIER, calibrated_labels, unless_novel
 from scgraft.labels.votes import learnt, votes_of
 from scgraft.mapping.cost import judge_missing_genes
@@ -216,15 +217,15 @@ def learn(
     )
     frozen = Frozen(graft, query.levels, wanted)
     if calibration is None or labels is None or reference.latent is None or reference.obs is None:
-        return mapped, frozen
+        return replace(mapped, labels=coherent(reference, transferred)), frozen
     if calibration == "auto" and missing_columns(reference):  # `reference.notes` says so
-        return mapped, frozen
+        return replace(mapped, labels=coherent(reference, transferred)), frozen
     mapped, judgement = calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
     return mapped, replace(frozen, judgement=judgement)
 
 
 def label_columns(reference: Reference, wanted: Literal["auto"] | Sequence[str] | None) -> tuple[str, ...]:
-    """Label columns to transfer; none for None, and for "auto" where the reference's registry names none.
+    """Label columns to transfer; none for None, for "auto" those that the model was trained with, at all levels.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def label_columns(reference: Reference, wanted: Literal["auto"] | Sequence[str] 
     if wanted is None:
         return ()
     if wanted == "auto":
-        return () if reference.schema.labels_key is None else (reference.schema.labels_key,)
+        return reference.schema.label_keys
     columns = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if not columns:
         raise NoLabels("No label column was named. Name one, or use labels=None (--no-labels) to map without labels.")
@@ -310,6 +311,7 @@ def _judged(
     out = unless_novel(out, novelty.novel)
     advance(1)
     assert graph.space is not None
+    out = coherent(reference, out)
     judged = replace(
         mapped,
         labels=out,

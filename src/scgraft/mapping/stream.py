@@ -52,7 +52,7 @@ def open_query(reference: Reference, source: Path | AnnData, options: AlignOptio
     """Cells on disk (a file, or an AnnData that is not in memory), of which the reference's genes and columns of obs are read."""
     schema = reference.schema
     keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
-    columns = [key for key in (*keys, *(c.key for c in schema.categorical)) if key is not None]
+    columns = [key for key in (*keys, *(c.key for c in schema.categorical if not c.of)) if key is not None]
     if isinstance(source, Path):
         file = open_cells(source, columns, layer=options.layer, prefer=schema.layer)
     else:

@@ -52,6 +52,25 @@ def make_table(
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Embeddings of several covariates side by side, each no longer than `longest`, as ``torch.nn.Embedding(max_norm=)``."""
+
+    tables: tuple[Table, ...]
+    longest: float | None
+
+    def __call__(self, codes: Tensor, rows: Rows) -> Tensor:
+        """Embeddings of the codes, shape (n, sum of their widths)."""
+        return torch.cat([self._shortened(table(codes, rows)) for table in self.tables], dim=1)
+
+    def _shortened(self, rows: Tensor) -> Tensor:
+        if self.longest is None:
+            return rows
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        # 1e-7 is torch's own: without it the reference's rows would differ in their last bits.
+        return torch.where(norm > self.longest, rows * (self.longest / (norm + 1e-7)), rows)
+
+
+@dataclass(frozen=True)
 class Layer:
     """Linear, batch norm at its running statistics, layer norm, activation: one of scvi-tools' FCLayers in eval mode."""
 

@@ -71,6 +71,10 @@ class Hyper:
     decoder_bias: bool = False  # of a linear decoder
     classifier: ClassifierOptions | None = None
     peaks: PeakOptions | None = None
+    hidden_sizes: tuple[int, ...] = ()  # of scPoli, from the genes to the latent
+    embedding_dims: tuple[int, ...] = ()  # of scPoli, for each condition
+    embedding_norm: float | None = None  # longest that scPoli lets an embedding be
+    takes_values: bool = False  # whether the input is any values that are not negative, and not counts
 
     @property
     def models_library(self) -> bool:

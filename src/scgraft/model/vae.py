@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid, softplus
 from scgraft.model import likelihoods
 from scgraft.model.layers import (
     Activation,
+    Conditions,
     Layer,
     Linear,
     Rows,
@@ -135,7 +136,7 @@ class Vae:
     library_mean: Linear | None
     library_variance: Linear | None
     library_prior: tuple[Table, Table] | None
-    embedding: Table | None
+    embedding: Table | Conditions | None
     decoder: Stack
     scale_decoder: Layer
     dropout_decoder: Layer | None
@@ -202,6 +203,9 @@ class Vae:
             scale = torch.sigmoid(logits)
             rate = torch.exp(library).clamp(max=1.0) * scale
             return Expression(scale, rate if self.region_factor is None else rate * self.region_factor, None, None)
+        if hyper.takes_values:
+            scale = torch.relu(logits)
+            return Expression(scale, scale, self._theta(h, cells, rows), None)
         if hyper.use_size_factor:
             assert cells.size_factor is not None
             scale, library = softplus(logits), torch.log(cells.size_factor)

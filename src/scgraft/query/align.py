@@ -12,6 +12,7 @@ from scipy import sparse
 from scgraft.errors import EmptyCells, GenesNotFound, QueryError
 from scgraft.model.families import family_of, require_mapping
 from scgraft.query.counts import Place, find_counts
+from scgraft.query.find_values import find_values
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
 from scgraft.query.levels import code_obs
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
@@ -97,12 +98,17 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
             met[raw] = _match(reference, gene_table(adata, raw=raw), place.genes, weight, options)
         return met[raw]
 
-    found = find_counts(
-        adata,
-        layer=options.layer,
-        prefer=schema.layer,
-        used=lambda place: (genes_of(place).match.column, genes_of(place).share),
-        molecules=reference.base.family not in OF_REGIONS and not are_regions(schema.genes),
+    any_values = getattr(reference.hyper, "takes_values", False)
+    found = (
+        find_values(adata, layer=options.layer)
+        if any_values
+        else find_counts(
+            adata,
+            layer=options.layer,
+            prefer=schema.layer,
+            used=lambda place: (genes_of(place).match.column, genes_of(place).share),
+            molecules=reference.base.family not in OF_REGIONS and not are_regions(schema.genes),
+        )
     )
     genes = genes_of(found.place)
     match, share, n_found = genes.match, genes.share, len(set(genes.match.gene.tolist()))
@@ -110,7 +116,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
     if share < options.min_found and (said := other_peaks(n_found, schema.genes, found.genes)):
         raise GenesNotFound(said)
     require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
-    counts = select_genes(found.matrix, match, len(schema.genes))
+    counts = select_genes(found.matrix, match, len(schema.genes), whole=not any_values)
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
     if len(dropped) and not options.drop_empty:
@@ -238,8 +244,11 @@ def gene_weight(reference: Reference) -> np.ndarray:
     return norm / (norm.sum() or 1.0)
 
 
-def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int) -> sparse.csr_matrix:
-    """Counts in the reference's gene order, (n, G): missing genes stay empty, duplicates are summed, all sparse."""
+def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, whole: bool = True) -> sparse.csr_matrix:
+    """Counts in the reference's gene order, (n, G): missing genes stay empty, duplicates are summed, all sparse.
+
+    They are rounded unless they need not be `whole`.
+    """
     target = np.full(matrix.shape[1], -1, np.int64)
     target[match.column] = match.gene
     new, data, starts = target.astype(np.int32)[matrix.indices], matrix.data, matrix.indptr.copy()
@@ -247,7 +256,7 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int) -> s
     if not keep.all():
         starts = np.concatenate([[0], np.cumsum(keep)])[starts]
         new, data = new[keep], data[keep]
-    out = sparse.csr_matrix((np.rint(data), new, starts), shape=(matrix.shape[0], n_genes))
+    out = sparse.csr_matrix((np.rint(data) if whole else data, new, starts), shape=(matrix.shape[0], n_genes))
     if len(set(match.gene.tolist())) < len(match.gene):
         out.sum_duplicates()
     return out

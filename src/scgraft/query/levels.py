@@ -46,9 +46,13 @@ def code_obs(obs: pd.DataFrame, schema: Schema, batch_key: str | None) -> ObsCod
         A column is absent, has missing values, occurs twice, or is not of numbers.
     """
     codes, levels, messages = batch_codes(obs, schema, batch_key)
-    columns = [codes, *(covariate_codes(obs, c.key, c.levels, levels, messages) for c in schema.categorical)]
+    columns = [codes]
+    for c in schema.categorical:
+        none = np.zeros(len(obs), np.int64)
+        columns.append(none if c.of else covariate_codes(obs, c.key, c.levels, levels, messages))
+    combined, levels = combine(np.stack(columns, axis=1).astype(np.int32), levels, schema)
     return ObsCodes(
-        np.stack(columns, axis=1).astype(np.int32),
+        combined,
         levels,
         continuous_covariates(obs, schema),
         size_factors(obs, schema),
@@ -122,6 +126,29 @@ def _codes(
     levels[name] = (*known, *sorted(set(names.tolist()) - set(known)))
     position = {level: i for i, level in enumerate(levels[name])}
     return np.array([position[v] for v in names.tolist()], np.int64)
+
+
+def combine(
+    codes: np.ndarray, levels: Mapping[str, tuple[str, ...]], schema: Schema
+) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
+    """Codes (n, 1 + c) in which each combination of covariates follows from these, and the levels with its new ones.
+
+    A combination is named as scArches names it: its levels joined by ``"_"``, whatever they hold.
+    """
+    found, order = dict(levels), list(schema.levels)
+    out = codes.copy()
+    for c in schema.categorical:
+        if not c.of:
+            continue
+        parts = codes[:, [order.index(name) for name in c.of]]
+        used, where = np.unique(parts, axis=0, return_inverse=True)
+        names = ["_".join(found[name][code] for name, code in zip(c.of, row, strict=True)) for row in used]
+        own = covariate_name(c.key)
+        found[own] = (*c.levels, *sorted(set(names) - set(c.levels)))
+        position = {level: i for i, level in enumerate(found[own])}
+        lookup = np.array([position[name] for name in names], np.int32)
+        out[:, order.index(own)] = lookup[where.ravel()]
+    return out, found
 
 
 def continuous_covariates(obs: pd.DataFrame, schema: Schema) -> np.ndarray:

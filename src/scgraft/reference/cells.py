@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import CorruptFile, NoLabels
+from scgraft.query.levels import combine
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference, Schema
 
@@ -34,7 +35,7 @@ def _names(schema: Schema, obs: pd.DataFrame, key: str) -> tuple[np.ndarray, np.
     column = obs[key]
     text = column_text(column)
     silent = np.asarray(column.isna())  # pandas lends it, and may lend it read-only
-    if key == schema.labels_key and schema.unlabeled is not None:
+    if key in schema.label_keys and schema.unlabeled is not None:
         silent = silent | (text == schema.unlabeled)
     return text, silent
 
@@ -85,8 +86,7 @@ def missing_columns(reference: Reference) -> tuple[str, ...]:
 
 def columns_lacking(schema: Schema, obs: pd.DataFrame | None) -> tuple[str, ...]:
     """The same of a schema and the cells' annotation."""
-    keys = [schema.batch_key, *(c.key for c in schema.categorical)]
-    several = [key for key, levels in zip(keys, schema.levels.values(), strict=True) if len(levels) > 1]
+    several = [key for name, key in schema.obs_keys.items() if len(schema.levels[name]) > 1]
     asked = [*several, *schema.continuous, schema.size_factor_key]
     return tuple(key for key in asked if key is not None and (obs is None or key not in obs))
 
@@ -100,12 +100,11 @@ def reference_codes(reference: Reference) -> np.ndarray:
         A column with more than one level is missing, or it holds a value that the model was not trained with.
     """
     schema, obs = reference.schema, _annotated(reference)
-    keys = [schema.batch_key, *(c.key for c in schema.categorical)]
-    columns = [
-        np.zeros(len(obs), np.int32) if key is None or key not in obs else level_codes(obs, key, levels)
-        for key, levels in zip(keys, schema.levels.values(), strict=True)
-    ]
-    return np.stack(columns, axis=1)
+    columns = []
+    for name, levels in schema.levels.items():
+        key = schema.obs_keys.get(name)
+        columns.append(np.zeros(len(obs), np.int32) if key is None or key not in obs else level_codes(obs, key, levels))
+    return combine(np.stack(columns, axis=1), schema.levels, schema)[0]
 
 
 def _annotated(reference: Reference) -> pd.DataFrame:

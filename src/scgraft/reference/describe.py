@@ -103,7 +103,11 @@ def query_needs(reference: Reference) -> list[str]:
     if family_of(reference.base.family).refusal:
         return []
     needs = ["raw counts (in X, a layer or raw; they are looked for)"]
-    needs += [f"categorical covariate obs[{c.key!r}] (known: {', '.join(c.levels[:6])})" for c in schema.categorical]
+    needs += [
+        f"categorical covariate obs[{c.key!r}] (known: {', '.join(c.levels[:6])})"
+        for c in schema.categorical
+        if not c.of
+    ]
     needs += [f"continuous covariate obs[{name!r}]" for name in schema.continuous]
     if schema.size_factor_key:
         needs.append(f"size factors in obs[{schema.size_factor_key!r}]")

@@ -12,18 +12,28 @@ from collections.abc import Callable
 from typing import Any
 
 from scgraft.reference.budget import Budget
-from scgraft.reference.stand_ins import Array, Dtype, Function, Inert, as_key, finish, stand_in
+from scgraft.reference.stand_ins import STORAGE_FILE, Array, Dtype, Function, Inert, as_key, finish, stand_in
 
 LONGEST_NUMBER = 255  # bytes, of a whole number; a hundred thousand times what a model has
 BETWEEN_LOOKS = 10_000  # steps from one look at the clock to the next: some milliseconds
 
 
 class Machine:
-    """State of a pickle that is being read: where it is, its stack with marks, and what it remembers."""
+    """State of a pickle that is being read: where it is, its stack with marks, and what it remembers.
 
-    def __init__(self, data: bytes, name: str, budget: Budget, storage: Callable[[Any], Any] | None) -> None:
+    `storage` gives the storage of a persistent id, `nested` that of a file within the file; None where there is none.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        name: str,
+        budget: Budget,
+        storage: Callable[[Any], Any] | None,
+        nested: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.data, self.at, self.name = data, 0, name
-        self.budget, self.storage = budget, storage
+        self.budget, self.storage, self.nested = budget, storage, nested
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -55,6 +65,8 @@ class Machine:
         """The result of a stand-in."""
         if isinstance(function, Inert):
             return function
+        if function is STORAGE_FILE and self.nested is not None:
+            return self.nested(*args)
         if not isinstance(function, Function) or not isinstance(args, tuple):
             raise ValueError("a call of what is no function")
         return function.call(self.budget, *args)
@@ -66,19 +78,8 @@ class Machine:
         return stand_in(module, name, self.name)
 
 
-def load(data: bytes, name: str, budget: Budget, storage: Callable[[Any], Any] | None = None) -> Any:
-    """Plain values of a pickle.
-
-    Parameters
-    ----------
-    data
-        The pickle.
-    name
-        Of the file, for errors.
-    budget
-        What reading it may cost.
-    storage
-        Gives the storage of a persistent id; None where there is none.
+def load(machine: Machine) -> Any:
+    """Plain values of the pickle that begins where the machine is; it ends behind it.
 
     Raises
     ------
@@ -87,14 +88,13 @@ def load(data: bytes, name: str, budget: Budget, storage: Callable[[Any], Any] |
     ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError, AttributeError, struct.error
         It is no pickle that scvi-tools or torch write.
     """
-    machine = Machine(data, name, budget, storage)
     until_look = BETWEEN_LOOKS
     while True:
-        operation = data[machine.at : machine.at + 1]
+        operation = machine.data[machine.at : machine.at + 1]
         machine.at += 1
         until_look -= 1
         if not until_look:
-            budget.go_on(BETWEEN_LOOKS)
+            machine.budget.go_on(BETWEEN_LOOKS)
             until_look = BETWEEN_LOOKS
         if operation == STOP:
             return finish(machine.stack.pop(), {})
@@ -121,20 +121,8 @@ def _duplicate(m: Machine) -> None:
     m.stack.append(m.stack[-1])
 
 
-def _true(m: Machine) -> None:
-    m.stack.append(True)
-
-
-def _false(m: Machine) -> None:
-    m.stack.append(False)
-
-
-def _none(m: Machine) -> None:
-    m.stack.append(None)
-
-
-def _empty_tuple(m: Machine) -> None:
-    m.stack.append(())
+def _constant(m: Machine) -> None:
+    m.stack.append(CONSTANTS[m.data[m.at - 1 : m.at]])
 
 
 def _empty_list(m: Machine) -> None:
@@ -384,12 +372,13 @@ def _unknown(m: Machine) -> None:
 
 
 STOP = b"."
+CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False, b")": ()}
 OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
-    b"(": _mark, b"0": _pop, b"1": _pop_mark, b"2": _duplicate, b"N": _none, b"\x88": _true, b"\x89": _false,
+    b"(": _mark, b"0": _pop, b"1": _pop_mark, b"2": _duplicate, b"N": _constant, b"\x88": _constant, b"\x89": _constant,
     b"I": _int_text, b"L": _int_text, b"F": _float_text, b"J": _int4, b"K": _int1, b"M": _int2, b"\x8a": _long1,
     b"\x8b": _long4, b"G": _float8, b"V": _unicode_line, b"X": _unicode4, b"\x8c": _unicode1, b"\x8d": _unicode8,
     b"U": _unicode1, b"T": _unicode4, b"C": _bytes1, b"B": _bytes4, b"\x8e": _bytes8, b"\x96": _bytes8,
-    b")": _empty_tuple, b"t": _tuple, b"\x85": _tuple1, b"\x86": _tuple2, b"\x87": _tuple3, b"]": _empty_list,
+    b")": _constant, b"t": _tuple, b"\x85": _tuple1, b"\x86": _tuple2, b"\x87": _tuple3, b"]": _empty_list,
     b"l": _list, b"a": _append, b"e": _appends, b"}": _empty_dict, b"d": _dict, b"s": _set_item, b"u": _set_items,
     b"\x8f": _empty_set, b"\x90": _add_items, b"\x91": _frozenset, b"g": _get_line, b"h": _get1, b"j": _get4,
     b"p": _put_line, b"q": _put1, b"r": _put4, b"\x94": _memoize, b"c": _global_lines, b"\x93": _global,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.errors import CorruptFile
 from scgraft.reference.budget import Budget
 from scgraft.reference.saved_registry import level, mapping, read_attributes, read_registry, texts
 from scgraft.reference.unpickle import read_pickle, read_torch_file
@@ -42,8 +42,6 @@ def read_model_file(path: Path, budget: Budget | None = None) -> Saved:
     ------
     UnsafeFile, CorruptFile
         As :func:`scgraft.reference.unpickle.read_torch_file`; or what it holds is not a model of scvi-tools.
-    UnsupportedModel
-        A model of another package.
     """
     return (_read_legacy if path.name.endswith("model_params.pt") else _read_modern)(path, budget)
 
@@ -70,20 +68,25 @@ def _read_legacy(path: Path, budget: Budget | None) -> Saved:
         if not needed.is_file():
             raise CorruptFile(f"{path.name} is a model of scvi-tools before 0.15, which needs {needed.name} beside it.")
     state = read_torch_file(path, budget)
-    if any(isinstance(key, str) and key.startswith(("embeddings.", "embedding.", "encoder.FC.")) for key in state):
-        raise UnsupportedModel(
-            f"{path.name} was saved by scArches' own classes (scPoli, trVAE...), not by scvi-tools; supported are models "
-            "of scvi-tools."
-        )
     attrs = read_pickle(attr_path, budget)
     if not isinstance(attrs.get("scvi_setup_dict_"), dict):
         raise CorruptFile(f"{attr_path.name} has no setup dictionary: it is not a model saved by scvi-tools.")
+    return _saved(
+        state,
+        read_names(names_path),
+        attrs,
+        _modern_registry(attrs["scvi_setup_dict_"], attr_path.name),
+        attr_path.name,
+    )
+
+
+def read_names(path: Path) -> list[str]:
+    """Gene names of ``var_names.csv``, one on each line."""
     try:
-        lines = names_path.read_text(encoding="utf-8-sig").splitlines()
-    except ValueError as error:
-        raise CorruptFile(f"{names_path.name} is not a text file with a gene name on each line: {error}.") from error
-    genes = [line for line in lines if line.strip()]
-    return _saved(state, genes, attrs, _modern_registry(attrs["scvi_setup_dict_"], attr_path.name), attr_path.name)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path.name} is not a text file with a gene name on each line: {error}.") from error
+    return [line for line in lines if line.strip()]
 
 
 def _saved(state: object, var_names: object, attrs: Mapping[str, Any], registry: object, name: str) -> Saved:
@@ -92,7 +95,7 @@ def _saved(state: object, var_names: object, attrs: Mapping[str, Any], registry:
     genes = texts(var_names, f"var_names of {name}")
     unlabeled = attrs.get("unlabeled_category_")
     return Saved(
-        weights=_weights(mapping(state, f"the state dict of {name}"), name),
+        weights=float_weights(mapping(state, f"the state dict of {name}"), name),
         genes=np.array(genes, dtype=str),
         attributes=read_attributes(attrs, name),
         registry=read_registry(registry, name),
@@ -101,7 +104,7 @@ def _saved(state: object, var_names: object, attrs: Mapping[str, Any], registry:
     )
 
 
-def _weights(state: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+def float_weights(state: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     """Tensors of a state dict, float32; what is no tensor (the store of pyro) is left out."""
     found = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     for wrapper in WRAPPERS:

@@ -223,6 +223,15 @@ def _dtype(budget: Budget, code: Any, *flags: Any) -> Dtype:
     return Dtype(code)
 
 
+def _file_in_a_file(budget: Budget, *args: Any) -> Any:
+    raise UnsafeFile(
+        "The file calls torch.storage._load_from_bytes, which opens another file within it: only a plain pickle that scArches "
+        "wrote (attr.pkl) has such a thing. Nothing of it was executed. Do not open it with pickle or torch.load either."
+    )
+
+
+# How Python's own pickle writes a tensor; the machine reads its argument itself, where a file may have one at all.
+STORAGE_FILE = Function(_file_in_a_file)
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _dictionary,
@@ -270,6 +279,8 @@ def stand_in(module: str, name: str, file: str) -> Any:
         It is a layer of torch: harmless, but an option that is not read.
     """
     module = "builtins" if module == "__builtin__" else module
+    if (module, name) == ("torch.storage", "_load_from_bytes"):
+        return STORAGE_FILE
     if (module, name) in ALLOWED:
         return Function(ALLOWED[module, name])
     if module in ("torch", "torch.storage") and name in STORAGES:

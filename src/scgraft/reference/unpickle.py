@@ -20,8 +20,9 @@ import numpy as np
 from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.kinds import check_pointer
 from scgraft.reference.budget import Budget
-from scgraft.reference.machine import load
+from scgraft.reference.machine import Machine, load
 from scgraft.reference.stand_ins import StorageType
+from scgraft.reference.storage_file import read_storage
 
 MAX_PICKLE = 256 << 20  # bytes; the largest of scvi-tools (labels of some million cells) stay below 50 MB
 # Bytes of one tensor; chosen by eye: it is stored as it is, so the file itself bounds it before this does.
@@ -34,9 +35,15 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _load(data: bytes, name: str, budget: Budget, storage: Callable[[Any], np.ndarray] | None = None) -> dict[str, Any]:
+def _load(
+    data: bytes,
+    name: str,
+    budget: Budget,
+    storage: Callable[[Any], np.ndarray] | None = None,
+    nested: Callable[[Any], np.ndarray] | None = None,
+) -> dict[str, Any]:
     try:
-        value = load(data, name, budget, storage)
+        value = load(Machine(data, name, budget, storage, nested))
     except ScgraftError:
         raise
     except _DAMAGE as error:
@@ -137,7 +144,9 @@ def _read_archive(archive: zipfile.ZipFile, name: str, budget: Budget) -> dict[s
 
 
 def read_pickle(path: Path, budget: Budget | None = None) -> dict[str, Any]:
-    """Read a plain pickle (``attr.pkl`` of scvi-tools before 0.15) through the same allow-list.
+    """Read a plain pickle (``attr.pkl`` of scvi-tools before 0.15, and of scArches) through the same allow-list.
+
+    The tensors in it are arrays.
 
     Raises
     ------
@@ -147,4 +156,5 @@ def read_pickle(path: Path, budget: Budget | None = None) -> dict[str, Any]:
     _head(path)
     if path.stat().st_size > MAX_PICKLE:
         raise CorruptFile(f"{path.name} has {path.stat().st_size} bytes, more than {MAX_PICKLE}.")
-    return _load(path.read_bytes(), path.name, budget or Budget(path.stat().st_size, path.name))
+    paid = budget or Budget(path.stat().st_size, path.name)
+    return _load(path.read_bytes(), path.name, paid, nested=lambda data: read_storage(data, path.name, paid))

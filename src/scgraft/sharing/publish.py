@@ -17,7 +17,7 @@ from scgraft.files.h5ad import open_h5
 from scgraft.files.hashes import sha256
 from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
-from scgraft.reference.scvi_format import read
+from scgraft.reference.read import read
 from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.graft import Graft
 from scgraft.values.shown import fields_as_html, fields_as_text

@@ -62,10 +62,15 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Covariate:
-    """An extra categorical covariate of the reference: its obs column and known levels, in code order."""
+    """An extra categorical covariate of the reference: its obs column and known levels, in code order.
+
+    Where it is the combination of other covariates, `of` names these (``"batch"``, ``"covariate:<key>"``), and its levels are
+    their levels joined by ``"_"``, as scArches writes them. No column of obs is then read.
+    """
 
     key: str
     levels: tuple[str, ...]
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Schema:
         obs column of the reference's batches (None when it was trained without) and their names in code order.
     labels_key, labels, unlabeled
         obs column of the labels, class names in code order **without** the unlabeled category, and that category.
+    label_levels
+        obs columns of all levels of the annotation, where the model was trained with several; `labels_key` is one of them.
     layer
         Layer that held the counts, None for X.
     categorical, continuous
@@ -94,6 +101,7 @@ class Schema:
     labels_key: str | None = None
     labels: tuple[str, ...] = ()
     unlabeled: str | None = None
+    label_levels: tuple[str, ...] = ()
     layer: str | None = None
     categorical: tuple[Covariate, ...] = ()
     continuous: tuple[str, ...] = ()
@@ -101,6 +109,16 @@ class Schema:
 
     def __post_init__(self) -> None:
         seal_fields(self)
+
+    @property
+    def label_keys(self) -> tuple[str, ...]:
+        """Columns of obs with labels that the model knows: all levels of its annotation."""
+        return self.label_levels or (() if self.labels_key is None else (self.labels_key,))
+
+    @property
+    def obs_keys(self) -> dict[str, str | None]:
+        """Column of obs of the batch and of every categorical covariate that has one, by name; None where there is no batch."""
+        return {BATCH: self.batch_key} | {covariate_name(c.key): c.key for c in self.categorical if not c.of}
 
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
