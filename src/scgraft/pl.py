@@ -42,7 +42,10 @@ def _axes(ax: Axes | None) -> Axes:
 
 def _labels(mapped: MappedQuery, key: str | None) -> Labels:
     if not mapped.labels or (key is not None and key not in mapped.labels):
-        raise NoLabels(f"The mapping has no labels {key or ''}; it has {', '.join(mapped.labels) or 'none'}.")
+        raise NoLabels(
+            f"The mapping has no labels {key or ''}; it has {', '.join(mapped.labels) or 'none'}. Choose one of these, or map with "
+            "labels=..."
+        )
     return mapped.labels[next(iter(mapped.labels)) if key is None else key]
 
 
@@ -80,7 +83,7 @@ def map(
     """
     one_of("color", color, COLOURINGS)
     if color == "novelty" and mapped.novelty is None:
-        raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
+        raise NoLabels("This mapping was made without a calibration, so it has no novelty. Map with one.")
     result = _labels(mapped, labels)
     novel, cluster = (None, None) if mapped.novelty is None else (mapped.novelty.novel, mapped.novelty.cluster)
     placed = place(reference, mapped.latent.mean, novel=novel, cluster=cluster, near=mapped.near)
@@ -156,7 +159,7 @@ def reliability(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
 def novelty(mapped: MappedQuery, *, ax: Axes | None = None) -> Axes:
     """Histogram of the novelty score, with the threshold."""
     if mapped.novelty is None:
-        raise NoLabels("This mapping was made without a calibration, so it has no novelty.")
+        raise NoLabels("This mapping was made without a calibration, so it has no novelty. Map with one.")
     ax, found = _axes(ax), mapped.novelty
     ax.hist(np.minimum(found.strength, np.quantile(found.strength, 0.995)), bins=50, color=COLOURS[0])
     ax.axvline(1.0, color=RED, linestyle=":")

@@ -98,14 +98,18 @@ def calibrate(
     """
     if reference.latent is None or reference.obs is None:
         raise NoLabels(
-            f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on."
+            f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on. Take a revision "
+            "with adata.h5ad, or map with calibration=None (--no-calibration)."
         )
     if labels is None:
         own = label_key(reference.schema, reference.obs)
         labels = list(reference.schema.label_levels) or ([] if own is None else [own])
     missing = [key for key in labels if key not in reference.obs]
     if missing:
-        raise NoLabels(f"The reference has no label column {', '.join(missing)}.")
+        raise NoLabels(
+            f"The reference has no label column {', '.join(map(repr, missing))}; its cells have "
+            f"{', '.join(map(str, reference.obs.columns))}. Choose one of these."
+        )
     plan = choose_folds(reference, seed)
     config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
     condition = Condition(share, own_condition(reference).genes if genes is None else genes)

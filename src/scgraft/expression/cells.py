@@ -98,7 +98,10 @@ def reference_cells(reference: Reference) -> LatentCells:
     (60, (60, 30))
     """
     if reference.latent is None or reference.obs is None:
-        raise NoLabels(f"{reference.base.repo} holds no cells ({reference.latent_source}).")
+        raise NoLabels(
+            f"{reference.base.repo} holds no cells ({reference.latent_source}), so nothing can be decoded for them. Take a revision "
+            "with adata.h5ad."
+        )
     return LatentCells(
         latent=reference.latent,
         codes=reference_codes(reference).astype(np.int64),

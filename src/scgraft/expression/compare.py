@@ -183,7 +183,7 @@ def compare_expression(
     mine = cells.take(np.asarray(classes, str) == label)
     if not len(mine):
         raise NoLabels(
-            f"No query cell is labelled {label!r}; there are {', '.join(sorted(set(map(str, classes)))[:8])}."
+            f"No query cell is labelled {label!r}; there are {', '.join(sorted(set(map(str, classes)))[:8])}. Choose one of these."
         )
     schema = reference.schema
     names = [schema.batches[code] for code in np.unique(theirs.codes[:, 0])] if batch == "reference" else batch
@@ -224,11 +224,15 @@ def calls_at(probability: np.ndarray, error_rate: float) -> np.ndarray:
 def _members(reference: Reference, labels: str | None, label: str) -> np.ndarray:
     key, obs = labels or reference.schema.labels_key, reference.obs
     if obs is None or key is None or key not in obs:
-        raise NoLabels(f"The reference's cells have no label column {key!r}.")
+        has = "none" if obs is None else ", ".join(map(str, obs.columns))
+        raise NoLabels(
+            f"The reference's cells have no label column {key!r}; they have {has}. Name one of these as labels=..."
+        )
     names = np.array([level_name(value) for value in obs[key]], str)
     if label not in names:
         raise NoLabels(
-            f"No reference cell is labelled {label!r} in obs[{key!r}]; there are {', '.join(np.unique(names)[:8])}."
+            f"No reference cell is labelled {label!r} in obs[{key!r}]; there are {', '.join(np.unique(names)[:8])}. Choose one of "
+            "these."
         )
     return names == label
 

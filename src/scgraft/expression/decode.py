@@ -222,7 +222,7 @@ def gene_positions(reference: Reference, genes: Sequence[str] | None) -> np.ndar
     if absent:
         raise GenesNotFound(
             f"The reference has no gene {', '.join(map(repr, absent[:5]))}; its genes are named like "
-            f"{', '.join(list(known)[:4])}."
+            f"{', '.join(list(known)[:4])}. Use its own names (reference.schema.genes)."
         )
     return np.array([known[str(gene)] for gene in genes], np.int64)
 
@@ -237,7 +237,7 @@ def batch_codes(reference: Reference, graft: Graft | None, batch: str | Sequence
     if absent or not wanted:
         raise UnknownBatch(
             f"There is no batch {', '.join(map(repr, absent[:5])) or '(none was named)'} to decode under; known are "
-            f"{', '.join(names[:8])}."
+            f"{', '.join(names[:8])}. Name one of these, or None for each cell's own."
         )
     return [names.index(name) for name in wanted]
 

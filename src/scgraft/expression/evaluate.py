@@ -81,7 +81,9 @@ def evaluate(
     cells = query_cells(reference, query, device=device)
     key = labels if labels is not None else reference.schema.labels_key
     if labels is not None and labels not in adata.obs:
-        raise NoLabels(f"There is no column obs[{labels!r}]; there are {', '.join(map(str, adata.obs.columns))}.")
+        raise NoLabels(
+            f"There is no column obs[{labels!r}]; there are {', '.join(map(str, adata.obs.columns))}. Name one."
+        )
     classes = None
     if key is not None and key in adata.obs:
         kept = adata.obs[key].set_axis(adata.obs_names.astype(str)).loc[query.cells]

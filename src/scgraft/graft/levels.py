@@ -56,16 +56,21 @@ def check_graft(reference: Reference, graft: Graft | None) -> None:
     slots = family_of(reference.base.family).slots(reference.hyper, reference.schema, reference.weights)
     unknown = sorted(graft.rows.keys() - {slot.name for slot in slots})
     if unknown or graft.levels.keys() - reference.schema.levels.keys():
-        raise CorruptGraft(f"The graft has columns or levels for what the reference does not have: {unknown[:5]}.")
+        raise CorruptGraft(
+            f"The graft has columns or levels for what the reference does not have: {unknown[:5]}. It was changed, or written by "
+            "something else: copy it again, or fit again."
+        )
     for slot in slots:
         shape = list(reference.weights[slot.key].shape)
         shape[slot.axis] = len(graft.levels.get(slot.covariate, ()))
         row = graft.rows.get(slot.name)
         if (row is None and shape[slot.axis]) or (row is not None and row.shape != tuple(shape)):
             found = "is missing" if row is None else f"has the shape {row.shape}"
-            raise CorruptGraft(f"The graft's columns {slot.name!r}: {found}; {tuple(shape)} was expected.")
+            raise CorruptGraft(
+                f"The graft's columns {slot.name!r}: {found}; {tuple(shape)} was expected. Fit it again."
+            )
         if row is not None and (row.dtype != np.float32 or not np.isfinite(row).all()):
-            raise CorruptGraft(f"The graft's columns {slot.name!r} are not finite float32 numbers.")
+            raise CorruptGraft(f"The graft's columns {slot.name!r} are not finite float32 numbers. Fit it again.")
 
 
 def check_base(reference: Reference, graft: Graft | None) -> None:

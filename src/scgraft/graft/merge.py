@@ -68,7 +68,9 @@ def merge_grafts(
         raise GraftError("There is nothing to merge: give at least one graft.")
     names = dict(rename or {})
     if out := sorted(set(names) - set(range(len(grafts)))):
-        raise GraftError(f"rename has graft {out[0]}, but there are {len(grafts)} grafts, counted from 0.")
+        raise GraftError(
+            f"rename has graft {out[0]}, but there are {len(grafts)} grafts, counted from 0: name one from 0 to {len(grafts) - 1}."
+        )
     parts = [rename_levels(graft, names.get(i, {})) for i, graft in enumerate(grafts)]
     for part in parts[1:]:
         _check_same_base(parts[0], part)
@@ -113,12 +115,13 @@ def rename_levels(graft: Graft, names: Mapping[str, str], *, covariate: str = BA
     absent = [old for old in names if old not in own]
     if absent:
         raise GraftError(
-            f"The graft has no new {_word(covariate)} {absent[0]!r} to rename; it has {', '.join(map(repr, own)) or 'none'}."
+            f"The graft has no new {_word(covariate)} {absent[0]!r} to rename; it has {', '.join(map(repr, own)) or 'none'}. "
+            "Name one that it has."
         )
     renamed = tuple(names.get(level, level) for level in own)
     if len(set(renamed)) < len(renamed):
         twice = next(level for level in renamed if renamed.count(level) > 1)
-        raise BatchClash(f"Renaming would give two levels of {_word(covariate)} the name {twice!r}.")
+        raise BatchClash(f"Renaming would give two levels of {_word(covariate)} the name {twice!r}. Choose another.")
     if not names:
         return graft
     record = graft.record

@@ -76,11 +76,12 @@ def explain(
         raise NoLabels("There are no labels to explain: map with labels onto a reference that holds cells.")
     key = next(iter(mapped.labels)) if labels is None else labels
     if key not in mapped.labels:
-        raise NoLabels(f"The mapping has no labels {key!r}; it has {', '.join(mapped.labels)}.")
+        raise NoLabels(f"The mapping has no labels {key!r}; it has {', '.join(mapped.labels)}. Choose one of these.")
     where = np.flatnonzero(mapped.latent.cells == cell)
     if not len(where):
         raise QueryError(
-            f"The mapping has no cell {cell!r}; its cells are named {', '.join(mapped.latent.cells[:3])}, ..."
+            f"The mapping has no cell {cell!r}; its cells are named {', '.join(mapped.latent.cells[:3])}, .... Use "
+            "one of its names."
         )
     i, found = int(where[0]), mapped.labels[key]
     neighbours = _neighbours(reference, mapped, i, found.key, k)

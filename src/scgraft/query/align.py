@@ -125,7 +125,9 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
             "(scanpy.pp.filter_cells), or use drop_empty=True (--drop-empty) to leave them out."
         )
     if not keep.any():
-        raise EmptyCells("No cell has a count in any gene of the reference.")
+        raise EmptyCells(
+            "No cell has a count in any gene of the reference. Give another layer (--layer), or choose a reference of this tissue."
+        )
     coded = code_obs(adata.obs if keep.all() else adata.obs[keep], schema, batch_key)
     levels, used = coded.levels, coded.cells_per_batch
     new_levels = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
@@ -185,11 +187,11 @@ def cell_names(adata: AnnData) -> np.ndarray:
         There are no cells, or two of one name.
     """
     if adata.n_obs == 0:
-        raise QueryError("The query has no cells.")
+        raise QueryError("The query has no cells; at least one is needed. Look at what was filtered out before.")
     cells = np.asarray(adata.obs_names.astype(str), dtype=str)
     if len(set(cells)) != len(cells):
         raise QueryError(
-            "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique()."
+            "Cell names (obs_names) are not unique, and results are keyed by them. Call adata.obs_names_make_unique()."
         )
     return cells
 

@@ -114,7 +114,9 @@ def match_genes(
     own = next(iter(reference.values())).astype(str)
     names = next(iter(query.values())).astype(str)
     if len(set(own)) != len(own):
-        raise AmbiguousGenes("The reference lists a gene twice; its model cannot be used with named genes.")
+        raise AmbiguousGenes(
+            "The reference lists a gene twice, so its genes cannot be told apart by name. Ask its author for a model with unique names."
+        )
     usable = np.ones(len(names), bool) if usable is None else usable
     species = species_of(own)
     theirs = [

@@ -168,7 +168,7 @@ def _numbers(column: pd.Series[Any], key: str) -> np.ndarray:
     try:
         values = np.array(column, dtype=np.float32)  # a copy: pandas lends read-only arrays
     except (TypeError, ValueError) as error:
-        raise QueryError(f"obs[{key!r}] must hold numbers: {error}.") from error
+        raise QueryError(f"obs[{key!r}] must hold numbers: {error}. Convert it (pandas.to_numeric).") from error
     if not np.isfinite(values).all():
         first = ", ".join(map(str, column.index[~np.isfinite(values)][:FEW]))
         raise QueryError(f"obs[{key!r}] has NaN or infinite values, e.g. for {first}. Fill them in or drop the cells.")
@@ -182,12 +182,14 @@ def size_factors(obs: pd.DataFrame, schema: Schema) -> np.ndarray | None:
         return None
     if key not in obs:
         raise CovariateMissing(
-            f"The reference was trained with size factors in obs[{key!r}]; the query has no such column."
+            f"The reference was trained with size factors in obs[{key!r}], and the query has no such column. Add it, computed as "
+            "for the reference."
         )
     values = _numbers(_column(obs, key), key)
     if (values <= 0).any():
         raise QueryError(
-            f"obs[{key!r}] holds size factors, which must be positive; {int((values <= 0).sum())} are not."
+            f"obs[{key!r}] holds size factors, which must be positive; {int((values <= 0).sum())} are not. Compute them again, or "
+            "drop these cells."
         )
     return values
 

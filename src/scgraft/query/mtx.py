@@ -77,7 +77,7 @@ def read_mtx(path: Path) -> AnnData:
     if matrix.shape != (len(cells), len(features)):
         raise QueryError(
             f"{path} has {matrix.shape[1]} features and {matrix.shape[0]} cells, the tables beside it {len(features)} and "
-            f"{len(cells)}. They do not belong together."
+            f"{len(cells)}. They do not belong together: copy the three files of one sample again."
         )
     width = min(len(row) for row in features) if features else 0
     var = pd.DataFrame(index=[row[1 if width > 1 else 0] for row in features])
@@ -98,4 +98,5 @@ def _table(folder: Path, prefix: str, names: tuple[str, ...]) -> list[list[str]]
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             rows = csv.reader(data.decode("utf-8-sig").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
             return [row for row in rows if row]
-    raise QueryError(f"{folder} has a matrix, and none of {', '.join(prefix + name for name in names)} beside it.")
+    said = f"{folder} has a matrix, and none of {', '.join(prefix + name for name in names)} beside it. Put that file there."
+    raise QueryError(said)

@@ -50,7 +50,9 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
     position = names.get_indexer(pd.Index(mapped.latent.cells))
     if (position < 0).any():
         first = mapped.latent.cells[position < 0][:3]
-        raise QueryError(f"Cells {', '.join(first)} of the mapping are not in this AnnData; annotate the query itself.")
+        raise QueryError(
+            f"Cells {', '.join(first)} of the mapping are not in this AnnData. Annotate the query that was mapped."
+        )
     _remove_earlier(adata)
     coordinates = np.full((adata.n_obs, mapped.latent.mean.shape[1]), np.nan, np.float32)
     coordinates[position] = mapped.latent.mean

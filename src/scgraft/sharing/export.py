@@ -118,7 +118,12 @@ def export_scvi(
     levels = scvi_registry.extended_levels(reference, graft)
     why_not = _why_no_cells(reference)
     if query is not None and (why_not or not cells):
-        raise UnsupportedModel(f"The query cannot be written beside the model: {why_not or 'cells is off'}.")
+        what = (
+            "Leave the query out, or export without a query"
+            if why_not
+            else "Leave the query out, or export with cells=True"
+        )
+        raise UnsupportedModel(f"The query cannot be written beside the model: {why_not or 'cells is off'}. {what}.")
     extra = _unlabeled_category(reference, query, query_labels)
     labels = scvi_registry.label_values(reference, extra)
     adata = None
@@ -195,7 +200,7 @@ def _unlabeled_category(reference: Reference, query: Query | None, query_labels:
         if alien:
             raise QueryError(
                 f"query_labels has {', '.join(map(repr, alien[:5]))}, which are not classes of the reference "
-                f"({', '.join(schema.labels[:8])})."
+                f"({', '.join(schema.labels[:8])}). Give each cell one of these, or the unlabeled category."
             )
     if (
         query is None
@@ -284,10 +289,15 @@ def _reference_labels(reference: Reference, names: Sequence[str]) -> np.ndarray:
     if key is None:
         return np.zeros(len(obs), np.int64)
     if key not in obs:
-        raise CorruptFile(f"The reference's cells have no column obs[{key!r}], which its model was trained with.")
+        raise CorruptFile(
+            f"The reference's cells have no column obs[{key!r}], which its model was trained with. Add it to the AnnData file of the "
+            "reference, or export without cells (cells=False)."
+        )
     found = [level_name(value) for value in obs[key]]
     if alien := sorted(set(found) - set(names)):
-        raise CorruptFile(f"obs[{key!r}] of the reference holds {alien[0]!r}, which its registry does not know.")
+        raise CorruptFile(
+            f"obs[{key!r}] of the reference holds {alien[0]!r}, which its registry does not know. Rename it, or export with cells=False."
+        )
     return np.array([names.index(name) for name in found], np.int64)
 
 

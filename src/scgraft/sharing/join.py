@@ -73,7 +73,8 @@ def join(reference: Reference, queries: Mapping[str, AnnData], *, labels: Sequen
 
     if reference.latent is None or reference.obs is None:
         raise NoLabels(
-            f"{reference.base.repo} holds no cells ({reference.latent_source}), so there is nothing to join."
+            f"{reference.base.repo} holds no cells ({reference.latent_source}), so there is nothing to join. Take a revision with "
+            "adata.h5ad."
         )
     for name, adata in queries.items():
         _check(reference, name, adata)
@@ -145,7 +146,7 @@ def _reference_table(reference: Reference, obs: pd.DataFrame, keys: Sequence[str
     for key in keys:
         if key not in obs:
             raise NoLabels(
-                f"The reference's cells have no column {key!r}; they have {', '.join(map(str, obs.columns))}."
+                f"The reference's cells have no column {key!r}; they have {', '.join(map(str, obs.columns))}. Choose one of these."
             )
         table[key] = column_text(obs[key])
         table[f"{key}_probability"] = np.full(len(obs), np.nan, np.float32)
@@ -164,13 +165,18 @@ def _query_table(name: str, adata: AnnData, keys: Sequence[str]) -> pd.DataFrame
     batch_key = str(adata.uns["scgraft"].get("batch_key") or "")
     batches = list(adata.uns["scgraft"].get("batches", []))
     if batch_key and batch_key not in obs:
-        raise QueryError(f"Query {name!r} has lost its batch column obs[{batch_key!r}]; keep it beside the annotation.")
+        raise QueryError(
+            f"Query {name!r} has lost its batch column obs[{batch_key!r}]; put it back beside the annotation."
+        )
     batch = [level_name(v) for v in obs[batch_key]] if batch_key else (str(batches[0]) if batches else name)
     table: dict[str, Any] = {"source": name, "cell": obs.index.astype(str).to_numpy(), "batch": batch}
     for key in keys:
         column = f"scgraft_{key}"
         if column not in obs:
-            raise QueryError(f"Query {name!r} carries no transferred label {key!r} (obs[{column!r}]). Map it with it.")
+            raise QueryError(
+                f"Query {name!r} carries no transferred label {key!r} (obs[{column!r}]). Map it with labels={key!r} "
+                f"(--labels {key}), and annotate it again."
+            )
         table[key] = column_text(obs[column])
         table[f"{key}_probability"] = obs[f"{column}_probability"].to_numpy(np.float32)
         table[f"{key}_unknown"] = obs[f"{column}_unknown"].to_numpy(bool)

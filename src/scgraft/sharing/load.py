@@ -55,7 +55,9 @@ def load_graft(source: str | Path, *, revision: str | None = None, reference: Re
         return store.load_graft(source, reference=reference)
     folder = download(name, revision or at or None, [store.ROWS, store.DOCUMENT])
     if not (folder / store.DOCUMENT).is_file():
-        raise IncompleteRepository(f"{name} holds no graft ({store.DOCUMENT} and {store.ROWS}).")
+        raise IncompleteRepository(
+            f"{name} holds no graft: {store.DOCUMENT} and {store.ROWS} were expected. Check the name and the revision."
+        )
     return store.load_graft(folder, reference=reference)
 
 

@@ -35,7 +35,8 @@ def parents_of(obs: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
     """
     missing = [name for name in columns if name not in obs]
     if missing:
-        raise NoLabels(f"The reference has no column {', '.join(missing)}; it has {', '.join(map(str, obs.columns))}.")
+        there = ", ".join(map(str, obs.columns))
+        raise NoLabels(f"The reference has no column {', '.join(missing)}; it has {there}. Name columns that it has.")
     parents: dict[str, str] = {}
     for coarse, fine in zip(columns, columns[1:], strict=False):
         pairs = obs[[coarse, fine]].dropna().astype(str).drop_duplicates()

@@ -150,7 +150,9 @@ class Labels:
             `alpha` is not between 0 and 1.
         """
         if self.pvalues is None:
-            raise NoLabels("These labels were made without a calibration, so they have no prediction sets.")
+            raise NoLabels(
+                "These labels were made without a calibration, so they have no prediction sets. Map with one."
+            )
         within("alpha", alpha, 0, 1, open_ends=True)
         return self.pvalues > alpha
 

@@ -47,7 +47,8 @@ def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], sc
     )
     if hyper.dispersion == "gene-cell":
         raise UnsupportedModel(
-            "A LinearSCVI model has no dispersion of each cell: dispersion='gene-cell' is not supported."
+            "This LinearSCVI model says dispersion='gene-cell', but the class has no dispersion of each cell. The file was changed, "
+            "or is of another class: take the original."
         )
     own = {name: options.get(name) for name in OWN}
     norm = own["use_batch_norm"] is None or options_of.flag("use_batch_norm", own["use_batch_norm"], "LinearSCVI")
