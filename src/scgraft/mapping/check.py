@@ -129,7 +129,10 @@ def _annotation(lacking: tuple[str, ...]) -> Finding:
     said = f"The reference's cells have no column {', '.join(f'obs[{key!r}]' for key in lacking)}, which the model was trained with: "
     said += "labels are transferred, but not calibrated, and nothing is said of novelty."
     return Finding(
-        "reference cells", "warning", said, "Add the column to the reference's AnnData file, or expect bare votes."
+        "reference cells",
+        "warning",
+        said,
+        "Add the column to the reference's AnnData file, or expect labels whose probabilities are not calibrated.",
     )
 
 
@@ -157,7 +160,7 @@ def _counts(query: Query, n: int) -> Finding:
         return Finding(
             "counts",
             "warning",
-            f"{said} {len(dropped)} sampled cells have none.",
+            f"{said} {len(dropped)} of the sampled cells have no count in the reference's genes.",
             "Map with drop_empty=True (--drop-empty).",
         )
     if any(m.startswith(source) for m in notes):
@@ -204,11 +207,11 @@ def _batches(reference: Reference, size: dict[str, int]) -> list[Finding]:
     listed = ", ".join(f"{b} ({n})" for b, n in list(size.items())[:8]) + (", ..." if len(size) > 8 else "")
     out = [Finding("batches", "ok", f"{len(new)} new and {len(known)} known batches: {listed}.", "", {"cells": size})]
     if known:
-        said = f"The reference knows {', '.join(known[:5])}; these cells keep the reference's own columns, frozen."
+        said = f"The reference knows {', '.join(known[:5])}; these cells are mapped with the columns that it has for it, which stay as they are."
         out.append(Finding("known batches", "warning", said, "If they are new data, give them other names."))
     tiny = [b for b in new if size[b] < TINY]
     if tiny:
-        said = f"Fewer than {TINY} cells: {', '.join(tiny[:5])}. A column cannot be fitted well to so few."
+        said = f"These batches have fewer than {TINY} cells: {', '.join(tiny[:5])}. New columns cannot be fitted well to so few."
         out.append(Finding("tiny batches", "warning", said, "Join them with batches of the same chemistry."))
     return out
 
@@ -237,9 +240,11 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
 def _training(surgery: Surgery) -> Finding:
     if surgery.can_move_latent:
         return Finding(
-            "training", "ok", f"A new batch adds {surgery.numbers_per_new_batch} numbers; training moves the latent."
+            "training",
+            "ok",
+            f"A new batch adds {surgery.numbers_per_new_batch} numbers to the model; training them moves the latent.",
         )
-    said = "The encoder does not see the batch: projection is the exact answer, and training will be skipped."
+    said = "The model's encoder does not see the batch, so training cannot move the latent: it is skipped, and nothing is lost."
     return Finding("training", "ok", said)
 
 
@@ -256,11 +261,12 @@ def _types(reference: Reference, labels: LabelFacts) -> Finding:
     rare = [name for name, n in cells.items() if n < TINY]
     said = f"The reference can give {len(cells)} labels, and nothing else: {', '.join(cells)}."
     if labels.without_cells:
-        said += f" Declared but without cells, never predicted: {', '.join(labels.without_cells)}."
+        said += f" Labels that the model names, but none of its cells has, are never predicted: {', '.join(labels.without_cells)}."
     if rare:
-        said += f" Fewer than {TINY} cells: {', '.join(rare)}."
+        said += f" Labels with fewer than {TINY} cells, which are easily missed: {', '.join(rare)}."
     if labels.in_one_batch:
-        said += f" Only one batch has {', '.join(labels.in_one_batch)}: the others may be annotated less finely."
+        said += f" Only one batch of the reference has cells of {', '.join(labels.in_one_batch)}: the other batches may be annotated less "
+        said += "finely."
     return Finding("labels", "ok", said, "", {"cells": dict(cells)})
 
 
@@ -285,7 +291,7 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Fi
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
     said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
     if not found.dossiers and share <= 2 * found.false_alarms:
-        said += f", as many as false alarms may be ({found.false_alarms:.0%} are declared); a mapping says more."
+        said += f". That is no more than the false alarms that are allowed for ({found.false_alarms:.0%} are declared); a mapping says more."
         return [Finding("unknown cells", "ok", said, "", values)], measure
     said += ". " + " ".join(d.sentence for d in found.dossiers[:3])
     action = "Map, and read the verdict: if they stay unknown, expect no right label for them."

@@ -129,9 +129,9 @@ def _labels(summary: dict[str, Any]) -> str:
         f"({cite('sadinle2019')}) from held-out reference batches. "
         + "".join(value["guarantee"].rstrip(".") + ". " for value in summary["calibration"].values())
         + weighed
-        + "A cell was called novel if the errors of the model that it shares with similar cells exceed a limit, or if its "
-        "distance to the reference in the latent does. Both limits come from held-out cells, scaled to the query (an empirical "
-        f"null; {cite('efron2004')}). The limit of the errors also allows for the misfit of the whole query, and is not above "
-        "what a cell half of the way to other types of the reference would show. Clusters of the query are Louvain communities "
+        + "A cell was called novel if the errors of the model that it shares with similar cells, times the square of its distance "
+        "to the reference in the latent before the fit, exceed a limit, or if the errors alone exceed those of a cell more than half "
+        "of the way to other types of the reference. The first limit comes from held-out cells, scaled to the query (an empirical "
+        f"null; {cite('efron2004')}). Clusters of the query are Louvain communities "
         f"({cite('blondel2008')})."
     )
