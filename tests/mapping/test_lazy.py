@@ -203,9 +203,16 @@ def test_a_view_whose_file_has_other_names_is_refused(files, tmp_path):
         open_lazy(view, ["batch"])
 
 
-def test_what_holds_no_counts_is_refused(reference, files, tmp_path):
+def test_logarithms_are_recovered_and_what_holds_no_counts_is_refused(reference, files, tmp_path):
     adata = files[1].copy()
+    plain = scgraft.map_query(reference, adata, batch_key="batch", config=FitConfig(epochs=0), calibration=None)
     adata.X = np.log1p(adata.X.toarray())
     adata.write_h5ad(tmp_path / "log.h5ad")
-    with pytest.raises(NotCounts, match="memory"):
-        scgraft.map_query(reference, anndata.read_h5ad(tmp_path / "log.h5ad", backed="r"), batch_key="batch", memory=0)
+    options = {"batch_key": "batch", "config": FitConfig(epochs=0), "calibration": None, "memory": 0}
+    found = scgraft.map_query(reference, anndata.read_h5ad(tmp_path / "log.h5ad", backed="r"), **options)
+    assert found.alignment.counts_from == "recovered from log1p-normalised X"
+    assert np.array_equal(found.latent.mean, plain.latent.mean)
+    adata.X = adata.X**1.5
+    adata.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(NotCounts, match="has fractions"):
+        scgraft.map_query(reference, anndata.read_h5ad(tmp_path / "other.h5ad", backed="r"), **options)

@@ -19,10 +19,12 @@ from click.testing import CliRunner
 import scgraft
 from scgraft.cli.main import main
 from scgraft.cli.size import Shard, Size
-from scgraft.errors import CorruptFile, NotCounts, QueryError
+from scgraft.errors import CorruptFile, GenesNotFound, NotCounts, QueryError
 from scgraft.files.atomic import remove_folder, remove_leftovers
 from scgraft.mapping import freeze, map, stream
 from scgraft.mapping.load import load_reference
+from scgraft.query import places
+from scgraft.query.align import align
 from scgraft.results import stream as results
 from scgraft.results.parts import Parts, part_name, read_part
 from scgraft.results.stream import Job, gather, map_in_parts, parts_folder
@@ -271,17 +273,14 @@ def test_zarr_layers_and_dense_counts_are_the_same(undisturbed, reference, tmp_p
     assert np.array_equal(mapped.X, other.X) and "scgraft_novel" in mapped.obs
 
 
-def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path):
+def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "JUDGED", 16)
     adata = query(tmp_path / "query.h5ad")
-    for name, x, error in (
-        ("csc", adata.X.tocsc(), QueryError),
-        ("log", np.log1p(adata.X.toarray()), NotCounts),
-    ):
-        changed = adata.copy()
-        changed.X = x
-        changed.write_h5ad(tmp_path / f"{name}.h5ad")
-        with pytest.raises(error, match="--memory"):
-            map_in_parts(reference, job(tmp_path / f"{name}.h5ad"), tmp_path / "out", say=quiet)
+    changed = adata.copy()
+    changed.X = adata.X.tocsc()
+    changed.write_h5ad(tmp_path / "csc.h5ad")
+    with pytest.raises(QueryError, match="--memory"):
+        map_in_parts(reference, job(tmp_path / "csc.h5ad"), tmp_path / "out", say=quiet)
     late = adata.copy()
     counts = late.X.tolil()
     counts[200, 3] = -1
@@ -291,6 +290,61 @@ def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path):
         map_in_parts(reference, job(tmp_path / "late.h5ad"), tmp_path / "out", say=quiet)
     assert "cells 192 to 229" in caught.value.__notes__[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_places_are_judged_and_counts_recovered_as_in_memory(reference, tmp_path):
+    """Integers that are no counts are passed over, whatever their name; recovered and divided counts are those of the file."""
+    adata = query(tmp_path / "query.h5ad")
+    total = np.asarray(adata.X.sum(axis=1))
+    log = np.log1p(adata.X.toarray() / total * 1e4).astype(np.float32)
+    plain = map_in_parts(reference, job(tmp_path / "query.h5ad"), tmp_path / "plain", say=quiet)
+    labels = (plain / "labels.csv.gz").read_bytes()
+    mask = (adata.X.toarray() > 0).astype(np.float32)
+    cases = {
+        "log": ({"X": log}, "recovered from log1p-normalised X"),
+        "mask": ({"X": log, "mask": mask, "counts": np.rint(log)}, "recovered from log1p-normalised X"),
+        "ten": ({"X": adata.X * 10}, "every value is 10 times a count"),
+        "late": ({"X": np.rint(log), "some": adata.X}, "layers['some']"),
+    }
+    for name, (matrices, source) in cases.items():
+        changed = anndata.AnnData(matrices["X"], obs=adata.obs.copy(), var=adata.var.copy())
+        changed.obs["n_counts"] = total.ravel()
+        changed.layers.update({key: value for key, value in matrices.items() if key != "X"})
+        changed.write_h5ad(tmp_path / f"{name}.h5ad")
+        whole = align(reference, changed, batch_key="batch")
+        assert source in whole.alignment.counts_from, name
+        out = map_in_parts(reference, job(tmp_path / f"{name}.h5ad"), tmp_path / name, say=quiet)
+        assert (out / "labels.csv.gz").read_bytes() == labels, name
+        assert source in stream.open_query(reference, tmp_path / f"{name}.h5ad", AlignOptions("batch")).source, name
+
+
+def test_cells_unlike_those_that_were_judged_are_refused_by_name(reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "JUDGED", 16)
+    adata = query(tmp_path / "query.h5ad")
+    counts = adata.X.toarray() * 10
+    counts[200, 3] = 7
+    adata.X = counts
+    adata.write_h5ad(tmp_path / "ten.h5ad")
+    with pytest.raises(NotCounts, match="not like those") as caught:
+        map_in_parts(reference, job(tmp_path / "ten.h5ad"), tmp_path / "out", say=quiet)
+    assert "cells 192 to 229" in caught.value.__notes__[0]
+
+
+def test_missing_genes_are_measured_as_in_memory(reference, tmp_path):
+    """Nothing is refused for a fixed share of the genes where what they cost is known."""
+    adata = query(tmp_path / "query.h5ad")
+    few = adata[:, np.argsort(-np.asarray(adata.X.sum(axis=0)).ravel())[:9]].copy()
+    few.write_h5ad(tmp_path / "few.h5ad")
+    ask = job(tmp_path / "few.h5ad", options=AlignOptions(batch_key="batch", drop_empty=True, min_found=None))
+    try:
+        whole = scgraft.map_query(reference, few, batch_key="batch", drop_empty=True, config=FIT, calibration=None)
+    except GenesNotFound as error:
+        with pytest.raises(GenesNotFound) as caught:
+            map_in_parts(reference, ask, tmp_path / "out", say=quiet)
+        assert str(caught.value) == str(error)
+        return
+    map_in_parts(reference, ask, tmp_path / "out", say=quiet)
+    assert any("accuracy falls from" in said for said in whole.alignment.messages)
 
 
 def test_cells_without_counts_are_left_out(reference, tmp_path):

@@ -236,7 +236,7 @@ def map_command(
     client = None if scheduler is None else connect(scheduler)
     in_parts = shard is not None or client is not None
     if in_parts or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
-        options = AlignOptions(batch_key, layer, drop_empty, 0.5 if min_found is None else min_found, genes)
+        options = AlignOptions(batch_key, layer, drop_empty, min_found, genes)
         job = Job(query, options, wanted, config, graft, trusted, page=not no_report)
         lines = _silent if quiet else say
         written = map_in_parts(

@@ -21,6 +21,7 @@ from scgraft.novelty.find import find_novelty
 from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as, cell_names
+from scgraft.query.given import given, some_cells
 from scgraft.query.levels import code_obs
 from scgraft.reference.cells import label_key, missing_columns
 from scgraft.reference.describe import describe
@@ -94,16 +95,19 @@ def _findings(
     reference: Reference, adata: AnnData, options: AlignOptions, seed: int, advance: Advance
 ) -> list[Finding]:
     batch_key = options.batch_key
+    try:
+        adata = given(adata)
+    except QueryError as error:
+        return [_stop(error)]
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
-    sample = adata[index].to_memory() if adata.isbacked else adata[index]
     findings = [*_batch_column(adata, batch_key)]
     try:
         cell_names(adata)
+        sample = some_cells(adata, index)
         size = code_obs(adata.obs, reference.schema, batch_key).cells_per_batch
         query = align_as(reference, sample, options)
     except QueryError as error:
-        findings.append(Finding(type(error).__name__, "stop", str(error), "Correct this and check again."))
-        return findings
+        return [*findings, _stop(error)]
     advance(1)
     findings = [_counts(query, adata.n_obs), _genes(query), *findings]
     try:
@@ -134,6 +138,11 @@ def _annotation(lacking: tuple[str, ...]) -> Finding:
         said,
         "Add the column to the reference's AnnData file, or expect labels whose probabilities are not calibrated.",
     )
+
+
+def _stop(error: QueryError) -> Finding:
+    """What a mapping refuses, in its own words."""
+    return Finding(type(error).__name__, "stop", str(error), "Correct this and check again.")
 
 
 def _batch_column(adata: AnnData, batch_key: str | None) -> list[Finding]:
@@ -225,8 +234,8 @@ def _confounding(sample: AnnData, batch_key: str | None) -> list[Finding]:
     if BIOLOGY.search(batch_key):
         said = f"{batch_key!r} reads like biology: what differs between its levels is fitted as a batch effect, and can disappear."
         out.append(Finding("confounding", "warning", said, action))
-    for column in sample.obs:
-        values = sample.obs[column]
+    for i, column in enumerate(sample.obs):
+        values = sample.obs.iloc[:, i]
         if column == batch_key or not BIOLOGY.search(str(column)) or values.nunique() < 2 or values.nunique() > 50:
             continue
         pairs = set(zip(batch, column_text(values), strict=True))

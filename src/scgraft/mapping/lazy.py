@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from scgraft.mapping.cluster import each_on, once_on
-from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import Frozen, joined, pieces
 from scgraft.mapping.stream import map_file, map_rows, survey
 from scgraft.progress import step
@@ -29,7 +28,6 @@ def map_lazy(
     learning: Learning,
     config: FitConfig,
     *,
-    judge: bool,
     client: Any = None,
 ) -> MappedQuery:
     """Map cells on disk; only what is found of them, and the counts of one piece, are in memory.
@@ -42,14 +40,12 @@ def map_lazy(
         What is learnt from the counts of a sample.
     config
         Its seed draws the sample.
-    judge
-        Whether the cost of missing genes is measured.
     client
         A ``distributed.Client``, whose workers do both.
     """
     if client is not None:
-        return _map_on(client, reference, for_workers(file), options, learning, config, judge)
-    made, frozen, whole = learn_lazy(reference, file, options, learning, config, judge)
+        return _map_on(client, reference, for_workers(file), options, learning, config)
+    made, frozen, whole = learn_lazy(reference, file, options, learning, config)
     if len(made.latent.cells) == whole.n_cells:
         return replace(made, alignment=whole)
     parts = []
@@ -61,9 +57,9 @@ def map_lazy(
 
 
 def _map_on(
-    client: Any, reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, judge: bool
-) -> MappedQuery:  # fmt: skip
-    given = (reference, file, options, learning, config, judge)
+    client: Any, reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig
+) -> MappedQuery:
+    given = (reference, file, options, learning, config)
     made, frozen, whole = once_on(client, learn_lazy, *given)
     if len(made.latent.cells) == whole.n_cells:
         return replace(made, alignment=whole)
@@ -77,17 +73,9 @@ def _map_on(
 
 
 def learn_lazy(
-    reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig, judge: bool
+    reference: Reference, file: CellFile, options: AlignOptions, learning: Learning, config: FitConfig
 ) -> tuple[MappedQuery, Frozen, Alignment]:
     """The mapping of a sample of cells on disk, what maps the others, and how all of them were aligned."""
     with step("checking all cells", file.n_cells, "cell") as advance:
         surveyed = survey(reference, file, options, seed=config.seed, step=advance)
-    query, whole = surveyed.query, surveyed.alignment
-    if judge and (cost := judge_missing_genes(reference, query)):
-        query, whole = with_message(query, cost), replace(whole, messages=(*whole.messages, cost))
-    return *learning(reference, query), whole
-
-
-def with_message(query: Query, message: str) -> Query:
-    """The query with one more sentence for the user."""
-    return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, message)))
+    return *learning(reference, surveyed.query), surveyed.alignment

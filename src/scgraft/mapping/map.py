@@ -31,7 +31,7 @@ from scgraft.mapping.freeze import (
     pieces,
     unfitted_near,
 )
-from scgraft.mapping.lazy import map_lazy, with_message
+from scgraft.mapping.lazy import map_lazy
 from scgraft.mapping.stream import open_query
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
@@ -39,6 +39,7 @@ from scgraft.novelty.query_graph import query_graph
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as
 from scgraft.query.cell_file import free_memory
+from scgraft.query.given import require_anndata
 from scgraft.query.lazy import in_memory, is_lazy, lazy_bytes
 from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
@@ -134,26 +135,26 @@ def map_query(
     >>> mapped.novelty.novel.dtype, mapped.verdict.light in ("green", "amber", "red")
     (dtype('bool'), True)
     """
-    options = AlignOptions(batch_key, layer, drop_empty, 0.0 if min_found is None else min_found, gene_map)
-    config, judge = config or FitConfig(), min_found is None
+    require_anndata(adata)
+    options, config = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map), config or FitConfig()
     with showing(config.progress):
         budget = free_memory() // 4 if memory is None else memory
         if client is not None or is_lazy(adata) and lazy_bytes(adata) > budget:
             learning = partial(learn, labels=labels, config=config, graft=graft, calibration=calibration)
             file = open_query(reference, adata, options)
-            mapped = map_lazy(reference, file, options, learning, config, judge=judge, client=client)
+            mapped = map_lazy(reference, file, options, learning, config, client=client)
             return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels))
-        query = _aligned(reference, in_memory(adata), options, judge=judge)
+        query = _aligned(reference, in_memory(adata), options)
         return _mapped(reference, query, labels, config, graft, calibration)
 
 
-def _aligned(reference: Reference, adata: AnnData, options: AlignOptions, *, judge: bool) -> Query:
-    """The query in the reference's genes; where it is to be judged, with what the missing ones cost among its messages."""
+def _aligned(reference: Reference, adata: AnnData, options: AlignOptions) -> Query:
+    """The query in the reference's genes; with what the missing ones cost among its messages, where that decides."""
     with step(f"aligning {adata.n_obs:,} cells"):
         query = align_as(reference, adata, options)
-        if not judge or not (cost := judge_missing_genes(reference, query)):
+        if options.min_found is not None or not (cost := judge_missing_genes(reference, query)):
             return query
-        return with_message(query, cost)
+        return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
 
 
 def _mapped(

@@ -29,6 +29,7 @@ from scgraft.numerics.neighbors import nearest
 from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.progress import LOG, showing, step
 from scgraft.query.align import align
+from scgraft.query.given import given, some_cells
 from scgraft.reference.cells import reference_classes
 from scgraft.values.choice import Match, Matches
 from scgraft.values.graft import FitConfig
@@ -108,8 +109,9 @@ def match(
         references = [references]
     if not references:
         raise BadOption("No reference was given. Name repositories or folders, or see scgraft.references().")
+    adata = given(adata)
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
-    sample = adata[index].to_memory()
+    sample = some_cells(adata, index)
     with showing(progress), step("trying references", len(references), "reference") as advance:
         entries = []
         for source in references:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import QueryError, ScgraftError
+from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import SAMPLE, Frozen, choose_sample, map_cells, pieces
-from scgraft.query.align import align_as, gene_weight, match_query
+from scgraft.query.align import align_as, gene_finder, gene_messages, gene_weight, of_molecules
 from scgraft.query.cell_file import CellFile, open_cells, stacked
 from scgraft.query.genes import require_genes
 from scgraft.query.lazy import open_lazy
@@ -53,15 +54,20 @@ def open_query(reference: Reference, source: Path | AnnData, options: AlignOptio
     schema = reference.schema
     keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
     columns = [key for key in (*keys, *(c.key for c in schema.categorical if not c.of)) if key is not None]
-    if isinstance(source, Path):
-        file = open_cells(source, columns, layer=options.layer, prefer=schema.layer)
-    else:
-        file = open_lazy(source, columns, layer=options.layer, prefer=schema.layer)
-    own, names = schema.genes.astype(str), np.asarray(file.var.index.astype(str))
-    match, _ = match_query(reference, file.var, names, options.gene_map)
-    weight, found = gene_weight(reference), np.unique(match.gene)
-    require_genes(match, own, names, float(weight[found].sum()), min_found=options.min_found, n_found=len(found))
-    return file.matched(match, own)
+    genes_of = gene_finder(reference, options.gene_map)
+    file = (open_cells if isinstance(source, Path) else open_lazy)(
+        source,
+        columns,
+        layer=options.layer,
+        prefer=schema.layer,
+        used=lambda place: (genes_of(place).match.column, genes_of(place).share),
+        molecules=of_molecules(reference),
+    )
+    own, found = schema.genes.astype(str), genes_of(file.where)
+    n_found = len(np.unique(found.match.gene))
+    require_genes(found.match, own, file.where.genes, found.share, min_found=options.min_found or 0.0, n_found=n_found)
+    said = gene_messages(found.match, gene_weight(reference), schema, file.where.genes[~found.usable])
+    return replace(file.matched(found.match, own), notes=(*file.notes, *said))
 
 
 def survey(
@@ -103,12 +109,15 @@ def survey(
     query = _aligned(reference, stacked(taken), options)
     of_sample = replace(
         query.alignment,
-        counts_from=_source(file.place),
+        counts_from=file.source,
         matched_by=file.match.matched_by,
         summed=file.match.summed,
         n_unused=len(file.var) - len(file.match.column),
         options=options,
+        messages=tuple(dict.fromkeys((*file.notes, *query.alignment.messages))),
     )
+    if options.min_found is None and (cost := judge_missing_genes(reference, query)):
+        of_sample = replace(of_sample, messages=(*of_sample.messages, cost))
     whole = replace(
         of_sample, n_cells=file.n_cells - len(dropped), cells_per_batch=dict(number), dropped=tuple(dropped)
     )
@@ -154,12 +163,12 @@ def _checked(reference: Reference, file: CellFile, rows: slice, cells: AnnData, 
     try:
         return _aligned(reference, cells, options)
     except ScgraftError as error:
-        error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {file.path}, in {_source(file.place)}.")
+        error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {file.path}, in {file.source}.")
         raise
 
 
 def _aligned(reference: Reference, cells: AnnData, options: AlignOptions) -> Query:
-    return align_as(reference, cells, replace(options, layer="X"))
+    return align_as(reference, cells, replace(options, layer="X", gene_map=None), judged=True)
 
 
 def _batches(file: CellFile, batch_key: str | None) -> np.ndarray:
@@ -169,7 +178,3 @@ def _batches(file: CellFile, batch_key: str | None) -> np.ndarray:
     if batch_key is None or batch_key not in file.obs:
         return np.zeros(file.n_cells, np.int8)
     return pd.factorize(file.obs[batch_key])[0]
-
-
-def _source(place: str) -> str:
-    return {"X": "X", "raw/X": "raw.X"}.get(place, f"layers[{place.removeprefix('layers/')!r}]")

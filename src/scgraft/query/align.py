@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,12 @@ from scipy import sparse
 
 from scgraft.errors import EmptyCells, GenesNotFound, QueryError
 from scgraft.model.families import family_of, require_mapping
-from scgraft.query.counts import Place, find_counts
+from scgraft.query.counts import find_counts
 from scgraft.query.find_values import find_values
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
+from scgraft.query.given import given
 from scgraft.query.levels import code_obs
+from scgraft.query.places import Place
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
 from scgraft.values.names import column_text
 from scgraft.values.query import Alignment, AlignOptions, Query
@@ -84,20 +86,13 @@ def align(
     return align_as(reference, adata, options)
 
 
-def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Query:
-    """:func:`align` with its options as one value, as a mapping carries them."""
+def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False) -> Query:
+    """:func:`align` with its options as one value, as a mapping carries them; `judged` counts are known to be counts."""
     require_mapping(reference.base.family)
+    adata = given(adata)
     schema, batch_key = reference.schema, options.batch_key
     cells = cell_names(adata)
-    weight, met = gene_weight(reference), dict[bool, _Genes]()
-
-    def genes_of(place: Place) -> _Genes:
-        """Genes of a place; X and the layers have the same."""
-        raw = place.source == "raw.X"
-        if raw not in met:
-            met[raw] = _match(reference, gene_table(adata, raw=raw), place.genes, weight, options)
-        return met[raw]
-
+    weight, genes_of = gene_weight(reference), gene_finder(reference, options.gene_map)
     any_values = getattr(reference.hyper, "takes_values", False)
     found = (
         find_values(adata, layer=options.layer)
@@ -107,15 +102,16 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
             layer=options.layer,
             prefer=schema.layer,
             used=lambda place: (genes_of(place).match.column, genes_of(place).share),
-            molecules=reference.base.family not in OF_REGIONS and not are_regions(schema.genes),
+            molecules=not judged and of_molecules(reference),
         )
     )
     genes = genes_of(found.place)
     match, share, n_found = genes.match, genes.share, len(set(genes.match.gene.tolist()))
     set_aside = found.genes[~genes.usable]
-    if share < options.min_found and (said := other_peaks(n_found, schema.genes, found.genes)):
+    least = options.min_found or 0.0
+    if share < least and (said := other_peaks(n_found, schema.genes, found.genes)):
         raise GenesNotFound(said)
-    require_genes(match, schema.genes, found.genes, share, min_found=options.min_found, n_found=n_found)
+    require_genes(match, schema.genes, found.genes, share, min_found=least, n_found=n_found)
     counts = select_genes(found.matrix, match, len(schema.genes), whole=not any_values)
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
@@ -168,6 +164,11 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions) -> Que
     )
 
 
+def of_molecules(reference: Reference) -> bool:
+    """Whether a reference was trained on counts of molecules of genes; those of open chromatin have other laws."""
+    return reference.base.family not in OF_REGIONS and not are_regions(reference.schema.genes)
+
+
 def match_query(
     reference: Reference, var: pd.DataFrame, genes: np.ndarray, gene_map: Mapping[str, str] | None
 ) -> tuple[GeneMatch, np.ndarray]:
@@ -207,7 +208,7 @@ def reference_names(reference: Reference) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Genes:
+class Genes:
     """How the genes of one matrix meet the reference's; `usable` (m,) are those that are genes, `share` the found weight."""
 
     match: GeneMatch
@@ -215,21 +216,18 @@ class _Genes:
     share: float
 
 
-def _match(
-    reference: Reference, var: pd.DataFrame, genes: np.ndarray, weight: np.ndarray, options: AlignOptions
-) -> _Genes:
-    match, usable = match_query(reference, var, genes, options.gene_map)
-    return _Genes(match, usable, float(weight[np.unique(match.gene)].sum()))
+def gene_finder(reference: Reference, gene_map: Mapping[str, str] | None) -> Callable[[Place], Genes]:
+    """What finds the genes of a place; X and the layers have the same, which are looked up once."""
+    weight, met = gene_weight(reference), dict[bool, Genes]()
 
+    def genes_of(place: Place) -> Genes:
+        raw = place.source == "raw.X"
+        if raw not in met:
+            match, usable = match_query(reference, place.var, place.genes, gene_map)
+            met[raw] = Genes(match, usable, float(weight[np.unique(match.gene)].sum()))
+        return met[raw]
 
-def gene_table(adata: AnnData, *, raw: bool) -> pd.DataFrame:
-    """What is known of the genes of X, or of raw, (m,) rows; of raw's also what var says of the same names."""
-    if not raw:
-        return adata.var
-    var, other = adata.raw.var, adata.var
-    if not (other.index.is_unique and var.index.is_unique):
-        return var
-    return var.join(other[[name for name in other.columns if name not in var]])
+    return genes_of
 
 
 def _text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from scgraft.errors import CorruptFile, NotCounts, QueryError
-from scgraft.files.h5ad import open_h5, open_h5ad
-from scgraft.files.links import check_folder
+from scgraft.errors import NotCounts, QueryError
 from scgraft.query.align import select_genes
-from scgraft.query.counts import INTEGER_TOLERANCE, LIKELY_LAYERS, to_csr
+from scgraft.query.counts import counts_of, take_first
 from scgraft.query.genes import GeneMatch
+from scgraft.query.judge import NAMED, Asked, Judged, Used, doubts, passed_over
+from scgraft.query.on_disk import BY_GENES, OnDisk, check_file, members, names_of, opened, row_names, rows_of
+from scgraft.query.places import TOTALS, Cells, Place, here, in_order, judged_rows, sample, to_csr, totals_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 BLOCK = 2048  # cells that are read at a time, with all genes of the file: as many as are embedded at a time
-LOOKED_AT = 50  # cells that say whether a matrix holds counts; every other cell is checked when it is read
 BYTES = 22  # of memory for each stored count of a query that is mapped in memory, measured on 300,000 cells
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """A matrix of a file, of which runs of rows are read; it is opened for each of them.
-
-    Parameters
-    ----------
-    path, place
-        The file, and where the matrix is in it: ``"X"``, ``"layers/<name>"`` or ``"raw/X"``.
-    rows, columns
-        Which of its rows and columns these are, (n,) and (m,); None for all of them.
-    """
-
-    path: Path
-    place: str
-    rows: np.ndarray | None = None
-    columns: np.ndarray | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows and columns."""
-        with opened(self.path) as group:
-            n, m = _matrix(group[self.place]).shape
-        return (
-            n if self.rows is None else len(self.rows),
-            m if self.columns is None else len(self.columns),
-        )
-
-    def __getitem__(self, rows: slice) -> Any:
-        with opened(self.path) as group:
-            matrix = _matrix(group[self.place])
-            if self.rows is None:
-                found = matrix[rows]
-            else:  # HDF5 gives rows in the order of the file
-                at, back = np.unique(self.rows[rows], return_inverse=True)
-                found = matrix[at][back]
-        return found if self.columns is None else found[:, self.columns]
 
 
 @dataclass(frozen=True)
@@ -77,12 +38,24 @@ class CellFile:
         The counts: something that gives rows for a slice.
     place
         Where its counts are: ``"X"``, ``"layers/<name>"`` or ``"raw/X"``.
+    source
+        The same in words, or what they are recovered from there.
     n_cells
         How many cells it holds.
     obs
         Some columns of the cells, (n, ...), without names.
     var
         Its genes.
+    used
+        Columns whose values matter, (k,).
+    factor
+        What every count is multiplied by.
+    log1p
+        Whether the values are log1p of normalised counts, which are recovered run by run.
+    totals
+        Total counts of the cells as obs gives them, by column, each (n,).
+    notes
+        What is odd about the place, and why others were passed over.
     cells
         Names of the cells, (n,); None leaves them in the file until they are needed.
     match, own
@@ -93,12 +66,24 @@ class CellFile:
     path: Path | str
     matrix: Any
     place: str
+    source: str
     n_cells: int
     obs: pd.DataFrame
     var: pd.DataFrame
+    used: np.ndarray
+    factor: int = 1
+    log1p: bool = False
+    totals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     cells: np.ndarray | None = None
     match: GeneMatch | None = None
     own: np.ndarray | None = None
+
+    @property
+    def where(self) -> Place:
+        """The place, without its values."""
+        layer = self.place.removeprefix("layers/") if self.place.startswith("layers/") else None
+        return Place({"X": "X", "raw/X": "raw.X"}.get(self.place, f"layers[{layer!r}]"), None, self.var, layer)
 
     def read(self, rows: slice) -> AnnData:
         """A run of cells, in memory, with their counts in X."""
@@ -121,11 +106,31 @@ class CellFile:
         """Counts of a run of cells over the genes that are read; the others are never there for all of its cells at once."""
         parts = []
         for start in range(rows.start, rows.stop, BLOCK):
-            part = to_csr(here(self.matrix[start : min(start + BLOCK, rows.stop)]))
+            some = slice(start, min(start + BLOCK, rows.stop))
+            part = self._counted(to_csr(here(self.matrix[some])), some)
             if self.match is not None and self.own is not None:
                 part = select_genes(part, self.match, len(self.own))[:, self._found]
             parts.append(part)
         return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+
+    def _counted(self, matrix: sparse.csr_matrix, rows: slice) -> sparse.csr_matrix:
+        """The counts of a run of cells from what is stored, by what the sample of the file told."""
+        judged = Judged(replace(self.where, matrix=matrix), self.used, 1.0, NAMED, self.factor)
+        totals = [total[rows] for total in self.totals.values()]
+        found = counts_of(judged, matrix, totals, lambda at: self.names(rows)[at].tolist())
+        if isinstance(found, str):
+            error = NotCounts(
+                f"{self.where.source} {found}. The sample of cells that the place was judged by did not show it."
+            )
+        elif not self.log1p and found.from_log or self.factor > 1 and found.matrix is matrix and matrix.nnz:
+            error = NotCounts(
+                f"These cells of {self.where.source} are not like those that the place was judged by: those were "
+                f"{self.source}, these {found.source}. Write their counts into a layer, and name it (--layer)."
+            )
+        else:
+            return found.matrix
+        error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {self.path}, in {self.source}.")
+        raise error
 
     def names(self, rows: slice) -> np.ndarray:
         """Names of a run of cells."""
@@ -133,16 +138,11 @@ class CellFile:
             names: np.ndarray = self.cells[rows].astype(str)
             return names
         with opened(Path(self.path)) as group:
-            return _names(group["obs"], rows)
+            return names_of(group["obs"], rows)
 
     def matched(self, match: GeneMatch, own: np.ndarray) -> CellFile:
         """The same file, of which the reference's genes are read, by the reference's names."""
         return replace(self, match=match, own=own)
-
-
-def here(matrix: Any) -> Any:
-    """Rows in memory; what dask would compute is computed in this thread, as a worker may be doing."""
-    return matrix.compute(scheduler="synchronous") if hasattr(matrix, "compute") else matrix
 
 
 def stacked(parts: Sequence[AnnData]) -> AnnData:
@@ -162,7 +162,7 @@ def can_stream(path: Path) -> bool:
 def bytes_in_memory(path: Path) -> int:
     """Memory in bytes that mapping a file in one piece would take: 22 for each count, 8 for each value of other matrices."""
     with opened(path) as group:
-        places = ["X", *(f"layers/{name}" for name in group.get("layers", ())), "raw/X"]
+        places = ["X", *(f"layers/{name}" for name in members(group, "layers")), "raw/X"]
         stored = [_n_stored(group[place]) for place in places if place in group]
     return BYTES * max(stored, default=0) + 8 * (sum(stored) - max(stored, default=0))
 
@@ -177,35 +177,18 @@ def free_memory() -> int:
         return 4_000_000_000
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The root of an .h5ad file or a .zarr folder, for reading; nothing of it leads out."""
-    try:
-        if path.suffix == ".zarr":
-            import zarr
-
-            check_folder(path)
-            yield zarr.open_group(path, mode="r")
-            return
-        with open_h5(path) as file:
-            yield file
-    except CorruptFile as error:
-        raise QueryError(str(error)) from error
-
-
-def _check(path: Path) -> None:
-    """Look at the structure of an .h5ad file once, before its runs of rows are read."""
-    if path.suffix == ".zarr":
-        return
-    try:
-        with open_h5ad(path):
-            pass
-    except CorruptFile as error:
-        raise QueryError(str(error)) from error
-
-
-def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, prefer: str | None = None) -> CellFile:
+def open_cells(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    layer: str | None = None,
+    prefer: str | None = None,
+    used: Used | None = None,
+    molecules: bool = True,
+) -> CellFile:
     """A file of cells, with some columns of obs where it has them; its counts stay on disk.
+
+    Where the counts are is decided as in memory, by a sample of cells from all over the file.
 
     Parameters
     ----------
@@ -213,33 +196,61 @@ def open_cells(path: Path, columns: Sequence[str], *, layer: str | None = None, 
         ``.h5ad`` or ``.zarr``.
     columns
         Columns of obs to read.
-    layer, prefer
-        Where the counts are, and where they are looked for first, as for :func:`scgraft.align`.
+    layer, prefer, used, molecules
+        As for :func:`scgraft.query.counts.find_counts`.
 
     Raises
     ------
     QueryError
         The file is not laid out by cells, or is of an anndata before 0.7.
     NotCounts
-        None of its matrices holds integers; what can be recovered from other numbers is recovered in memory only.
+        None of its matrices holds counts, or what they can be recovered from.
     """
     import pandas as pd
     from anndata.io import read_elem
 
-    _check(path)
+    check_file(path)
     with opened(path) as group:
         if "obs" not in group or not hasattr(group["obs"], "keys"):
             raise QueryError(
                 f"{path} has no table of cells as anndata writes it since 0.7. Read it and write it again."
             )
-        place = _find_counts(group, layer, prefer)
-        matrix = _matrix(group[place])
-        var = read_elem(group["raw/var" if place == "raw/X" else "var"])
-        n_cells = int(matrix.shape[0])
-        there = [name for name in dict.fromkeys(columns) if name in group["obs"]]
+        n_cells = int(row_names(group["obs"]).shape[0])
+        there = [name for name in dict.fromkeys([*columns, *TOTALS]) if name in group["obs"]]
         obs = pd.DataFrame({name: read_elem(group["obs"][name]) for name in there}, index=range(n_cells))
-    obs = as_codes(obs)
-    return CellFile(path, OnDisk(path, place), place, n_cells, obs, var)
+        cells = _cells(group, n_cells, totals_of(obs), prefer)
+        obs = obs[[name for name in there if name in columns]]
+        asked = Asked(prefer, layer, molecules)
+        return found_cells(path, cells, obs, asked, used, lambda place: OnDisk(path, place))
+
+
+def found_cells(
+    path: Path | str,
+    cells: Cells,
+    obs: pd.DataFrame,
+    asked: Asked,
+    used: Used | None,
+    matrix: Callable[[str], Any],
+    names: np.ndarray | None = None,
+) -> CellFile:
+    """Cells of which the best place was found; `matrix` opens a place (``"layers/<name>"``), and the rest is as in the value."""
+    best, (factor, log1p, source, notes) = take_first(cells, asked, used, _try(cells))
+    place = {"X": "X", "raw.X": "raw/X"}.get(best.place.source, f"layers/{best.place.layer}")
+    return CellFile(
+        path,
+        matrix(place),
+        place,
+        source,
+        cells.n,
+        as_codes(obs),
+        best.place.var,
+        best.used,
+        factor,
+        log1p,
+        cells.totals,
+        notes,
+        names,
+    )
 
 
 def as_codes(obs: pd.DataFrame) -> pd.DataFrame:
@@ -248,50 +259,48 @@ def as_codes(obs: pd.DataFrame) -> pd.DataFrame:
     return obs.astype(dict.fromkeys(text, "category"))
 
 
-def _n_stored(element: Any) -> int:
-    return int(element["data"].shape[0] if hasattr(element, "keys") else np.prod(element.shape))
+def _cells(group: Any, n: int, totals: Mapping[str, np.ndarray], prefer: str | None) -> Cells:
+    """Where the counts of a file could be; what cannot be read by cells is no such place, and says why when no other is."""
+    from anndata.io import read_elem
 
-
-def _find_counts(group: Any, layer: str | None, prefer: str | None) -> str:
-    names = list(group["layers"]) if "layers" in group else []
-    order = sorted(names, key=lambda n: (n != prefer, n.lower() not in LIKELY_LAYERS))
-    places = [f"layers/{name}" for name in order]
-    places = places[:1] * (prefer in names) + ["X"] + places[prefer in names :] + ["raw/X"]
-    if layer is not None:
-        places = [{"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")]
-    found = [place for place in places if place in group]
-    for place in found:
-        matrix = _matrix(group[place])
-        head = to_csr(matrix[slice(0, min(LOOKED_AT, matrix.shape[0]))]).data
-        if not len(head) or (head >= 0).all() and np.abs(head - np.rint(head)).max() <= INTEGER_TOLERANCE:
-            return place
-    raise NotCounts(
-        f"No raw counts were found in {', '.join(found) or 'the file'}: only counts can be read piece by piece. Name the "
-        "layer that holds them (--layer), or give more memory (--memory), so that counts are recovered from the whole matrix."
+    layers = {name: rows_of(item) for name, item in members(group, "layers").items()}
+    raw = members(group, "raw")
+    places = in_order(
+        rows_of(group["X"]) if "X" in group and group["X"].attrs.get("encoding-type") != "null" else None,
+        layers,
+        read_elem(group["var"]),
+        (rows_of(raw["X"]), read_elem(raw["var"])) if "X" in raw else None,
+        prefer,
+    )
+    names = row_names(group["obs"])
+    return Cells(
+        tuple(replace(p, problem=BY_GENES) if p.matrix is BY_GENES else p for p in places),
+        n,
+        totals,
+        lambda rows: [str(names_of(group["obs"], slice(int(r), int(r) + 1))[0]) for r in rows] if len(names) else [],
     )
 
 
-def _matrix(element: Any) -> Any:
-    """Something that gives rows for a slice: a sparse matrix on disk, or a dense array."""
-    from anndata.io import sparse_dataset
+def _try(cells: Cells) -> Callable[[Judged, Sequence[Judged]], tuple[int, bool, str, tuple[str, ...]] | str]:
+    """How the counts of a place are read, tried on the sample: the factor, whether they are recovered, the source, notes."""
 
-    if not hasattr(element, "keys"):
-        return element
-    if element.attrs.get("encoding-type") == "csc_matrix":
-        raise QueryError(
-            "The counts are stored gene by gene (CSC), so that no cell can be read without reading all. Write them cell by cell "
-            "(adata.X = adata.X.tocsr()), or give more memory (--memory)."
+    def tried(judged: Judged, others: Sequence[Judged]) -> tuple[int, bool, str, tuple[str, ...]] | str:
+        rows = judged_rows(cells.n)
+        found = counts_of(
+            judged,
+            sample(judged.place.matrix),
+            [total[rows] for total in cells.totals.values()],
+            lambda at: cells.names(rows[at]),
         )
-    return sparse_dataset(element)
+        if isinstance(found, str):
+            return found
+        source = f"recovered from log1p-normalised {judged.place.source}" if found.from_log else found.source
+        return judged.factor, found.from_log, source, (*doubts(judged), *passed_over(judged, others))
+
+    return tried
 
 
-def row_names(frame: Any) -> Any:
-    """The names of a frame's rows on disk, unread: (n,)."""
-    names = frame[frame.attrs.get("_index", "_index")]
-    # Text that may be missing is a group of values and a mask.
-    return names["values"] if hasattr(names, "keys") else names
-
-
-def _names(obs: Any, rows: slice) -> np.ndarray:
-    names = row_names(obs)
-    return np.asarray(names.asstr()[rows] if hasattr(names, "asstr") else names[rows], dtype=object).astype(str)
+def _n_stored(element: Any) -> int:
+    if hasattr(element, "keys"):
+        return int(element["data"].shape[0]) if "data" in element else 0
+    return int(np.prod(element.shape)) if element.shape is not None else 0

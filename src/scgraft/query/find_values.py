@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.errors import NotCounts
-from scgraft.query.counts import Counts, places, to_csr
+from scgraft.query.counts import Counts
+from scgraft.query.places import cells_of, to_csr
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +30,7 @@ def find_values(adata: AnnData, *, layer: str | None = None) -> Counts:
         There is no such place, or it has values that are negative, NaN or infinite.
     """
     wanted = {None: "X", "X": "X", "raw": "raw.X"}.get(layer, f"layers[{layer!r}]")
-    found = {place.source: place for place in places(adata)}
+    found = {place.source: place for place in cells_of(adata).places}
     if wanted not in found:
         raise NotCounts(f"The query has no {wanted}; it has {', '.join(found) or 'nothing'}.")
     matrix = to_csr(found[wanted].matrix)

@@ -298,7 +298,8 @@ def expression_rows(var: pd.DataFrame) -> np.ndarray:
     """Rows of var that are genes and their expression, (m,) bool: not antibodies, peaks, guides or other features."""
     for name in ("feature_types", "feature_type"):
         if name in var:
-            said = np.char.strip(np.char.lower(column_text(var[name])))
+            first = list(var.columns).index(name)  # a name may stand twice
+            said = np.char.strip(np.char.lower(column_text(var.iloc[:, first])))
             genes = said == "gene expression"
             return genes if genes.any() else np.array([OTHER_FEATURE.search(t) is None for t in said.tolist()], bool)
     return np.ones(len(var), bool)

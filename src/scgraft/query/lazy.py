@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import BadOption, NotCounts, QueryError
-from scgraft.query.cell_file import (
-    BYTES,
-    CellFile,
-    OnDisk,
-    _find_counts,
-    as_codes,
-    bytes_in_memory,
-    here,
-    opened,
-    row_names,
-)
-from scgraft.query.counts import to_csr
+from scgraft.errors import BadOption, QueryError
+from scgraft.query.cell_file import BYTES, CellFile, bytes_in_memory, found_cells
+from scgraft.query.judge import Asked, Used
+from scgraft.query.on_disk import BY_GENES, OnDisk, opened, row_names
+from scgraft.query.places import TOTALS, Cells, here, in_order, to_csr, totals_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +53,13 @@ def lazy_bytes(adata: AnnData) -> int:
 
 
 def open_lazy(
-    adata: AnnData, columns: Sequence[str], *, layer: str | None = None, prefer: str | None = None
+    adata: AnnData,
+    columns: Sequence[str],
+    *,
+    layer: str | None = None,
+    prefer: str | None = None,
+    used: Used | None = None,
+    molecules: bool = True,
 ) -> CellFile:
     """A query that stays where it is, with some columns of obs where it has them.
 
@@ -70,35 +69,48 @@ def open_lazy(
         Backed, from ``anndata.experimental.read_lazy``, or with dask arrays; a view or not.
     columns
         Columns of obs to read.
-    layer, prefer
-        Where the counts are, and where they are looked for first, as for :func:`scgraft.align`.
+    layer, prefer, used, molecules
+        As for :func:`scgraft.query.counts.find_counts`.
 
     Raises
     ------
     QueryError
         There are no cells, or its counts are stored gene by gene.
     NotCounts
-        None of its matrices holds integers.
+        None of its matrices holds counts, or what they can be recovered from.
     """
     if adata.n_obs == 0:
         raise QueryError("The query has no cells.")
-    found = _matrices(adata)
-    groups: dict[str, Any] = {place: _rows(adata, place, matrix) for place, matrix in found.items()}
-    groups["layers"] = {place.removeprefix("layers/") for place in found if place.startswith("layers/")}
-    if not found:
-        raise NotCounts("The query holds no matrix.")
-    place = _find_counts(groups, layer, prefer)
-    there = [name for name in dict.fromkeys(columns) if name in adata.obs.columns]
+    found = {place: _rows(adata, place, matrix) for place, matrix in _matrices(adata).items()}
+    obs = _table(adata.obs[[name for name in dict.fromkeys([*columns, *TOTALS]) if name in adata.obs.columns]])
     names = np.asarray(adata.obs_names.astype(str), dtype=object)
-    return CellFile(
-        path=str(adata.filename) if adata.isbacked else "the query",
-        matrix=groups[place],
-        place=place,
-        n_cells=adata.n_obs,
-        obs=as_codes(_table(adata.obs[there]).set_axis(range(adata.n_obs), axis=0)),
-        var=_table(adata.raw.var if place == "raw/X" else adata.var),
-        cells=names,
+    places = in_order(
+        found.get("X"),
+        {place.removeprefix("layers/"): matrix for place, matrix in found.items() if place.startswith("layers/")},
+        _table(adata.var),
+        (found["raw/X"], _table(adata.raw.var)) if "raw/X" in found else None,
+        prefer,
     )
+    places = tuple(replace(p, problem=BY_GENES) if _is_by_genes(p.matrix) else p for p in places)
+    cells = Cells(places, adata.n_obs, totals_of(obs), lambda rows: names[rows].tolist())
+    return found_cells(
+        str(adata.filename) if adata.isbacked else "the query",
+        cells,
+        obs[[name for name in obs if name in columns]].set_axis(range(adata.n_obs), axis=0),
+        Asked(prefer, layer, molecules),
+        used,
+        found.__getitem__,
+        names,
+    )
+
+
+def _is_by_genes(matrix: Any) -> bool:
+    """Whether a matrix on disk is stored gene by gene."""
+    if not isinstance(matrix, OnDisk):
+        return getattr(matrix, "format", "") == "csc" and not hasattr(matrix, "indptr")
+    with opened(matrix.path) as group:
+        element = group[matrix.place]
+        return element.attrs.get("encoding-type") == "csc_matrix"
 
 
 def for_workers(file: CellFile) -> CellFile:
@@ -124,9 +136,16 @@ def _matrices(adata: AnnData) -> dict[str, Any]:
         x = adata.X if not (adata.isbacked and adata.is_view) else OnDisk(Path(str(adata.filename)), "X")
         found = {} if x is None else {"X": x}
     found |= {f"layers/{name}": adata.layers[name] for name in adata.layers if name is not None}
-    if adata.raw is not None:
+    if adata.raw is not None and _has_raw(adata):
         found["raw/X"] = OnDisk(Path(str(adata.filename)), "raw/X") if adata.isbacked else adata.raw.X
     return found
+
+
+def _has_raw(adata: AnnData) -> bool:
+    try:
+        return adata.raw.X is not None
+    except AttributeError:  # a backed file whose raw is empty
+        return False
 
 
 def _has_x(adata: AnnData) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import QueryError
-from scgraft.query.cell_file import opened, row_names
+from scgraft.query.on_disk import opened, row_names
 from scgraft.results.parts import read_column, read_latent, read_part
 from scgraft.results.summary import safe_table
 

@@ -30,7 +30,8 @@ class AlignOptions:
     drop_empty
         Leave out cells without any count in the reference's genes.
     min_found
-        Least share of the reference's genes, by weight, that the query must have, in [0, 1].
+        Least share of the reference's genes, by weight, that the query must have, in [0, 1]; None leaves it to the mapping, which
+        measures what the missing ones cost.
     gene_map
         Query gene to reference gene, taken before anything else.
 
@@ -43,7 +44,7 @@ class AlignOptions:
     batch_key: str | None = None
     layer: str | None = None
     drop_empty: bool = False
-    min_found: float = 0.5  # of the reference's weight: below, the loss is measured first (scgraft.mapping.cost)
+    min_found: float | None = 0.5  # of the reference's weight: below, the loss is measured first (scgraft.mapping.cost)
     gene_map: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +52,8 @@ class AlignOptions:
             value = getattr(self, name)
             if not (value is None or isinstance(value, str)):
                 raise BadOption(f"{name} is the name of one column or layer, as text, not {value!r}.")
-        within("min_found", self.min_found, 0, 1)
+        if self.min_found is not None:
+            within("min_found", self.min_found, 0, 1)
 
     _repr_html_ = fields_as_html
 
