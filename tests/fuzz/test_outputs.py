@@ -171,3 +171,24 @@ def test_a_changed_calibration_is_named(sound, tmp_path, name):
     np.savez_compressed(path, **arrays)
     with pytest.raises(CorruptFile, match="cut or damaged"):
         load_calibration(folder)
+
+
+@pytest.mark.parametrize("name", ["anchor_data", "coefficient", "scores"])
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble, ">f4", ">f8"])
+def test_numbers_of_another_width_are_named_and_of_another_machine_turned(sound, tmp_path, name, dtype):
+    folder = shutil.copytree(sound / "calibration", tmp_path / "calibration")
+    path = next(folder.iterdir())
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {name: arrays[name].astype(dtype)})
+    if np.dtype(dtype).itemsize not in (4, 8):
+        with pytest.raises(CorruptFile, match=f"{name} has the type"):
+            load_calibration(folder)
+        return
+    (made,) = load_calibration(folder).values()
+    found = {
+        "anchor_data": made.classifier.anchors.data,
+        "coefficient": made.classifier.coefficient,
+        "scores": made.scores,
+    }
+    assert found[name].dtype.isnative and np.array_equal(found[name], arrays[name])
