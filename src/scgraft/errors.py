@@ -14,6 +14,7 @@
     |   `-- IncompleteRepository a needed file is missing
     |-- UnsafeFile               the file holds something that would run code
     |-- CorruptFile              cut, changed, or not the format that it claims to be
+    |-- MovedFile                a file that was there when the reference was loaded is gone
     |-- UnsupportedModel         a model class or option that scgraft does not know
     |-- QueryError               the query cannot be used as it is
     |   |-- NotCounts            no raw counts found, and none recoverable
@@ -86,6 +87,10 @@ class UnsafeFile(ScgraftError):
 
 class CorruptFile(ScgraftError):
     """The file is cut, was changed, or is not of the format that it claims to be."""
+
+
+class MovedFile(ScgraftError):
+    """A file that a value reads when it is needed is no longer where it was when the value was loaded."""
 
 
 class UnsupportedModel(ScgraftError):

@@ -17,7 +17,7 @@ from chance import fewest, most, sigmas
 from scgraft.calibration.hold_out import choose_folds, hold_out, subset
 from scgraft.calibration.store import cache_folder
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
-from scgraft.expression.generate import generate, reference_cells
+from scgraft.expression.generate import counted_cells, generate
 from scgraft.expression.residuals import decoder, residuals
 from scgraft.labels.classifier import (
     GENERATED,
@@ -69,11 +69,11 @@ def test_stored_counts_are_used_where_they_are(tmp_path):
 
     reference = scgraft.load_reference(write_hub_folder(tmp_path / "r", replace(CONFIG, minified=None)))
     index = np.array([5, 2, 5])
-    cells = reference_cells(reference, index)
+    cells = counted_cells(reference, index)
     stored = anndata.read_h5ad(tmp_path / "r/adata.h5ad").X.toarray()
     assert cells.alignment.counts_from == "stored counts"
     assert np.array_equal(cells.counts.toarray(), stored[index])
-    assert reference_cells(reference_of(CONFIG), index).alignment.counts_from == "generated from the stored posterior"
+    assert counted_cells(reference_of(CONFIG), index).alignment.counts_from == "generated from the stored posterior"
 
 
 def test_generated_cells_have_the_nominal_library():
@@ -113,7 +113,7 @@ def test_what_one_draw_teaches_is_averaged():
     made, classifiers = train_classifier(reference, codes, ("a", "b", "c"), seed=5), []
     for seed in range(5, 5 + GENERATED.trainings):
         index = training_cells(codes, seed)
-        x = expression(reference_cells(reference, index, seed=seed).counts, genes)
+        x = expression(counted_cells(reference, index, seed=seed).counts, genes)
         classifiers.append(logistic_regression(x, codes[index], np.zeros((3, x.shape[1] + 1), np.float32)))
     assert np.allclose(made.coefficient, np.mean(classifiers, axis=0)[:, :-1], atol=1e-6)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scgraft.calibration.calibrate import guarantee_of
 from scgraft.calibration.hold_out import as_new_batches, choose_folds, subset
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.testing.tiny_model import TinyConfig
 from tiny import reference_of
 
@@ -69,7 +69,7 @@ def test_a_part_of_a_reference_holds_the_same_cells(eight, seed, n):
 
 def test_held_out_cells_are_of_new_batches_as_a_querys_are(eight):
     index = np.array([0, 40, 3, 80])
-    cells = reference_cells(eight, index)
+    cells = counted_cells(eight, index)
     made = as_new_batches(cells, eight)
     names = [made.levels["batch"][c] for c in made.codes[:, 0]]
     assert names == [f"held out: {eight.schema.batches[c]}" for c in cells.codes[:, 0]]

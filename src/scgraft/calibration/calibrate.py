@@ -16,7 +16,7 @@ from scgraft.calibration.condition import Condition, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
 from scgraft.errors import NoLabels, ScgraftError
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.labels.classifier import train_classifier, without_classes
@@ -125,7 +125,7 @@ def calibrate(
 def _calibration(
     reference: Reference, key: str, folds: list[Fold], condition: Condition, seed: int, advance: Advance
 ) -> Calibration:
-    source = reference_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
+    source = counted_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
     classifier = without_classes(condition.genes, source)
     seen = [np.ones(len(fold.index), bool) for fold in folds]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.model.build import take_cells
 from scgraft.novelty.score import present_genes
 from scgraft.values.query import Query
@@ -63,7 +63,7 @@ def condition_of(reference: Reference, query: Query, *, seed: int = 0) -> Condit
     assert reference.latent is not None
     n = len(reference.latent.mean)
     index = np.sort(np.random.default_rng(seed).permutation(n)[:DEPTH_CELLS])
-    own = np.median(depths(reference_cells(reference, index, seed=seed), genes))
+    own = np.median(depths(counted_cells(reference, index, seed=seed), genes))
     halvings = np.log2(max(own, 1.0) / max(np.median(depths(query, genes)), 1.0))
     return Condition(0.5 ** float(np.clip(np.rint(halvings), 0, SHALLOWEST)), genes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scgraft.calibration.condition import Condition, measured_as
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
@@ -107,7 +107,7 @@ def hold_out(
     """
     rng = np.random.default_rng(seed)
     index = np.sort(rng.permutation(np.flatnonzero(members))[:CELLS])
-    rest, cells = subset(reference, ~members), reference_cells(reference, index, seed=seed)
+    rest, cells = subset(reference, ~members), counted_cells(reference, index, seed=seed)
     if condition is not None:
         cells, left = measured_as(cells, condition, reference.schema.genes, seed=seed)
         index = index[left]

@@ -33,6 +33,7 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.HubError, 4),
     (errors.UnsafeFile, 5),
     (errors.CorruptFile, 5),
+    (errors.MovedFile, 5),
     (errors.UnsupportedModel, 5),
     (errors.GraftError, 6),
     (errors.BatchClash, 6),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BLOCK = 512  # cells decoded at a time: 3,000 genes of them are 6 MB; chosen for memory, the speed was not measured
 
 
-def reference_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -> Query:
+def counted_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -> Query:
     """Cells of the reference with raw counts: the stored ones where the repository holds counts, else generated.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import GenesNotFound
-from scgraft.expression.generate import generate, reference_cells
+from scgraft.expression.generate import counted_cells, generate
 from scgraft.graft.embed import embed
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.neighbors import nearest
@@ -67,7 +67,7 @@ def cost_of_missing_genes(
     if reference.hyper.log_variational:
         full = generate(reference, index, seed=seed, nominal=max(nominal, 1.0))
     else:  # an encoder of raw counts tells generated zeros and ones from counts: the cells themselves are blanked
-        full = reference_cells(reference, index, seed=seed)
+        full = counted_cells(reference, index, seed=seed)
     left = full.counts.multiply(present[None, :]).tocsr().astype(np.float32)
     left.eliminate_zeros()
     blanked = replace(full, counts=left)

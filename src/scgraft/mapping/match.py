@@ -14,7 +14,7 @@ import numpy as np
 from scgraft.calibration.condition import condition_of
 from scgraft.calibration.hold_out import Fold, choose_folds, hold_out
 from scgraft.errors import BadOption, ScgraftError
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.graft.unfitted import unfitted
@@ -222,7 +222,7 @@ def _resemblance(
     rng, present = np.random.default_rng(seed), present_genes(reference, query)
     chosen = [rng.permutation(np.flatnonzero(types == t))[:EACH] for t in np.unique(types[types >= 0])]
     index = np.sort(np.concatenate(chosen))
-    own = reference_cells(reference, index, seed=seed).counts
+    own = counted_cells(reference, index, seed=seed).counts
     reached = []
     for fold in folds:
         rest = np.isin(index, fold.kept)

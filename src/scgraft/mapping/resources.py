@@ -11,7 +11,7 @@ import numpy as np
 from scgraft.calibration.calibrate import is_kept
 from scgraft.calibration.condition import Condition
 from scgraft.calibration.hold_out import choose_folds
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.labels.classifier import GENERATED, ITERATIONS, STORED, training_cells
@@ -99,9 +99,9 @@ def _calibration_seconds(reference: Reference, measured: Measured, fitted: float
         return spent
     names, codes = reference_classes(reference, keys[0])
     index = np.arange(min(DRAWN, len(codes)))
-    drawn = reference_cells(reference, index)
+    drawn = counted_cells(reference, index)
     recipe = STORED if drawn.alignment.counts_from == STORED_COUNTS else GENERATED
-    drawing = seconds(lambda: reference_cells(reference, index)) / len(index)
+    drawing = seconds(lambda: counted_cells(reference, index)) / len(index)
     n, used = len(training_cells(codes, 0, recipe)), np.unique(codes[codes >= 0])
     x = np.zeros((n, int(measured.condition.genes.sum())), np.float32)
     weights = np.zeros((len(used), x.shape[1]), np.float32)

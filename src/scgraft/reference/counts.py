@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import NotCounts, QueryError
+from scgraft.errors import MovedFile, NotCounts, QueryError
 from scgraft.query.align import align
 from scgraft.reference.stored_cells import read_cells
 from scgraft.values.names import BATCH
@@ -29,7 +29,7 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     from scipy.sparse import csr_matrix, vstack
 
     assert reference.latent is not None
-    adata = read_cells(reference.adata_path)
+    adata = _open_cells(reference)
     try:
         used, inverse = np.unique(index, return_inverse=True)
         rows = _rows(adata.obs_names.astype(str), reference.latent.cells, used)
@@ -48,6 +48,19 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     place = np.full(len(rows), -1)
     place[query.cells.astype(int)] = np.arange(len(query.cells))
     return counts[place][np.argsort(order)][inverse]
+
+
+def _open_cells(reference: Reference) -> AnnData:
+    """The reference's file of cells, on disk: counts of a million cells are read when they are needed, and never all of them."""
+    path = reference.adata_path
+    assert path is not None
+    if not path.exists():
+        raise MovedFile(
+            f"{path} was there when {reference.base.repo} was loaded, and is gone. Raw counts of the reference's cells are read from it "
+            "when a calibration, the gene classifier or the metrics of a card need them. Put it back, or load the reference again from "
+            "where it is now: load_reference(folder)."
+        )
+    return read_cells(path)
 
 
 def _rows(names: pd.Index[Any], cells: np.ndarray, used: np.ndarray) -> np.ndarray | None:
@@ -74,4 +87,4 @@ def _own_counts(reference: Reference) -> AnnData:
             f"{reference.base.repo} holds no counts ({reference.minified or 'no AnnData'}), and the metrics compare the model "
             "with counts. Give those of the reference's cells as adata."
         )
-    return read_cells(reference.adata_path).to_memory()
+    return _open_cells(reference).to_memory()

@@ -76,7 +76,7 @@ def read(bundle: Bundle) -> Reference:
         scvi_version=str(version),
         registry=saved.registry,
         card=card,
-        adata_path=bundle.adata,
+        adata_path=None if bundle.adata is None else bundle.adata.absolute(),
         attributes=saved.attributes,
         notes=_notes(saved, schema, cells.get("obs"), keeps_unlabeled=family.keeps_unlabeled),
         **cells,
