@@ -6,8 +6,10 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 from scgraft.errors import QueryError, UnsafeFile
+from scgraft.query.cell_file import open_cells
 from scgraft.query.read import read_query
 from scgraft.testing import tiny_query
 from scgraft.testing.tiny_model import TinyConfig
@@ -41,6 +43,29 @@ def test_a_link_out_of_a_store_is_refused(store, tmp_path, place, target):
     link.symlink_to(tmp_path / target)
     with pytest.raises(UnsafeFile, match="is a link out of"):
         read_query(copy)
+
+
+BOMBS = {
+    "an array of 1e12 numbers": ("uns/huge", (10**6, 10**6), (1000, 1000)),
+    "a posterior of 1e9 cells": ("obsm/scvi_latent_qzm", (10**9, 10), (10**5, 10)),
+    "a chunk of 3 GB": ("uns/huge", (10,), (750_000_000,)),
+    "many that are each small": ("uns/many", (15_000_000,), (10**5,)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_store_that_declares_more_than_it_holds_is_refused(store, tmp_path, name):
+    copy, (place, shape, chunks) = shutil.copytree(store, tmp_path / "query.zarr"), BOMBS[name]
+    root = zarr.open_group(copy, mode="a")
+    for i in range(20 if "many" in name else 1):
+        root.create_array(f"{place}{i}", shape=shape, chunks=chunks, dtype="f4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(copy)  # without which what was added is not seen
+    with pytest.raises(QueryError, match="declares .* GB"):
+        read_query(copy)
+    with pytest.raises(QueryError, match="declares .* GB"):
+        open_cells(copy, ["batch"])
 
 
 def tenx(path, **changes):

@@ -12,7 +12,7 @@ import numpy as np
 
 from scgraft.errors import CorruptFile, QueryError
 from scgraft.files.h5ad import open_h5, open_h5ad
-from scgraft.files.links import check_folder
+from scgraft.files.stores import open_store
 
 BY_GENES = (
     "is stored gene by gene (CSC), so that no cell can be read without reading all: write it cell by cell "
@@ -63,10 +63,7 @@ def opened(path: Path) -> Iterator[Any]:
     """The root of an .h5ad file or a .zarr folder, for reading; nothing of it leads out."""
     try:
         if path.suffix == ".zarr":
-            import zarr
-
-            check_folder(path)
-            yield zarr.open_group(path, mode="r")
+            yield open_store(path)
             return
         with open_h5(path) as file:
             yield file

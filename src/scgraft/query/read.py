@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scgraft.errors import QueryError, ScgraftError, UnsafeFile
 from scgraft.files.h5ad import open_h5, read_h5ad
-from scgraft.files.links import check_folder
+from scgraft.files.stores import open_store
 from scgraft.files.structure import check_element, check_matrices
 from scgraft.query.mtx import find_mtx, read_mtx
 
@@ -47,12 +47,12 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
             if path.suffix == ".h5ad":
                 return read_h5ad(path, backed=backed) if not _is_10x(path) else _read_10x(path)
             if path.suffix == ".zarr":
-                check_folder(path)
+                open_store(path)
                 return _sound(anndata.read_zarr(path))
             if path.suffix == ".h5":
                 return _read_10x(path) if _is_10x(path) else read_h5ad(path, backed=backed)
             if (path / ".zgroup").exists() or (path / "zarr.json").exists():
-                check_folder(path)
+                open_store(path)
                 return _sound(anndata.read_zarr(path))
             if path.is_dir() and (matrix := find_mtx(path)) is not None:
                 return read_mtx(matrix)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.h5ad import open_h5ad, read_h5ad
-from scgraft.files.links import check_folder
+from scgraft.files.stores import open_store
 from scgraft.files.structure import check_matrices
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def opened_cells(path: Path) -> Iterator[Stored]:
 
     if path.is_dir():
         with _named(path):
-            import zarr
-
-            check_folder(path, also=_blobs(path))
-            group: Any = zarr.open_group(path, mode="r")
+            group = open_store(path, also=_blobs(path))
             uns, obsm = (group[part] if part in group else {} for part in ("uns", "obsm"))
             yield Stored(read_elem(group["obs"]), read_elem(group["var"]), obsm, _flag(uns))
         return
@@ -77,7 +74,7 @@ def read_cells(path: Path) -> AnnData:
     if not path.is_dir():
         return read_h5ad(path, backed=True)
     with _named(path):
-        check_folder(path, also=_blobs(path))
+        open_store(path, also=_blobs(path))
         adata = anndata.read_zarr(path)
         check_matrices(adata)
         return adata
