@@ -60,6 +60,7 @@ else
 endif
 
 fuzz: $(VENV)/stamp-test  ## Read damaged files for an hour (SCGRAFT_FUZZ_SECONDS, SCGRAFT_FUZZ_SEED), and print the table.
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'  # without it those tests are skipped
 	SCGRAFT_FUZZ_SECONDS=$${SCGRAFT_FUZZ_SECONDS:-3600} $(BIN)/python -m pytest -q -s tests/fuzz
 
 lint: $(VENV)/stamp-dev  ## Lint, format and type check.
