@@ -1,10 +1,11 @@
 """Mutation testing: which small faults in the code do the nearest tests not see?
 
     python benchmarks/mutants.py --room query --tests tests/query --each 8 [--seed 0] [--limit 60] [--out FILE]
+    python benchmarks/mutants.py --room numerics/votes.py --tests tests/numerics --swap OLD NEW [--swap OLD NEW ...]
 
 Each mutant changes one place of one file: a comparison, an arithmetic or logical operator, a number, a condition. It is
 killed if a test fails, or if the tests take longer than the limit. The tests run in a fork that has the libraries loaded already;
-the changed file is only in the memory of that fork.
+the changed file is only in the memory of that fork. With --swap the mutants are texts of your own instead.
 """
 
 from __future__ import annotations
@@ -91,6 +92,17 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
                     _put(parent, name, i, value, node)
 
 
+def swaps(source: str, wanted: list[list[str]]) -> list[tuple[int, str, str]]:
+    """Mutants that are named by what to replace, each of which is in the file once: line, what, the whole changed source."""
+    for old, _ in wanted:
+        if source.count(old) != 1:
+            sys.exit(f"{old!r} is in the file {source.count(old)} times.")
+    return [
+        (source[: source.index(old)].count("\n") + 1, f"{old} -> {new}", source.replace(old, new))
+        for old, new in wanted
+    ]
+
+
 def _put(parent: ast.AST, name: str, i: int, value: object, node: ast.AST) -> None:
     if isinstance(value, list):
         value[i] = node
@@ -142,9 +154,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=8, help="mutants of each file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=120, help="seconds for the tests of one mutant")
+    parser.add_argument("--swap", nargs=2, action="append", default=[], metavar=("OLD", "NEW"))
     parser.add_argument("--out", type=Path, help="JSON lines to append to")
     given = parser.parse_args()
     os.chdir(ROOT)
+    os.environ["SCGRAFT_HYPOTHESIS"] = "mutants"
     sys.path.insert(0, str(ROOT / "src"))
     for library in (
         "torch",
@@ -167,9 +181,10 @@ def main() -> None:
     print(f"tests alone: {seconds:.0f} s", flush=True)
     total = killed = 0
     for path in [room] if room.suffix else sorted(room.glob("*.py")):
-        found = list(mutants(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        found = swaps(text, given.swap) if given.swap else list(mutants(text))
         random.Random(given.seed).shuffle(found)
-        for line, what, source in found[: given.each]:
+        for line, what, source in found if given.swap else found[: given.each]:
             alive, seconds = survives(path, source, [*given.tests, "-k", given.k], given.limit)
             total, killed = total + 1, killed + (not alive)
             print(

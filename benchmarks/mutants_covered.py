@@ -90,7 +90,7 @@ def main() -> None:
     with (given.work / "log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-c", RUN], cwd=given.work, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.environ.get("MUTMUT", "")},
+            env={**os.environ, "SCGRAFT_HYPOTHESIS": "mutants", "PYTHONPATH": os.environ.get("MUTMUT", "")},
         )  # fmt: skip
         try:
             child.wait(timeout=60 * given.minutes)
