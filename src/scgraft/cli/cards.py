@@ -26,7 +26,7 @@ def card_group() -> None:
 @card_group.command("lint")
 @click.argument("source")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def lint_command(ctx: click.Context, source: str, revision: str | None, as_json: bool) -> None:
     """Say what the card of SOURCE (hub repository or folder) gets wrong; exits with 9 where it contradicts its files."""
@@ -50,10 +50,14 @@ def lint_command(ctx: click.Context, source: str, revision: str | None, as_json:
 @card_group.command("metrics")
 @click.argument("source")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
-@click.option("--counts", type=click.Path(exists=True, path_type=Path), help="Counts of its cells, if it holds none.")
+@click.option(
+    "--counts",
+    type=click.Path(exists=True, path_type=Path),
+    help="AnnData file with the counts of the reference's cells, if it holds none itself.",
+)
 @click.option("--label-key", help="obs column of the classes; default: the registry's.")
-@click.option("--style", type=STYLE, default="corrected", show_default=True, help="How the numbers are made.")
-@click.option("--samples", default=5, show_default=True, type=click.IntRange(1), help="Draws for each cell.")
+@click.option("--style", type=STYLE, default="corrected", show_default=True, help="How the metrics are computed.")
+@click.option("--samples", default=5, show_default=True, type=click.IntRange(1), help="Draws of counts for each cell.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def metrics_command(
     source: str, revision: str | None, counts: Path | None, label_key: str | None, style: str, samples: int, seed: int
@@ -73,12 +77,16 @@ def metrics_command(
 @click.argument("source")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write (README.md).")
-@click.option("--license", "license_name", default="", help="For example cc-by-4.0.")
-@click.option("--description", default="", help="What the data is.")
-@click.option("--tag", "tags", multiple=True, help="For example tissue:lung (repeatable).")
+@click.option("--license", "license_name", default="", help="Licence of the model, for example cc-by-4.0.")
+@click.option("--description", default="", help="What the data is, in a few sentences.")
+@click.option("--tag", "tags", multiple=True, help="Tag of the card, for example tissue:lung (repeatable).")
 @click.option("--metrics", is_flag=True, help="Compute the metrics; needs counts.")
-@click.option("--counts", type=click.Path(exists=True, path_type=Path), help="Counts of its cells, if it holds none.")
-@click.option("--style", type=STYLE, default="corrected", show_default=True, help="How the numbers are made.")
+@click.option(
+    "--counts",
+    type=click.Path(exists=True, path_type=Path),
+    help="AnnData file with the counts of the reference's cells, if it holds none itself.",
+)
+@click.option("--style", type=STYLE, default="corrected", show_default=True, help="How the metrics are computed.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def write_command(
     source: str,

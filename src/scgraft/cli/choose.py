@@ -13,9 +13,11 @@ from scgraft.cli.text import say
 
 @click.command("references")
 @click.argument("words", nargs=-1)
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="Repositories at most.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1), help="Number of repositories to list at most."
+)
 @click.option("--offline", is_flag=True, help="List what is in this machine's cache, without asking the hub.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def references_command(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> None:
     """List scvi-hub repositories whose name or tags contain all WORDS: scgraft references lung human."""
     from dataclasses import asdict
@@ -38,12 +40,14 @@ def references_command(words: tuple[str, ...], limit: int, offline: bool, as_jso
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--references", "sources", multiple=True, metavar="A B C", help="Hub repositories (org/name) or folders.")
 @click.option("--search", "words", help="Try the references of the hub with these words: 'lung human'.")
-@click.option("--limit", default=5, show_default=True, type=click.IntRange(1), help="References of a search at most.")
+@click.option(
+    "--limit", default=5, show_default=True, type=click.IntRange(1), help="Number of references to try at most."
+)
 @click.option("--batch-key", help="obs column of the query's batches.")
 @click.option("--labels", help="Label column of the references; default: each registry's.")
-@click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def match_command(
     ctx: click.Context,
@@ -134,9 +138,11 @@ def pull_command(source: str, revision: str | None, out: Path | None, force: boo
 @click.command("app")
 @click.option("--references", "sources", multiple=True, metavar="A", help="Repository or folder to offer (repeatable).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 for everywhere.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the page; default: the first free one from 7860 on."
+)
 @click.option("--max-size", type=Size(), help="Largest upload (500M); default: 2G.")
-@click.option("--no-browser", is_flag=True, help="Do not open it.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 def app_command(sources: tuple[str, ...], host: str, port: int | None, max_size: int | None, no_browser: bool) -> None:
     """Serve a web page for people who do not code: drop a file, choose a reference, map, take the results home."""
     from scgraft.app.page import MOST_BYTES, serve

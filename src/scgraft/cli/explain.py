@@ -24,11 +24,21 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("cells", nargs=-1, required=True, metavar="CELL...")
 @click.option("--reference", "source", help="Hub repository or folder; default: the one that FOLDER names.")
-@click.option("--query", type=click.Path(exists=True, path_type=Path), help="Its cells, if mapped.h5ad has no counts.")
+@click.option(
+    "--query",
+    type=click.Path(exists=True, path_type=Path),
+    help="The query that was mapped, if mapped.h5ad has no counts.",
+)
 @click.option("--labels", help="Label column; default: the first.")
 @click.option("--alpha", default=0.1, show_default=True, type=float, help="Error rate of the prediction set.")
-@click.option("--neighbours", default=5, show_default=True, type=click.IntRange(1), help="Reference cells to list.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option(
+    "--neighbours",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of nearest reference cells to list.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def explain_command(
     folder: Path,
     cells: tuple[str, ...],

@@ -89,7 +89,7 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
 @main.command("describe")
 @click.argument("source")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def describe_command(source: str, revision: str | None, as_json: bool) -> None:
     """Say what the reference SOURCE (hub repository or folder) is, and what surgery can do with it."""
     from scgraft.mapping.load import load_reference
@@ -105,9 +105,9 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
 @click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--batch-key", help="obs column of the query's batches.")
-@click.option("--layer", help="Where the counts are, if they should not be looked for.")
+@click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--gene-map", type=TABLE, help=GENE_MAP)
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def check_command(
     ctx: click.Context,
@@ -145,23 +145,40 @@ def check_command(
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--batch-key", help="obs column of the query's batches; without it the query is one new batch.")
 @click.option("--labels", multiple=True, help="Label column of the reference (repeatable); default: the registry's.")
-@click.option("--no-labels", is_flag=True, help="Map only.")
+@click.option("--no-labels", is_flag=True, help="Map without labels.")
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--graft", "graft_source", help="Re-apply a graft (a folder, or org/name[@revision]), do not fit.")
-@click.option("--calibration", "calibration_folder", type=click.Path(path_type=Path), help="Calibration from before.")
-@click.option("--no-calibration", is_flag=True, help="Bare votes, without prediction sets, novelty and verdict.")
+@click.option(
+    "--graft", "graft_source", help="Graft to apply again instead of fitting one: a folder, or org/name[@revision]."
+)
+@click.option(
+    "--calibration",
+    "calibration_folder",
+    type=click.Path(path_type=Path),
+    help="Folder of a calibration that was saved; default: the one in the cache, else a new one.",
+)
+@click.option(
+    "--no-calibration",
+    is_flag=True,
+    help="Give bare shares of the votes: no calibrated probabilities, prediction sets, novelty or verdict.",
+)
 @click.option("--no-report", is_flag=True, help="Write neither the map nor the page.")
-@click.option("--epochs", type=click.IntRange(0), help="Passes over the query at most; 0 maps without training.")
-@click.option("--max-steps", type=click.IntRange(0), help="Steps of the fit at most; 0 maps without training.")
+@click.option(
+    "--epochs", type=click.IntRange(0), help="Number of passes over the query at most; 0 maps without training."
+)
+@click.option(
+    "--max-steps", type=click.IntRange(0), help="Number of steps of the fit at most; 0 maps without training."
+)
 @click.option("--objective", type=click.Choice(OBJECTIVES), help="What the new columns are fitted to; default: match.")
-@click.option("--learning-rate", type=click.FloatRange(0), help="Of the fit; lower it where the fit diverges.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0), help="Learning rate of the fit; lower it where the fit diverges."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
 @click.option(
     "--memory", type=Size(), help="A larger query is mapped in parts (4G); default: a quarter of what is free."
 )
-@click.option("--with-counts", is_flag=True, help="Of a query in parts, keep the counts in mapped.h5ad.")
+@click.option("--with-counts", is_flag=True, help="Keep the counts in mapped.h5ad when the query is mapped in parts.")
 @click.option("--shard", type=Shard(), help="Make one share of the parts (3/16), for `scgraft gather`.")
 @click.option(
     "--scheduler",

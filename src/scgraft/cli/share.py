@@ -24,7 +24,7 @@ OUT = click.Path(path_type=Path)
 @click.option("--out", required=True, type=OUT, help="Folder of the merged graft.")
 @click.option("--reference", "source", help="Hub repository or folder to check the grafts against.")
 @click.option("--rename", "names", multiple=True, metavar="N:OLD=NEW", help="New batch name in the N-th graft.")
-@click.option("--covariate", help="Of --rename: the names are levels of this covariate, not batches.")
+@click.option("--covariate", help="Covariate whose levels --rename names; default: batches.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def merge_command(
     grafts: tuple[str, ...],
@@ -99,10 +99,12 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
 @click.option("--reference", "source", required=True, help="Hub repository (org/name) or folder.")
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--out", required=True, type=OUT, help="Folder to write.")
-@click.option("--query", type=click.Path(exists=True, path_type=Path), help="Query whose cells are written too.")
+@click.option(
+    "--query", type=click.Path(exists=True, path_type=Path), help="File of the query, whose cells are written too."
+)
 @click.option("--batch-key", help="obs column of the query's batches.")
 @click.option("--query-labels", help="obs column of the query with its labels, for example scgraft_cell_type.")
-@click.option("--no-cells", is_flag=True, help="Write the model alone.")
+@click.option("--no-cells", is_flag=True, help="Write the model without any cells.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def export_command(
     graft: str | None,
@@ -148,7 +150,7 @@ def _column(adata: AnnData, name: str) -> pd.Series[str]:
 @click.command("push")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--repo", required=True, help="Repository of the hub, org/name; created when absent.")
-@click.option("--private", is_flag=True, help="Create it private.")
+@click.option("--private", is_flag=True, help="Create the repository as a private one.")
 @click.option("--tag", "tags", multiple=True, help="Git tag for the commit (repeatable).")
 @click.option("--message", help="Message of the commit.")
 @click.option("--base", help="Where a graft's reference is published, if it was fitted to a local folder.")
