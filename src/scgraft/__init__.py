@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from scgraft.graft.merge import merge_grafts, rename_levels
     from scgraft.graft.store import save_graft
     from scgraft.labels.explain import explain
+    from scgraft.labels.methods import register_label_method
+    from scgraft.labels.methods.method import Ballot, LabelMethod, Vote
     from scgraft.labels.transfer import transfer_labels
     from scgraft.mapping.check import check
     from scgraft.mapping.load import load_reference
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignOptions",
     "Alignment",
+    "Ballot",
     "BaseId",
     "Calibration",
     "Card",
@@ -74,6 +77,7 @@ __all__ = [
     "FitRecord",
     "Graft",
     "GraftCard",
+    "LabelMethod",
     "Labels",
     "Latent",
     "LatentCells",
@@ -89,6 +93,7 @@ __all__ = [
     "Reference",
     "Schema",
     "Verdict",
+    "Vote",
     "__version__",
     "align",
     "annotate",
@@ -126,6 +131,7 @@ __all__ = [
     "reference_cells",
     "references",
     "register_family",
+    "register_label_method",
     "rename_levels",
     "report",
     "save_calibration",
@@ -167,6 +173,10 @@ _HOME = {
     "rename_levels": "graft.merge",
     "save_graft": "graft.store",
     "explain": "labels.explain",
+    "register_label_method": "labels.methods",
+    "Ballot": "labels.methods.method",
+    "LabelMethod": "labels.methods.method",
+    "Vote": "labels.methods.method",
     "transfer_labels": "labels.transfer",
     "check": "mapping.check",
     "load_reference": "mapping.load",

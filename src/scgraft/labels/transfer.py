@@ -13,29 +13,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from scgraft.errors import NoLabels
+from scgraft.errors import BadOption, NoLabels
+from scgraft.labels.methods import label_method_of, neighbours, own_classifier, own_prototypes
+from scgraft.labels.methods.method import Ballot, Vote
 from scgraft.labels.prototypes import prototype_votes
 from scgraft.labels.votes import Votes
 from scgraft.numerics.conformal import conformal_pvalues, sharpen
 from scgraft.numerics.index import Near
-from scgraft.numerics.neighbors import Neighbours
-from scgraft.numerics.votes import K, neighbour_vote
-from scgraft.reference.cells import label_key, reference_classes
+from scgraft.numerics.votes import K
+from scgraft.reference.cells import label_key
 from scgraft.values.calibration import Calibration, held_out_batches
 from scgraft.values.labels import Labels
-from scgraft.values.names import column_text
+from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 LEAST_PROBABILITY = 0.5  # of a label without calibration: most of the vote; chosen by eye, not measured
 LARGEST_DISTANCE = 2.0  # twice the spacing of the reference; chosen by eye, not measured
-NEIGHBOURS = "weighted nearest neighbours in the latent (scArches' weights, k=30)"
 BOTH = (
     "product of the latent's vote and of a classifier on genes that also learnt from the query's sure cells, calibrated on "
     "held-out reference batches"
 )
 ALPHA = 0.1  # the error rate that conformal prediction is usually shown at; a convention
-CLASSIFIER = "the reference model's own classifier"
-PROTOTYPES = "softmax of the negative distances to the reference model's own prototypes, at the posterior mean"
+CLASSIFIER, PROTOTYPES = own_classifier.METHOD.sentence, own_prototypes.METHOD.sentence
 
 
 def transfer_labels(
@@ -46,6 +45,9 @@ def transfer_labels(
     k: int = K,
     classifier: np.ndarray | None = None,
     near: Near | None = None,
+    method: str | None = None,
+    query: Query | None = None,
+    device: str = "auto",
 ) -> dict[str, Labels]:
     """Transfer labels of the reference to a query's cells.
 
@@ -63,6 +65,14 @@ def transfer_labels(
         Class probabilities (n, C) over ``reference.schema.labels`` from the model's own classifier.
     near
         Nearest reference cells of the query's cells, where they have been looked up already: ``reference.latent.index.near``.
+    method
+        Name of one label method that votes alone: ``"neighbours"``, ``"genes"``, ``"classifier"``, ``"prototypes"``, or one that was
+        registered (:func:`scgraft.register_label_method`). None takes the neighbours, and the model's own classifier or
+        prototypes beside them.
+    query
+        The same cells with raw counts, from :func:`scgraft.align`, for a method that asks for them.
+    device
+        For a method that uses the model: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
@@ -73,7 +83,9 @@ def transfer_labels(
     Raises
     ------
     NoLabels
-        No such column, or neither cells nor a classifier.
+        No such column, or neither cells nor a classifier; or `method` cannot vote on a column of this reference.
+    BadOption
+        There is no such method, or its vote is none.
 
     Examples
     --------
@@ -87,6 +99,8 @@ def transfer_labels(
     >>> labels.classes, labels.label.shape, labels.matrix.shape
     (('alpha', 'beta', 'delta'), (40,), (40, 3))
     """
+    if method is not None:
+        return _by_method(reference, latent, labels, method, near=near, query=query, device=device, k=k)
     schema, prototypes = reference.schema, prototype_votes(reference, latent)
     if reference.latent is None or reference.obs is None:
         wanted = schema.label_keys if labels is None else labels
@@ -111,13 +125,14 @@ def transfer_labels(
             f"{', '.join(map(str, reference.obs.columns))}. Choose one of these."
         )
     near = reference.latent.index.near(latent.mean, k=k) if near is None else near
-    found, distance = near.found, near.distance
-    result = {}
+    distance, result = near.distance, {}
     for key in labels:
         if classifier is not None and key in own:
             result[key] = _from_classifier(reference, classifier, distance)
             continue
-        result[key] = _vote(reference, key, found, distance)
+        vote = neighbours.cast(Ballot(reference, key, latent, near))
+        assert vote is not None
+        result[key] = _labels(key, neighbours.METHOD.sentence, vote, distance)
         if classifier is not None and key == schema.labels_key:
             result[f"{key}:classifier"] = _from_classifier(reference, classifier, distance)
         elif key in prototypes:
@@ -140,8 +155,7 @@ def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) ->
     matrix = sharpen(votes.both * calibration.class_weights, calibration.temperature)
     batches = held_out_batches(calibration.folds)
     pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, batches=batches)
-    classes = np.array(labels.classes)
-    made = _labels(labels.key, BOTH, matrix, classes, labels.distance)
+    made = _labels(labels.key, BOTH, Vote(labels.classes, matrix), labels.distance)
     before = {"latent": votes.latent, "genes": votes.genes}
     unknown = pvalues.max(axis=1) <= ALPHA
     return replace(made, unknown=unknown, pvalues=pvalues, votes=before, classifier=votes.classifier)
@@ -155,30 +169,51 @@ def unless_novel(labels: dict[str, Labels], novel: np.ndarray) -> dict[str, Labe
     }
 
 
-def _vote(reference: Reference, key: str, found: Neighbours, distance: np.ndarray) -> Labels:
-    classes, codes = reference_classes(reference, key)
-    return _labels(key, NEIGHBOURS, neighbour_vote(codes, len(classes), found), classes, distance)
+def _by_method(
+    reference: Reference,
+    latent: Latent,
+    labels: Sequence[str] | None,
+    name: str,
+    *,
+    near: Near | None,
+    query: Query | None,
+    device: str,
+    k: int,
+) -> dict[str, Labels]:
+    """Labels of one method alone, by column."""
+    method, result = label_method_of(name), {}
+    if near is None and reference.latent is not None:
+        near = reference.latent.index.near(latent.mean, k=k)
+    for key in reference.schema.label_keys if labels is None else labels:
+        vote = method.vote(Ballot(reference, key, latent, near, query, device))
+        if vote is None:
+            raise NoLabels(
+                f"The label method {name!r} cannot vote on {key!r} of {reference.base.repo}: the reference has no cells, classifier or "
+                "prototypes for this column, or the method needs the query's counts (query=...). Choose another method or column."
+            )
+        if len(vote.share) != len(latent.mean):
+            raise BadOption(
+                f"The label method {name!r} voted on {len(vote.share)} cells; there are {len(latent.mean)}. Correct the method."
+            )
+        result[key] = _labels(key, method.sentence, vote, None if near is None else near.distance)
+    if not result:
+        raise NoLabels("The reference's registry has no label column. Name one of its obs with labels=[...].")
+    return result
 
 
 def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndarray | None) -> Labels:
     """Labels of a classifier; classes that no cell of the reference has are never predicted."""
-    key, classes = str(reference.schema.labels_key), np.array(reference.schema.labels, dtype=str)
-    matrix = matrix.astype(np.float32)
-    if reference.obs is not None and label_key(reference.schema, reference.obs) == key:
-        has_cells = np.isin(classes, np.unique(column_text(reference.obs[key])))
-        matrix = matrix * has_cells
-        matrix = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)
-    if distance is None:
-        distance = np.full(len(matrix), np.nan, np.float32)
-    return _labels(key, CLASSIFIER, matrix, classes, distance)
+    return _labels(str(reference.schema.labels_key), CLASSIFIER, own_classifier.vote_of(reference, matrix), distance)
 
 
 def _from_prototypes(key: str, classes: tuple[str, ...], matrix: np.ndarray, distance: np.ndarray | None) -> Labels:
+    return _labels(key, PROTOTYPES, Vote(classes, matrix), distance)
+
+
+def _labels(key: str, method: str, vote: Vote, distance: np.ndarray | None) -> Labels:
+    """Labels of a vote; `distance` (n,) is that to the reference, None where it holds no cells."""
+    matrix, classes = vote.share.astype(np.float32, copy=False), np.array(vote.classes, dtype=str)
     distance = np.full(len(matrix), np.nan, np.float32) if distance is None else distance
-    return _labels(key, PROTOTYPES, matrix, np.array(classes, dtype=str), distance)
-
-
-def _labels(key: str, method: str, matrix: np.ndarray, classes: np.ndarray, distance: np.ndarray) -> Labels:
     order = np.argsort(-matrix, axis=1, kind="stable")
     best = order[:, 0]
     probability = np.clip(matrix[np.arange(len(matrix)), best], 0, 1).astype(np.float32)
@@ -191,7 +226,7 @@ def _labels(key: str, method: str, matrix: np.ndarray, classes: np.ndarray, dist
         runner_up=second,
         distance=distance,
         unknown=is_unknown(probability, distance),
-        classes=tuple(classes.tolist()),
+        classes=vote.classes,
         matrix=matrix,
     )
 
