@@ -17,7 +17,7 @@ from scgraft.results.colours import COLOURS, GREY, RED, SHAPES, in_order, palett
 from scgraft.results.placement import place
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import Graft
-from scgraft.values.hierarchy import UNKNOWN
+from scgraft.values.hierarchy import no_label
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.names import BATCH
@@ -93,9 +93,10 @@ def map(
     if color == "label":
         # A type has the colour that it has on the page, whether the query has cells of it or not.
         colours, marks = palette(result.classes), shapes(result.classes)
-        believed = np.where(result.unknown, UNKNOWN, result.label)
+        nothing = no_label(result.classes)
+        believed = np.where(result.unknown, nothing, result.label)
         for name in in_order(believed):
-            own, mark = placed.query[believed == name], "x" if name == UNKNOWN else SHAPES[marks[name]][1]
+            own, mark = placed.query[believed == name], "x" if name == nothing else SHAPES[marks[name]][1]
             style = {"linewidths": 0.8} if mark == "x" else {}
             ax.scatter(own[:, 0], own[:, 1], c=colours[name], marker=mark, label=name, **(dots | style))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small", markerscale=2)
@@ -133,7 +134,7 @@ def composition(mapped: MappedQuery, batch: np.ndarray, *, labels: str | None = 
     """
     result, ax, batch = _labels(mapped, labels), _axes(ax), np.asarray(batch).astype(str)
     batches, colours = in_order(batch), palette(result.classes)
-    left, believed = np.zeros(len(batches)), np.where(result.unknown, UNKNOWN, result.label)
+    left, believed = np.zeros(len(batches)), np.where(result.unknown, no_label(result.classes), result.label)
     for name in in_order(believed):
         share = np.array([(believed[batch == b] == name).mean() for b in batches])
         ax.barh(batches, share, left=left, color=colours[name], label=name)

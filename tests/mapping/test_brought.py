@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 import scgraft
 from case_files import case, hub_reference, plain_query
 from scgraft.errors import BatchColumn, GenesNotFound
+from scgraft.mapping.check import _types
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.query.align import align
 from scgraft.query.read import read_query
+from scgraft.reference.cells import reference_classes
+from scgraft.reference.describe import describe
 from scgraft.results.annotate import annotate
 from scgraft.results.folder import write
 from scgraft.results.writable import write_annotated
@@ -98,3 +102,16 @@ def test_a_panel_is_mapped_with_the_measured_cost_and_genes_found_by_accident_ar
     )
     with pytest.raises(GenesNotFound, match="accuracy falls from"):
         judge_missing_genes(reference, few)
+
+
+def test_check_lists_the_labels_that_a_mapping_can_give_and_no_others():
+    reference = hub_reference("pbmc-10x-scanvi")
+    key, obs = reference.schema.labels_key, reference.obs.copy()
+    names = obs[key].astype(object)
+    names.iloc[:7], names.iloc[7:9] = np.nan, reference.schema.unlabeled
+    changed = replace(reference, obs=obs.assign(**{key: names}))
+    finding = _types(changed, describe(changed).labels)
+    classes, codes = reference_classes(changed, key)
+    assert set(finding.values["cells"]) == set(classes.tolist()) and not {"nan", "Unknown"} & set(classes.tolist())
+    assert f"can give {len(classes)} labels" in finding.sentence and int((codes < 0).sum()) >= 9
+    assert f"{int((codes < 0).sum()):,} cells of the reference have no label" in finding.sentence

@@ -1,6 +1,7 @@
 """Odd and old repositories: legacy folders, missing registry entries, every spelling of the minified keys, hostile metadata."""
 
 import json
+import logging
 import pickle
 import sys
 from dataclasses import replace
@@ -217,3 +218,27 @@ def test_cells_without_a_count_and_with_one_name_keep_the_stored_counts(tmp_path
     adata.write_h5ad(folder / "adata.h5ad")
     index = np.array([7, 3, 0, 1, 3])
     assert np.array_equal(stored_counts(load_reference(folder), index).toarray(), counts[index])
+
+
+def test_stored_counts_that_cannot_be_used_are_said(tmp_path, caplog):
+    folder = write_hub_folder(tmp_path / "r", TinyConfig(minified="latent_posterior_parameters_with_counts"))
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    adata.X = csr_matrix(adata.X.toarray() * 0.3)
+    adata.write_h5ad(folder / "adata.h5ad")
+    reference = load_reference(folder)
+    with caplog.at_level(logging.WARNING):
+        assert stored_counts(reference, np.arange(5)) is None
+    assert "its cells are drawn from the model" in caplog.text and "fractions" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("qzm", np.nan), ("qzm", np.inf), ("qzv", np.nan), ("qzv", -1)])
+def test_a_posterior_that_is_no_posterior_is_refused(tmp_path, name, value):
+    folder = write_hub_folder(tmp_path / "r", TinyConfig(minified="latent_posterior_parameters"))
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    key = next(key for key in adata.obsm if key.endswith(name))
+    changed = np.array(adata.obsm[key])
+    changed[3, 1] = value
+    adata.obsm[key] = changed
+    adata.write_h5ad(folder / "adata.h5ad")
+    with pytest.raises(CorruptFile, match="posterior"):
+        load_reference(folder)

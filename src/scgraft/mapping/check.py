@@ -23,7 +23,7 @@ from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as, cell_names
 from scgraft.query.given import given, some_cells
 from scgraft.query.levels import code_obs
-from scgraft.reference.cells import label_key, missing_columns
+from scgraft.reference.cells import label_key, missing_columns, reference_classes
 from scgraft.reference.describe import describe
 from scgraft.values.description import LabelFacts, Surgery
 from scgraft.values.graft import FitConfig
@@ -264,19 +264,24 @@ def _types(reference: Reference, labels: LabelFacts) -> Finding:
         return Finding(
             "labels", "warning", said, "Its probabilities are not calibrated: look at markers before you believe it."
         )
-    cells = {name: n for name, n in labels.cells.items() if name != reference.schema.unlabeled}
-    if not cells:
+    key = label_key(reference.schema, reference.obs)
+    if key is None:
         return Finding("labels", "warning", "The reference has no labelled cells.", "Name another label column.")
+    classes, codes = reference_classes(reference, key)  # as a mapping has them
+    number = np.bincount(codes[codes >= 0], minlength=len(classes))
+    cells = {str(classes[c]): int(number[c]) for c in np.argsort(-number, kind="stable")}
     rare = [name for name, n in cells.items() if n < TINY]
     said = f"The reference can give {len(cells)} labels, and nothing else: {', '.join(cells)}."
     if labels.without_cells:
         said += f" Labels that the model names, but none of its cells has, are never predicted: {', '.join(labels.without_cells)}."
+    if silent := int((codes < 0).sum()):
+        said += f" {silent:,} cells of the reference have no label and do not vote."
     if rare:
         said += f" Labels with fewer than {TINY} cells, which are easily missed: {', '.join(rare)}."
     if labels.in_one_batch:
         said += f" Only one batch of the reference has cells of {', '.join(labels.in_one_batch)}: the other batches may be annotated less "
         said += "finely."
-    return Finding("labels", "ok", said, "", {"cells": dict(cells)})
+    return Finding("labels", "ok", said, "", {"cells": cells})
 
 
 def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Finding], Measured]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scgraft.errors import MovedFile, NotCounts, QueryError
-from scgraft.query.align import align
+from scgraft.query.align import align, align_as
 from scgraft.reference.stored_cells import read_cells
 from scgraft.values.names import BATCH
-from scgraft.values.query import Query
+from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
+LOG = logging.getLogger(__name__)
 STORED_COUNTS = "stored counts"
 
 
@@ -38,8 +40,15 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
         order = np.argsort(rows)
         cells = adata[rows[order]].to_memory()
         cells.obs_names = np.arange(len(rows)).astype(str)  # names of cells may stand twice
-        query = align(reference, cells, batch_key=reference.schema.batch_key, drop_empty=True)
-    except QueryError:
+        options = AlignOptions(reference.schema.batch_key, drop_empty=True)
+        # They are not judged: the model was trained on them, whatever they look like.
+        query = align_as(reference, cells, options, judged=True)
+    except QueryError as error:
+        LOG.warning(
+            "The counts that %s stores are not used, and its cells are drawn from the model: %s",
+            _file(reference),
+            error,
+        )
         return None
     finally:
         adata.file.close()
@@ -61,6 +70,10 @@ def _open_cells(reference: Reference) -> AnnData:
             "where it is now: load_reference(folder)."
         )
     return read_cells(path)
+
+
+def _file(reference: Reference) -> str:
+    return reference.base.repo if reference.adata_path is None else reference.adata_path.name
 
 
 def _rows(names: pd.Index[Any], cells: np.ndarray, used: np.ndarray) -> np.ndarray | None:

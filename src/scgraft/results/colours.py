@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scgraft.values.hierarchy import UNKNOWN
+from scgraft.values.hierarchy import no_label
 
 # Found by search: for a reader of ordinary sight and for one with protanopia, deuteranopia or tritanopia (Machado et al. 2009)
 # any two are 11 units of CIEDE2000 apart, and each is 9 from the grey of "unknown" and 10 from white. A test measures it.
@@ -24,12 +24,16 @@ def in_order(names: Iterable[object]) -> list[str]:
 
 
 def palette(names: Iterable[object]) -> dict[str, str]:
-    """A colour for each name; grey for "unknown". Above twenty they repeat, with another of :func:`shapes`."""
-    known = [name for name in in_order(names) if name != UNKNOWN]
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(known)} | {UNKNOWN: SILENT}
+    """A colour for each name; grey for "unknown" (:func:`no_label`). Above twenty they repeat, with another of :func:`shapes`."""
+    ordered = in_order(names)
+    nothing = no_label(ordered)
+    known = [name for name in ordered if name != nothing]
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(known)} | {nothing: SILENT}
 
 
 def shapes(names: Iterable[object]) -> dict[str, int]:
     """Position in SHAPES for each name, so that colour and shape together are its own up to a hundred names."""
-    known = [name for name in in_order(names) if name != UNKNOWN]
-    return {name: i // len(COLOURS) % len(SHAPES) for i, name in enumerate(known)} | {UNKNOWN: 0}
+    ordered = in_order(names)
+    nothing = no_label(ordered)
+    known = [name for name in ordered if name != nothing]
+    return {name: i // len(COLOURS) % len(SHAPES) for i, name in enumerate(known)} | {nothing: 0}

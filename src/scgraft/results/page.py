@@ -27,7 +27,7 @@ from scgraft.results.points import map_points
 from scgraft.results.stored import read_cells, read_stored
 from scgraft.results.summary import cells_csv, summary_of
 from scgraft.values.calibration import Calibration
-from scgraft.values.hierarchy import UNKNOWN
+from scgraft.values.hierarchy import no_label
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.reference import Reference
 
@@ -240,7 +240,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
         out["map"] = figures.density_figure(points["reference"], points["query"], points["tray"])
     unknown = _unknown(cells, key)
     if key:
-        believed = np.where(unknown, UNKNOWN, cells[key].to_numpy().astype(str))
+        believed = np.where(unknown, no_label(_names(data, key)), cells[key].to_numpy().astype(str))
         colours = palette(_names(data, key))
         if "cluster" in cells:
             out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), believed, colours)
@@ -271,7 +271,9 @@ def _shares(data: ReportData) -> tuple[list[str], list[tuple[str, list[float]]]]
     if not keys or "batch" not in data.points:
         return [], []
     batch = data.points["batch"].astype(str)
-    believed = np.where(_unknown(data.cells, keys[0]), UNKNOWN, data.cells[keys[0]].to_numpy().astype(str))
+    believed = np.where(
+        _unknown(data.cells, keys[0]), no_label(_names(data, keys[0])), data.cells[keys[0]].to_numpy().astype(str)
+    )
     batches = in_order(batch)
     rows = [(name, [float((believed[batch == b] == name).mean()) for b in batches]) for name in in_order(believed)]
     return batches, rows

@@ -88,16 +88,19 @@ const SCATTER = (() => {
 const colourOf = i => page.colours[i % page.colours.length];
 const shapeOf = i => page.shapes[Math.floor(i / page.colours.length) % page.shapes.length];
 
+// What stands where no label is believed; a reference may have a label that is called "unknown" itself.
+const noLabel = c => page.keys.includes(c.name) && c.names.includes("unknown") ? "unknown (no label fits)" : "unknown";
+
 function groups(c, unknown) {
   // Positions of the cells of each level; those that should not be believed come last.
-  const found = new Map();
+  const found = new Map(), nothing = noLabel(c);
   for (let i = 0; i < c.codes.length; i++) {
-    const name = unknown && unknown.codes[i] ? "unknown" : c.names[c.codes[i]];
+    const name = unknown && unknown.codes[i] ? nothing : c.names[c.codes[i]];
     if (!found.has(name)) found.set(name, []);
     found.get(name).push(i);
   }
-  const order = c.names.filter(name => found.has(name) && name !== "unknown");
-  if (found.has("unknown")) order.push("unknown");
+  const order = c.names.filter(name => found.has(name) && name !== nothing);
+  if (found.has(nothing)) order.push(nothing);
   return order.map(name => [name, found.get(name)]);
 }
 
@@ -130,7 +133,7 @@ function mapTraces(chosen) {
     const flag = isLabel ? q.get(chosen.name + "_unknown") : null;
     const listed = new Set();
     for (const [name, rows] of groups(chosen, flag)) {
-      const i = chosen.names.indexOf(name), unknown = name === "unknown";
+      const i = chosen.names.indexOf(name), unknown = name === noLabel(chosen);
       const colour = unknown ? page.silent : colourOf(i), shape = unknown ? "x" : shapeOf(i);
       legend.push({name, colour, shape, cells: rows.length, reference: shared ? referenceCounts.get(name) || 0 : null});
       listed.add(name);

@@ -12,7 +12,7 @@ from scgraft.errors import NoLabels
 if TYPE_CHECKING:
     import pandas as pd
 
-UNKNOWN = "unknown"
+UNKNOWN, NO_LABEL = "unknown", "unknown (no label fits)"
 
 
 def parents_of(obs: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
@@ -65,14 +65,19 @@ def common_parent(labels: Sequence[str], parents: Mapping[str, str]) -> str | No
     return next((name for name in lines[0] if all(name in line for line in lines[1:])), None)
 
 
+def no_label(classes: Sequence[str]) -> str:
+    """What is written where no class fits: "unknown", and more words where the reference has a class of that name."""
+    return NO_LABEL if UNKNOWN in classes else UNKNOWN
+
+
 def name_sets(sets: np.ndarray, matrix: np.ndarray, classes: Sequence[str], parents: Mapping[str, str]) -> np.ndarray:
-    """Name of each prediction set (n, C): its class, its classes' common parent, all of them, or "unknown"."""
-    out = np.empty(len(sets), object)
+    """Name of each prediction set (n, C): its class, its classes' common parent, all of them, or :func:`no_label`."""
+    out, nothing = np.empty(len(sets), object), no_label(classes)
     known: dict[bytes, str] = {}
     for i, row in enumerate(sets):
         inside = np.flatnonzero(row)
         if not len(inside):
-            out[i] = UNKNOWN
+            out[i] = nothing
             continue
         if len(inside) == 1:
             out[i] = classes[int(inside[0])]

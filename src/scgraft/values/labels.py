@@ -181,7 +181,7 @@ class Labels:
 
         If the set holds one class, it is that class. If it holds several, it is their nearest common parent (`parents` maps
         child to parent), or, if they have none, all of them, the most probable first, joined by ``" | "``. If it is empty,
-        it is ``"unknown"``.
+        it is ``"unknown"``, or ``"unknown (no label fits)"`` where the reference has a class that is called "unknown".
 
         Examples
         --------
