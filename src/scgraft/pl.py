@@ -92,8 +92,9 @@ def map(
     ax.scatter(placed.reference[:, 0], placed.reference[:, 1], **(dots | {"s": size / 3}), c=GREY)
     if color == "label":
         # A type has the colour that it has on the page, whether the query has cells of it or not.
-        colours, marks = palette(result.classes), shapes(result.classes)
         nothing = no_label(result.classes)
+        names = (*result.classes, nothing)
+        colours, marks = palette(names), shapes(names)
         believed = np.where(result.unknown, nothing, result.label)
         for name in in_order(believed):
             own, mark = placed.query[believed == name], "x" if name == nothing else SHAPES[marks[name]][1]
@@ -133,7 +134,7 @@ def composition(mapped: MappedQuery, batch: np.ndarray, *, labels: str | None = 
         As for :func:`map`.
     """
     result, ax, batch = _labels(mapped, labels), _axes(ax), np.asarray(batch).astype(str)
-    batches, colours = in_order(batch), palette(result.classes)
+    batches, colours = in_order(batch), palette((*result.classes, no_label(result.classes)))
     left, believed = np.zeros(len(batches)), np.where(result.unknown, no_label(result.classes), result.label)
     for name in in_order(believed):
         share = np.array([(believed[batch == b] == name).mean() for b in batches])

@@ -22,7 +22,7 @@ def test_a_class_that_is_called_unknown_is_told_from_no_class():
 
 
 def test_a_class_that_is_called_unknown_has_a_colour_of_its_own():
-    both = palette(["a", UNKNOWN, "b"])
+    both = palette(["a", UNKNOWN, "b", NO_LABEL])
     assert both[NO_LABEL] == SILENT and both[UNKNOWN] in COLOURS and len(set(both.values())) == 4
     assert palette(["a", "b"])[UNKNOWN] == SILENT
-    assert set(shapes(["a", UNKNOWN])) == {"a", UNKNOWN, NO_LABEL}
+    assert set(shapes(["a"])) == {"a", UNKNOWN}

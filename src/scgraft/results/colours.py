@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scgraft.values.hierarchy import no_label
+from scgraft.values.hierarchy import NO_LABEL, UNKNOWN
 
 # Found by search: for a reader of ordinary sight and for one with protanopia, deuteranopia or tritanopia (Machado et al. 2009)
 # any two are 11 units of CIEDE2000 apart, and each is 9 from the grey of "unknown" and 10 from white. A test measures it.
@@ -24,9 +24,9 @@ def in_order(names: Iterable[object]) -> list[str]:
 
 
 def palette(names: Iterable[object]) -> dict[str, str]:
-    """A colour for each name; grey for "unknown" (:func:`no_label`). Above twenty they repeat, with another of :func:`shapes`."""
+    """A colour for each name; grey for "unknown", or for what stands for it where a name is that. Above twenty they repeat, with another of :func:`shapes`."""
     ordered = in_order(names)
-    nothing = no_label(ordered)
+    nothing = NO_LABEL if NO_LABEL in ordered else UNKNOWN
     known = [name for name in ordered if name != nothing]
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(known)} | {nothing: SILENT}
 
@@ -34,6 +34,6 @@ def palette(names: Iterable[object]) -> dict[str, str]:
 def shapes(names: Iterable[object]) -> dict[str, int]:
     """Position in SHAPES for each name, so that colour and shape together are its own up to a hundred names."""
     ordered = in_order(names)
-    nothing = no_label(ordered)
+    nothing = NO_LABEL if NO_LABEL in ordered else UNKNOWN
     known = [name for name in ordered if name != nothing]
     return {name: i // len(COLOURS) % len(SHAPES) for i, name in enumerate(known)} | {nothing: 0}

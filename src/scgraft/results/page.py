@@ -168,7 +168,7 @@ def report_html(data: ReportData) -> str:
         figures=drawn,
         has_map="query" in data.points and len(data.points["query"]) > 0,
         dense=_dense(data),
-        many=max((len(palette(_names(data, key))) - 1 for key in keys), default=0) > len(COLOURS),
+        many=max((len(palette(_shown_names(data, key))) - 1 for key in keys), default=0) > len(COLOURS),
         shares=_shares(data),
         document=_json(json.dumps(document)),
         packed=packed,
@@ -225,6 +225,12 @@ def _names(data: ReportData, key: str) -> list[str]:
     )
 
 
+def _shown_names(data: ReportData, key: str) -> list[str]:
+    """Every name of a label column, and what stands where none is believed."""
+    names = _names(data, key)
+    return [*names, no_label(names)]
+
+
 def _unknown(cells: pd.DataFrame, key: str) -> np.ndarray:
     """Cells whose label should not be believed: marked so, or novel."""
     unknown = (cells[f"{key}_unknown"] == "True").to_numpy() if key else np.zeros(len(cells), bool)
@@ -241,7 +247,7 @@ def _figures(data: ReportData) -> dict[str, Figure]:
     unknown = _unknown(cells, key)
     if key:
         believed = np.where(unknown, no_label(_names(data, key)), cells[key].to_numpy().astype(str))
-        colours = palette(_names(data, key))
+        colours = palette(_shown_names(data, key))
         if "cluster" in cells:
             out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), believed, colours)
         if "batch" in data.points:
@@ -293,7 +299,7 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
         values = cells[name].iloc[shown]
         if name in keys:
             query.append(
-                level_column(str(name), values.to_numpy(), title, meaning, list(palette(_names(data, str(name)))))
+                level_column(str(name), values.to_numpy(), title, meaning, list(palette(_shown_names(data, str(name)))))
             )
         else:
             query.append(column_of(str(name), values, title, meaning))
@@ -302,7 +308,9 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
     query += [number_column("x", points["query"][:, 0]), number_column("y", points["query"][:, 1])]
     reference = [number_column("x", points["reference"][:, 0]), number_column("y", points["reference"][:, 1])]
     for key, names in _types(data).items():
-        reference.append(level_column(key, names, names=list(palette(_names(data, key))) if key in keys else None))
+        reference.append(
+            level_column(key, names, names=list(palette(_shown_names(data, key))) if key in keys else None)
+        )
     return {"query": query, "reference": reference}
 
 
