@@ -1,7 +1,6 @@
 """Which novel cells are a group: more of them in a cluster than false alarms explain."""
 
 from dataclasses import replace
-from math import comb
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,42 +8,84 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
+from scgraft.novelty.dossiers import _dossier, _Groups, _is_group, effective_number
+from scgraft.numerics.neighbors import nearest
 
 
-def group(n_cells: int, n_novel: int, *, others: int = 0):
-    """A cluster 1 with novel cells, and a cluster 0 of other novel cells that must not count."""
+def group(n_cells: int, n_novel: int, *, others: int = 0, k: int = 1, strength: float = 1.2, seed: int = 0):
+    """A cluster 1 with novel cells, and a cluster 0 of other novel cells that must not count; neighbours are of their cluster."""
+    rng = np.random.default_rng(seed)
     cluster = np.repeat([1, 0], [n_cells, others])
-    novel = np.concatenate([np.arange(n_cells) < n_novel, np.ones(others, bool)])
-    return SimpleNamespace(graph=SimpleNamespace(cluster=cluster), novel=novel)
+    score = np.concatenate([np.where(np.arange(n_cells) < n_novel, strength, 0.5), np.full(others, strength)])
+    cells = np.arange(len(cluster))
+    drawn = [rng.choice(cells[cluster == c], min(k, (cluster == c).sum()), replace=False) for c in cluster]
+    neighbours = cells[:, None] if k == 1 else np.stack(drawn)
+    return SimpleNamespace(graph=SimpleNamespace(cluster=cluster, neighbours=neighbours), score=score, null=NULL)
+
+
+# Held-out cells: a twentieth above the limit, a hundredth above one and a half of it, one in a thousand above twice.
+NULL = np.repeat([0.5, 1.2, 1.7, 2.5], [950, 40, 9, 1])
 
 
 @pytest.mark.parametrize(
     ("n_cells", "n_novel", "expected"),
     [
         (100, 5, False),  # what a rate of 5 % gives
-        (100, 12, False),  # p = 0.0043
-        (100, 13, False),  # p = 0.0015
-        (100, 14, True),  # p = 0.00046
+        (100, 13, False),
+        (100, 20, True),
         (4, 4, False),  # fewer than five cells
         (5, 5, True),
-        (1000, 74, True),  # p = 0.0006
-        (1000, 72, False),  # p = 0.0014
+        (1000, 60, False),
+        (1000, 90, True),
     ],
 )
 def test_a_group_is_more_than_false_alarms_explain(n_cells, n_novel, expected):
-    assert _is_group(group(n_cells, n_novel), 1, 0.05) == expected
-    assert _is_group(group(n_cells, n_novel, others=50), 1, 0.05) == expected
+    assert _is_group(group(n_cells, n_novel), 1) == expected
+    assert _is_group(group(n_cells, n_novel, others=50), 1) == expected
 
 
-@given(st.integers(1, 60), st.data(), st.sampled_from([0.01, 0.05, 0.2]))
-def test_the_test_is_the_binomial_tail(n_cells, data, rate):
-    n_novel = data.draw(st.integers(0, n_cells))
-    tail = sum(comb(n_cells, k) * rate**k * (1 - rate) ** (n_cells - k) for k in range(n_novel, n_cells + 1))
-    assert _is_group(group(n_cells, n_novel), 1, rate) == (n_novel >= 5 and tail < 1e-3)
+def test_cells_that_share_neighbours_count_once():
+    """All of a cluster's cells have the same fifteen neighbours, and so one score: that is one cell, and no group."""
+    assert effective_number(np.tile(np.arange(15), (40, 1))) == pytest.approx(1)
+    assert effective_number(np.arange(600).reshape(40, 15)) == pytest.approx(40)
+    assert not _is_group(group(15, 15, k=15), 1) and _is_group(group(15, 15), 1)
 
 
-def groups(labels=None):
+def test_a_small_group_is_one_if_it_is_beyond_what_held_out_cells_have():
+    """Twenty cells that share their neighbours: nothing just above the limit, a group at three times of it."""
+    near, far = (group(20, 20, k=12, strength=strength) for strength in (1.2, 3.0))
+    assert 1.5 < effective_number(near.graph.neighbours) < 5
+    assert not _is_group(near, 1) and _is_group(far, 1)
+
+
+@given(st.integers(0, 10_000))
+def test_the_effective_number_is_between_one_and_all(seed):
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(2, 60)), int(rng.integers(1, 8))
+    neighbours = np.stack([rng.choice(max(n, k), k, replace=False) for _ in range(n)])
+    assert 1 - 1e-5 <= effective_number(neighbours) <= n + 1e-3
+    order = rng.permutation(n)
+    assert effective_number(neighbours[order]) == pytest.approx(effective_number(neighbours), rel=1e-5)
+
+
+def test_averages_over_shared_neighbours_are_no_groups():
+    """Noise, averaged over neighbours in a space of its own: clusters of known cells are groups as seldom as declared."""
+    rng, groups_found = np.random.default_rng(0), 0
+    for _ in range(40):
+        points, noise = rng.standard_normal((400, 3)), rng.standard_normal((400, 60))
+        neighbours = nearest(points.astype(np.float32), points.astype(np.float32), k=15).indices
+        score = (noise[neighbours].mean(axis=1) ** 2).mean(axis=1)
+        null = np.sort(score[rng.permutation(400)[:300]])
+        cluster = np.argmax(points @ rng.standard_normal((3, 8)), axis=1)
+        limit = np.quantile(null, 0.95)
+        made = SimpleNamespace(
+            graph=SimpleNamespace(cluster=cluster, neighbours=neighbours), score=score / limit, null=null / limit
+        )
+        groups_found += sum(_is_group(made, c) for c in range(8))
+    assert groups_found <= 2
+
+
+def groups(labels=None, farther=None):
     """Seven cells of cluster 1, five of them novel, and four known cells of cluster 0; five genes, the last one not measured."""
     cluster = np.repeat([1, 0], [7, 4])
     novel = np.arange(11) < 5
@@ -70,6 +111,8 @@ def groups(labels=None):
         score=np.array([2.0, 5.0, 3.0, 4.0, 1.5, *[0.5] * 6]),
         novel=novel,
         labels=labels,
+        distance=np.where(novel, farther, 1.0) if farther else np.zeros(0),
+        null=NULL,
     )
 
 
@@ -109,3 +152,11 @@ def test_a_dossier_lists_the_clearest_genes_and_names_five():
     assert made.genes == tuple((f"g{i}", float(i - 20)) for i in range(39, 27, -1))
     assert made.lacking == tuple((f"g{i}", float(i - 20)) for i in range(12))
     assert made.sentence.endswith("They have more g39, g38, g37, g36, g35 than it expects.")
+
+
+@pytest.mark.parametrize(
+    ("farther", "said"), [(1.02, "a known type in another state, or"), (1.4, "a type that it lacks")]
+)
+def test_a_dossier_says_whether_its_cells_lie_apart(farther, said):
+    assert f"they lie {farther:.2f} times as far" in _dossier(groups(farther=farther), 1).sentence
+    assert said in _dossier(groups(farther=farther), 1).sentence

@@ -149,9 +149,9 @@ def test_a_query_of_novel_cells_alone_is_found_where_they_are_far_from_their_typ
     rule = NoveltyRule(np.zeros((1, 1)), {}, np.zeros(1), np.ones(1, bool), 20.0, np.inf)
     limit = evidence_limit(score, place, null, np.ones(500), 0.05, 0.0)
     rule = replace(rule, limit=limit, held_out_limit=threshold_at(null, 0.025))
-    assert (rule.judge(score, np.full(80, 15.0), place)[1] > 1).all()
+    assert (rule.judge(score, np.full(80, 15.0), place, np.ones(80))[1] > 1).all()
     # Without other types to be half of the way to, the limit is that of their own scale, which none of them reaches.
-    assert not (rule.judge(score, np.full(80, np.inf), place)[1] > 1).any()
+    assert not (rule.judge(score, np.full(80, np.inf), place, np.ones(80))[1] > 1).any()
 
 
 @pytest.mark.parametrize("n_cells", [1, 2, 129])

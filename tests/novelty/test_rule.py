@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.novelty.find import judge_sample
+from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import query_graph
 from scgraft.query.align import align
 from scgraft.testing import tiny_query
@@ -27,13 +28,13 @@ def judged():
     latent, graph = embed(reference, query, graft, device="cpu"), query_graph(query.counts)
     near = reference.latent.index.near(latent.mean)
     null = np.sort(np.random.default_rng(0).gamma(3, size=200)).astype(np.float32)
+    codes = np.arange(200) % 3
     novelty, rule = judge_sample(
         reference,
         query,
         graft,
         latent,
-        null,
-        null_distance=null,
+        HeldOut(null, null / null.mean(), codes, np.arange(200) % 4),
         key=reference.schema.labels_key,
         graph=graph,
         near=near,
@@ -50,6 +51,6 @@ def test_cells_are_judged_alone_as_in_company(judged, seed, n):
     assert np.array_equal(neighbours, graph.neighbours[part]) and np.array_equal(cluster, graph.cluster[part])
     batch = query.codes[part, 0]
     score = rule.score(neighbours, batch)
-    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near[part].distance)
+    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near[part].distance, rule.scale(neighbours))
     assert np.array_equal(score, novelty.score[part]) and np.array_equal(threshold, novelty.threshold[part])
     assert np.array_equal(strength, novelty.strength[part])

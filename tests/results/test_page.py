@@ -330,6 +330,9 @@ def test_static_figures_return_their_axes(demo):
     import matplotlib.pyplot as plt
 
     reference, query, mapped = demo
+    result = mapped.labels["bulk_labels"]
+    doubtful = replace(result, unknown=result.unknown | (np.arange(len(result.label)) % 20 == 0))
+    mapped = replace(mapped, labels={"bulk_labels": doubtful})
     ax = plt.subplots()[1]
     assert scgraft.pl.map(reference, mapped, ax=ax) is ax and ax.get_legend()
     for color in ("probability", "novelty"):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.calibration.condition import Condition, own_condition
-from scgraft.calibration.hold_out import choose_folds, hold_out
+from scgraft.calibration.hold_out import Fold, choose_folds, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
 from scgraft.errors import NoLabels, ScgraftError
 from scgraft.expression.generate import counted_cells
@@ -21,6 +20,8 @@ from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.labels.classifier import train_classifier, without_classes
 from scgraft.labels.votes import cast_votes
+from scgraft.novelty.mixtures import type_profiles
+from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import (
     coverage_across,
     expected_error,
@@ -36,9 +37,6 @@ from scgraft.reference.cells import label_key, reference_classes
 from scgraft.values.calibration import Calibration, GeneClassifier, held_out_batches
 from scgraft.values.graft import FitConfig
 from scgraft.values.reference import Reference
-
-if TYPE_CHECKING:
-    from scgraft.calibration.hold_out import Fold
 
 HELD_OUT = 3  # of the parts that are counted: mapping a held-out fold takes about three times as long as its votes
 
@@ -129,6 +127,8 @@ def _calibration(
     classes: tuple[str, ...] = ()
     classifier = without_classes(condition.genes, source)
     seen = [np.ones(len(fold.index), bool) for fold in folds]
+    classes_of = [np.full(len(fold.index), -1) for fold in folds]
+    mixture = [np.zeros(len(fold.index)) for fold in folds]
     votes: list[tuple[np.ndarray, np.ndarray]] = []
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
@@ -137,7 +137,9 @@ def _calibration(
         classifier = train_classifier(reference, codes, classes, genes=condition.genes, seed=seed)
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
-        seen = [np.isin(codes[fold.index], codes[fold.kept]) for fold in folds]
+        classes_of = [codes[fold.index] for fold in folds]
+        mixture = [_mixture(fold, codes[fold.kept]) for fold in folds]
+        seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
         for fold in folds:
             parts.append(_held_out_votes(fold, codes, classes, classifier, seed))
@@ -170,6 +172,9 @@ def _calibration(
         score_class=true.astype(np.int64),
         novelty=_null([fold.novelty[own] for fold, own in zip(folds, seen, strict=True)]),
         distance=_null([fold.distance[own] for fold, own in zip(folds, seen, strict=True)]),
+        novelty_class=_codes([c[own] for c, own in zip(classes_of, seen, strict=True)]),
+        mixture=_null([gain[own] for gain, own in zip(mixture, seen, strict=True)]),
+        novelty_fold=_codes([np.full(int(own.sum()), i) for i, own in enumerate(seen)]),
         reliability=table,
         expected_error=expected_error(table),
         accuracy=accuracy,
@@ -182,6 +187,17 @@ def _calibration(
 
 def _null(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def _mixture(fold: Fold, codes: np.ndarray) -> np.ndarray:
+    """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,)."""
+    profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query))
+    gained = np.zeros(len(fold.index), np.float32)
+    return gained if profiles is None else profiles.gain(fold.query.counts)
+
+
+def _codes(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
 
 def _held_out_votes(

@@ -25,9 +25,19 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 7  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FORMAT = 8  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 SPARSE = ("data", "indices", "indptr")
-ARRAYS = ("class_weights", "scores", "score_class", "novelty", "distance", "reliability")
+ARRAYS = (
+    "class_weights",
+    "scores",
+    "score_class",
+    "novelty",
+    "distance",
+    "novelty_class",
+    "novelty_fold",
+    "mixture",
+    "reliability",
+)
 # What each array of the file is.
 WRITTEN = {
     "document": Array("U", 0),
@@ -43,6 +53,9 @@ WRITTEN = {
     "score_class": Array("iu", 1),
     "novelty": Array("f", 1),
     "distance": Array("f", 1),
+    "novelty_class": Array("iu", 1),
+    "novelty_fold": Array("iu", 1),
+    "mixture": Array("f", 1),
     "reliability": Array("f", 2),
 }
 TEXT = (
@@ -231,6 +244,11 @@ def _misfits(value: Calibration) -> list[str]:
         "scores": len(value.scores) == len(value.score_class),
         "score classes": _codes_within(value.score_class, n_classes),
         "distance": len(value.distance) == len(value.novelty),
+        "novelty classes": len(value.novelty_class) == len(value.novelty)
+        and _codes_within(value.novelty_class + 1, n_classes + 1),
+        "mixture": len(value.mixture) == len(value.novelty),
+        "novelty folds": len(value.novelty_fold) == len(value.novelty)
+        and _codes_within(value.novelty_fold, len(value.folds)),
         "reliability": value.reliability.shape[1] == 3,
         "temperature": value.temperature > 0,
     }

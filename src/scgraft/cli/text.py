@@ -38,6 +38,7 @@ def report_lines(mapped: object) -> list[str]:
         lines += [f"  {m.light} {m.name}: {m.sentence} {m.action}" for m in mapped.verdict.measures if m.action]
     if mapped.novelty is not None:
         lines += [f"Unknown: {dossier.sentence}" for dossier in mapped.novelty.dossiers]
+        lines += [f"State: {state.sentence}" for state in mapped.novelty.states]
     for key, result in mapped.labels.items():
         lines.append(f"Labels {key} ({result.method}): {result.unknown.mean():.1%} unknown")
     return lines

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
+from scgraft.novelty.mixtures import RATE
 from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.index import Near
 from scgraft.numerics.votes import neighbour_vote
@@ -26,6 +27,9 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 ORDER: tuple[Light, ...] = ("grey", "green", "amber", "red")
+# Shares of mixed cells: what an overloaded droplet run has (10x Genomics: 8 % of 10,000 cells), and more than any such run can have.
+DOUBLETS, SPOTS = 0.1, 0.3
+STATES = 3  # named in the verdict's line, the others on the page; chosen by eye
 SMALL_CHANGE = 0.01  # of agreement: 20 of the 2,000 cells that are judged; chosen by eye, not measured
 # Share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps; chosen by eye, not measured.
 ONE_TYPE = 0.95
@@ -101,7 +105,7 @@ def measure_quality(
         ]
         if np.unique(labels[key].label, return_counts=True)[1].max() > ONE_TYPE * len(labels[key].label):
             measures[2] = _one_type(measures[2])
-    measures.append(_unexplained(novelty))
+    measures += [_unexplained(novelty), _states(novelty, placed=bool(key)), _mixtures(novelty)]
     if key and graft.record.trained:
         measures.append(_did_fitting_help(reference, key, labels[key].votes["latent"], start, value))
     judged = verdict(tuple(m for m in measures if np.isfinite(m.value)))
@@ -245,6 +249,46 @@ def _unexplained(novelty: Novelty) -> Measure:
     return Measure(
         "novelty", light, share, (), said, "" if light == "green" else "Read the dossiers of the unknown groups."
     )
+
+
+def _states(novelty: Novelty, *, placed: bool) -> Measure:
+    """Known types in a state that the reference has not: no reason to distrust a label or the mapping, but one to look.
+
+    Without labels (`placed` is False) no type has a place that could be compared, and the line is grey.
+    """
+    if not novelty.states and not placed:
+        return Measure("state", "grey", 1.0, (), "Without labels a new state cannot be told from a new type.")
+    if not novelty.states:
+        return Measure("state", "green", 1.0, (), "No type of the query is shifted as a whole against the reference.")
+    told = []
+    for state in novelty.states[:STATES]:
+        genes = f", most in {', '.join(g for g, _ in state.genes[:3])}" if state.genes else ""
+        told.append(f"{state.label} ({state.shift:.1f} times the errors{genes})")
+    more = len(novelty.states) - STATES
+    said = f"Known cells in another state, which lie where the reference has them: {', '.join(told)}"
+    said += f", and {more} more." if more > 0 else "."
+    action = (
+        "Labels stand. Another laboratory does this as well as a condition: compare these genes between your own samples before "
+        "you call it biology."
+    )
+    return Measure("state", "green", novelty.states[0].shift, (), said, action)
+
+
+def _mixtures(novelty: Novelty) -> Measure:
+    """Cells of several types: doublets of droplets are up to a tenth; where most are mixed, these are no cells but spots."""
+    if not len(novelty.mixture) or not novelty.mixture.any():
+        return Measure(
+            "mixtures",
+            "grey",
+            0.0,
+            (),
+            "Whether cells hold several types was not looked at: there are no types to mix.",
+        )
+    share = float(novelty.mixed.mean())
+    said = f"{share:.1%} of the cells are explained better by several types than by one (declared false alarms: {RATE:.0%})."
+    action = "Labels of these cells are unknown. Remove doublets; for spots, take a deconvolution instead of labels."
+    light: Light = "green" if share <= DOUBLETS else "amber" if share <= SPOTS else "red"
+    return Measure("mixtures", light, share, (), said, "" if light == "green" else action)
 
 
 def _did_fitting_help(

@@ -17,10 +17,10 @@ from scgraft.graft.fit import fit
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
 from scgraft.mapping.resources import NOTHING, Measured, resources
 from scgraft.model.families import family_of
-from scgraft.novelty.find import find_novelty
+from scgraft.novelty.find import find_novelty, reference_types
 from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
-from scgraft.query.align import align_as, cell_names
+from scgraft.query.align import align_as, cell_names, spatial_messages
 from scgraft.query.given import given, some_cells
 from scgraft.query.levels import code_obs
 from scgraft.reference.cells import label_key, missing_columns, reference_classes
@@ -121,6 +121,10 @@ def _findings(
     if reference.latent is not None and reference.obs is not None and query.alignment.missing and not lacking:
         findings += _cost_of_missing_genes(reference, query, seed)
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
+    findings += [
+        Finding("spatial", "warning", said, "Segmented cells can be mapped; spots need a deconvolution.")
+        for said in spatial_messages(sample)
+    ]
     facts = describe(reference)
     findings += [_training(facts.surgery), _types(reference, facts.labels)]
     advance(1)
@@ -295,11 +299,16 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Fi
     zero, began = FitConfig(epochs=0, device="cpu"), time.perf_counter()
     folds = [hold_out(reference, b, m, seed=seed, config=zero, condition=measured) for b, m in plan[:2]]
     held_out, began = (time.perf_counter() - began) / max(len(folds), 1), time.perf_counter()
+    key = reference.schema.labels_key
+    codes = reference_types(reference, key)[2]
     null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
+    of_class = np.concatenate([np.zeros(0, np.int64), *(codes[f.index] for f in folds)])
+    fold = np.repeat(np.arange(len(folds)), [len(f.index) for f in folds])
     graft = fit(reference, query, zero)
     latent = embed(reference, query, graft)
-    key = reference.schema.labels_key
-    found = find_novelty(reference, query, graft, latent, null, null_distance=far, key=key)
+    found = find_novelty(
+        reference, query, graft, latent, null, null_distance=far, null_class=of_class, null_fold=fold, key=key
+    )
     measure = Measured(measured, held_out, (time.perf_counter() - began) / len(query.cells))
     share = float(found.novel.mean())
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}

@@ -137,15 +137,17 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: n
     rule, batch = judgement.rule, query.codes[:, 0]
     neighbours, cluster = judgement.space.place(query.counts)
     score = rule.score(neighbours, batch)
-    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), distance)
-    novel = strength > 1
-    novelty = Novelty(score, rule.misfit, threshold, distance, novel, strength, judgement.false_alarms, cluster, ())
+    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), distance, rule.scale(neighbours))
+    novel, mixture = strength > 1, rule.mixture(query.counts)
+    novelty = Novelty(
+        score, rule.misfit, threshold, distance, novel, strength, judgement.false_alarms, cluster, (), (), mixture
+    )
     labels = dict(mapped.labels)
     for key, classifier in judgement.classifiers.items():
         votes = votes_of(classifier, query, labels[key].matrix)
         made = calibrated_labels(labels[key], judgement.calibration[key], votes)
-        labels[key] = replace(made, unknown=made.unknown | novel)
-    labels = unless_novel(labels, novel)
+        labels[key] = replace(made, unknown=made.unknown | novelty.mixed | novel)
+    labels = unless_novel(labels, novelty.mixed | novel)
     return replace(mapped, labels=labels, novelty=novelty, calibration=judgement.calibration)
 
 
@@ -183,7 +185,7 @@ def joined(
     novelty, verdict = sample.novelty, sample.verdict
     found = [p.novelty for p in parts if p.novelty is not None]
     if novelty is not None and found:
-        names = ("score", "threshold", "distance", "novel", "strength", "cluster")
+        names = ("score", "threshold", "distance", "novel", "strength", "cluster", "mixture")
         novelty = replace(novelty, **_concatenated(found, names))
     if verdict is not None and reference.latent is not None:
         verdict = replace(verdict, distance=cluster_distance(reference.latent, latent).astype(np.float32))

@@ -19,6 +19,7 @@ from scgraft.files.atomic import new_folder
 from scgraft.files.npz import Array, read_npz
 from scgraft.graft.store import load_graft, save_graft
 from scgraft.mapping.freeze import Frozen, Judgement
+from scgraft.novelty.mixtures import Profiles
 from scgraft.novelty.query_graph import QuerySpace
 from scgraft.novelty.rule import NoveltyRule
 from scgraft.values.calibration import Calibration, GeneClassifier
@@ -27,6 +28,7 @@ from scgraft.values.reference import Reference
 ARRAYS, DOCUMENT = "frozen.npz", "frozen.json"
 SPACE = ("axes", "shift", "anchors", "centres", "community")
 RULE = ("residual", "between", "large")
+MIXTURE = ("genes", "shares", "limit")
 LIMITS = ("misfit", "limit", "held_out_limit", "power")
 CLASSIFIER = ("coefficient", "intercept", "genes")
 
@@ -48,6 +50,11 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
             }
             arrays |= {name: getattr(judgement.space, name) for name in SPACE}
             arrays |= {f"rule_{name}": getattr(rule, name) for name in RULE}
+            arrays["rule_scales"] = np.ones(len(rule.between)) if rule.scales is None else rule.scales
+            none = Profiles(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+            mixture = none if rule.profiles is None else rule.profiles
+            arrays |= {"mixture_genes": mixture.genes, "mixture_shares": mixture.shares}
+            arrays["mixture_limit"] = np.array([mixture.limit])
             arrays["limits"] = np.array([getattr(rule, name) for name in LIMITS])
             arrays |= {f"centre_{code}": centre for code, centre in rule.centres.items()}
             for i, made in enumerate(judgement.classifiers.values()):
@@ -108,6 +115,8 @@ def _arrays(judgement: dict[str, Any]) -> dict[str, Array]:
     }
     found |= {"community": Array("iu", 1), "rule_residual": Array("f", 2), "rule_between": Array("f", 1, finite=False)}
     found |= {"rule_large": Array("b", 1), "limits": Array("f", 1, finite=False)}
+    found |= {"rule_scales": Array("f", 1), "mixture_genes": Array("iu", 1), "mixture_shares": Array("f", 2)}
+    found["mixture_limit"] = Array("f", 1, finite=False)
     found |= {f"centre_{code}": Array("f", 1) for code in judgement["centres"]}
     for i in range(len(judgement["classifiers"])):
         found |= {
@@ -127,6 +136,10 @@ def _misfits(value: Judgement, n_genes: int) -> list[str]:
         "anchors": space.anchors.shape[1] == width and 0 < space.k <= len(space.anchors),
         "centres": space.centres.shape == (len(space.community), width) and bool((space.community >= 0).all()),
         "residuals": rule.residual.shape[0] == len(rule.between) == len(space.anchors),
+        "scales": rule.scales is not None and len(rule.scales) == len(space.anchors),
+        "mixtures": rule.profiles is None
+        or (rule.profiles.shares.shape[1] == len(rule.profiles.genes) and int(rule.profiles.genes.max()) < n_genes)
+        and int(rule.profiles.genes.min()) >= 0,
         "batches": all(len(centre) == n_used for centre in rule.centres.values()),
         "classifiers": all(
             one.coefficient.shape == (len(one.classes), n_genes) and len(one.intercept) == len(one.classes)
@@ -158,5 +171,8 @@ def _judgement(
     residual, between, large = (arrays[f"rule_{name}"] for name in RULE)
     if arrays["limits"].shape != (len(LIMITS),):
         raise ValueError(f"it has {arrays['limits'].size} limits; {len(LIMITS)} were expected")
-    rule = NoveltyRule(residual, centres, between, large, *arrays["limits"].tolist())
+    genes, shares, most = (arrays[f"mixture_{name}"] for name in MIXTURE)
+    profiles = Profiles(genes, shares, float(most[0])) if len(genes) and len(most) else None
+    limits = dict(zip(LIMITS, arrays["limits"].tolist(), strict=True))
+    rule = NoveltyRule(residual, centres, between, large, **limits, scales=arrays["rule_scales"], profiles=profiles)
     return Judgement(calibration, classifiers, space, rule, float(document["false_alarms"]))

@@ -35,6 +35,7 @@ from scgraft.mapping.lazy import map_lazy
 from scgraft.mapping.stream import open_query
 from scgraft.model.build import take_cells
 from scgraft.novelty.find import judge_sample
+from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import query_graph
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as
@@ -294,8 +295,7 @@ def _judged(
         query,
         graft,
         latent,
-        first.novelty,
-        null_distance=first.distance,
+        HeldOut(first.novelty, first.distance, first.novelty_class, first.novelty_fold, first.mixture),
         key=first.key or None,
         graph=graph,
         near=mapped.near,
@@ -308,8 +308,8 @@ def _judged(
         classifiers[key] = learnt(made_before, query, labels[key].matrix, novelty.score, novelty.novel)
         votes = votes_of(classifiers[key], query, labels[key].matrix)
         made = calibrated_labels(labels[key], calibration[key], votes)
-        out[key] = replace(made, unknown=made.unknown | novelty.novel)
-    out = unless_novel(out, novelty.novel)
+        out[key] = replace(made, unknown=made.unknown | novelty.novel | novelty.mixed)
+    out = unless_novel(out, novelty.novel | novelty.mixed)
     advance(1)
     assert graph.space is not None
     out = coherent(reference, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,21 @@ from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.model.build import take_cells
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
-from scgraft.novelty.limits import DISTANCE_POWER, evidence_limit, type_distances
+from scgraft.novelty.limits import (
+    DISTANCE_POWER,
+    evidence,
+    evidence_limit,
+    further_batch_limit,
+    scale_of,
+    type_distances,
+    types_of,
+)
+from scgraft.novelty.mixtures import RATE, type_profiles
+from scgraft.novelty.place import FARTHEST, HeldOut, Placed, own_scales, place_types
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.rule import NoveltyRule
 from scgraft.novelty.score import LEAST_BATCH, at_common_depth, batch_centres, present_genes, used_genes
+from scgraft.novelty.states import states_of
 from scgraft.numerics.conformal import threshold_at
 from scgraft.numerics.index import K, Near
 from scgraft.reference.cells import reference_classes
@@ -34,6 +46,8 @@ def find_novelty(
     null: np.ndarray,
     *,
     null_distance: np.ndarray | None = None,
+    null_class: np.ndarray | None = None,
+    null_fold: np.ndarray | None = None,
     key: str | None = None,
     graph: QueryGraph | None = None,
     near: Near | None = None,
@@ -50,6 +64,9 @@ def find_novelty(
         Scores of held-out reference cells, from a calibration; without any, nothing is novel.
     null_distance
         Relative distances of the same cells before their fit; without any, distance is no evidence.
+    null_class, null_fold
+        Class codes of the same cells, and the batches that they were held out with: they tell whether the query's types lie where
+        the reference has them (:mod:`scgraft.novelty.place`). Without both, no state is told from a new type.
     key
         Label column of the reference: how far its types are apart, and for the dossiers. Without labels nothing but the
         misfit sets the threshold.
@@ -69,13 +86,19 @@ def find_novelty(
         Scores and clusters of the cells, and a dossier for each group of at least five novel cells in a cluster that a
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
+    n = len(null)
+    held = HeldOut(
+        null,
+        np.ones(0) if null_distance is None else null_distance,
+        np.full(n, -1) if null_class is None or null_fold is None else null_class,
+        np.zeros(n, np.int64) if null_fold is None else null_fold,
+    )
     return judge_sample(
         reference,
         query,
         graft,
         latent,
-        null,
-        null_distance=null_distance,
+        held,
         key=key,
         graph=query_graph(query.counts) if graph is None else graph,
         near=near,
@@ -89,9 +112,8 @@ def judge_sample(
     query: Query,
     graft: Graft | None,
     latent: Latent,
-    null: np.ndarray,
+    held: HeldOut,
     *,
-    null_distance: np.ndarray | None,
     key: str | None,
     graph: QueryGraph,
     near: Near | None,
@@ -108,37 +130,55 @@ def judge_sample(
     batch = query.codes[:, 0]
     kept = used_genes(residual, present)
     centres, misfit = batch_centres(kept, graph, batch)
-    labels, codes = _types(reference, key)
-    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, near[graph.anchors].found, present=present)
+    labels, names, codes = reference_types(reference, key)
+    found = near[graph.anchors].found
+    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, found, present=present)
     rule = NoveltyRule(kept, centres, between, np.bincount(batch) >= LEAST_BATCH, misfit, limit=float("inf"))
     score, apart = rule.score(graph.neighbours, batch), rule.apart(graph.neighbours, batch)
-    alone = null_distance is None or not len(null_distance)
-    far, power = (np.ones(len(null)), 0.0) if alone or null_distance is None else (null_distance, DISTANCE_POWER)
-    limit = evidence_limit(score, distance, null, far, false_alarms, power)
-    rule = replace(rule, limit=limit, held_out_limit=threshold_at(null, false_alarms / 2), power=power)
-    threshold, strength = rule.judge(score, apart, distance)
+    placed: list[Placed] = []
+    if placeable := len(held.distance) > 0:
+        of_anchors = score[graph.anchors]
+        placed = place_types(of_anchors, distance[graph.anchors], types_of(codes, found), held)
+        rule = replace(rule, scales=own_scales(of_anchors, placed, held))
+    far, power = (held.distance, DISTANCE_POWER) if placeable else (np.ones(len(held.score)), 0.0)
+    limit = evidence_limit(score, distance, held.score, far, false_alarms, power, held.fold)
+    rule = replace(rule, limit=limit, held_out_limit=threshold_at(held.score, false_alarms / 2), power=power)
+    profiles = None if held.mixture is None else type_profiles(reference, codes, present)
+    if profiles is not None and held.mixture is not None:
+        rule = replace(rule, profiles=replace(profiles, limit=threshold_at(held.mixture, RATE)))
+    mixture = rule.mixture(query.counts)
+    threshold, strength = rule.judge(score, apart, distance, rule.scale(graph.neighbours))
     novel = strength > 1
-    groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels)
+    null = evidence(held.score, far, power)
+    null = null / max(further_batch_limit(null, false_alarms, held.fold), 1e-12)
+    farther = distance / (np.median(far) * scale_of(distance, far)) if placeable else np.zeros(0)
+    groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels, farther, null)
     dossiers = tuple(
-        _dossier(groups, int(cluster))
-        for cluster in np.unique(graph.cluster)
-        if _is_group(groups, cluster, false_alarms)
+        _dossier(groups, int(cluster)) for cluster in np.unique(graph.cluster) if _is_group(groups, int(cluster))
     )
-    made = Novelty(score, misfit, threshold, distance, novel, strength, false_alarms, graph.cluster, dossiers)
+    shared = None
+    if placeable and centres:
+        rows, ratio = np.arange(len(graph.anchors)), misfit / max(float(np.median(score)), 1e-12)
+        shared = Placed(-1, rows, rows, float(np.median(farther)), FARTHEST, ratio)
+    states = states_of(groups, placed, names, scale_of(score, held.score), shared)
+    made = Novelty(
+        score, misfit, threshold, distance, novel, strength, false_alarms, graph.cluster, dossiers, states, mixture
+    )
     return made, rule
 
 
-def _types(reference: Reference, key: str | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """Labels of the reference cells, as text, and their classes; no labels, and -1 for every cell, where there are none."""
+def reference_types(reference: Reference, key: str | None) -> tuple[np.ndarray | None, Sequence[str], np.ndarray]:
+    """Labels of the reference cells as text, names of the classes, and their codes; none, and -1 for all, without labels."""
     assert reference.latent is not None
     none = np.full(len(reference.latent.mean), -1)
     if key is None or reference.obs is None or key not in reference.obs:
-        return None, none
+        return None, (), none
     labels = column_text(reference.obs[key])
     try:
-        return labels, reference_classes(reference, key)[1]
+        names, codes = reference_classes(reference, key)
+        return labels, names.tolist(), codes
     except NoLabels:  # a column without a value: nothing is known of types
-        return labels, none
+        return labels, (), none
 
 
 def _latent_rows(latent: Latent, rows: np.ndarray) -> Latent:

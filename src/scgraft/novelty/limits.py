@@ -87,6 +87,13 @@ def type_distances(
     return out
 
 
+def types_of(codes: np.ndarray, found: Neighbours) -> np.ndarray:
+    """Class (n,) of each cell by the vote of its neighbours among cells with classes `codes`; -1 where none of them has one."""
+    n_classes = int(codes.max(initial=-1)) + 1
+    vote = neighbour_vote(codes, n_classes, found) if n_classes else np.zeros((len(found.indices), 1))
+    return np.where(vote.any(axis=1), vote.argmax(axis=1), -1)
+
+
 def nearest_third(
     profile: np.ndarray, weight: np.ndarray, own: np.ndarray, present: np.ndarray | None = None
 ) -> np.ndarray:
@@ -143,8 +150,12 @@ def evidence_limit(
     null_distance: np.ndarray,
     rate: float,
     power: float = DISTANCE_POWER,
+    fold: np.ndarray | None = None,
 ) -> float:
     """Evidence above which a query's cell is novel: that of held-out reference cells, on the query's scale.
+
+    A query is a further batch, so the limit is the largest that any held-out batch has alone: of B + 1 batches that differ by
+    chance, the last one has a higher one of its own with probability 1 / (B + 1). Batches that differ more widen it.
 
     Parameters
     ----------
@@ -154,9 +165,20 @@ def evidence_limit(
         Of the same held-out reference cells, (m,), in the same order.
     rate
         Share of held-out cells above the limit; the limit is infinite with fewer than 1 / `rate` - 1 of them.
+    fold
+        Batches that each was held out with, (m,); None takes all cells as those of one batch.
     """
-    limit = threshold_at(evidence(null, null_distance, power), rate)
+    limit = further_batch_limit(evidence(null, null_distance, power), rate, fold)
     return limit * scale_of(score, null) * scale_of(distance, null_distance) ** power
+
+
+def further_batch_limit(null: np.ndarray, rate: float, fold: np.ndarray | None) -> float:
+    """Evidence that at most a share `rate` of a further batch's cells exceeds, from held-out cells (m,) and their batches (m,).
+
+    The largest of what all cells together and each batch alone give; a batch of too few cells says nothing of its own.
+    """
+    parts = [] if fold is None else [threshold_at(null[fold == f], rate) for f in np.unique(fold)]
+    return max([threshold_at(null, rate), *(limit for limit in parts if np.isfinite(limit))])
 
 
 def scale_of(values: np.ndarray, null: np.ndarray) -> float:

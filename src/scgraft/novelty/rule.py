@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.novelty.limits import evidence, foreign_limit
+from scgraft.novelty.mixtures import Profiles
 from scgraft.novelty.score import shared_residual
 from scgraft.numerics.sealed import seal_fields
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class NoveltyRule:
         Evidence (score times a power of the distance) above which a cell is novel, and the score that held-out cells have.
     power
         Power of the distance in the evidence; 0 where nothing is known of the distances of held-out cells.
+    scales
+        How many times the query's own scale of scores each anchor's type has, (a,), see :mod:`scgraft.novelty.place`; None
+        takes 1 for all.
+    profiles
+        What cells of each type are made of, to tell mixtures of types; None where that is not known.
     """
 
     residual: np.ndarray
@@ -42,6 +52,8 @@ class NoveltyRule:
     limit: float
     held_out_limit: float = 0.0
     power: float = 0.0
+    scales: np.ndarray | None = None
+    profiles: Profiles | None = None
 
     def __post_init__(self) -> None:
         seal_fields(self)
@@ -58,12 +70,27 @@ class NoveltyRule:
         distance = self.between[neighbours].mean(axis=1) * neighbours.shape[1]
         return np.where(self.large[batch], distance, np.inf)
 
-    def judge(self, score: np.ndarray, apart: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def scale(self, neighbours: np.ndarray) -> np.ndarray:
+        """How many times the query's own scale of scores cells with given neighbours (n, k) have, (n,)."""
+        if self.scales is None:
+            return np.ones(len(neighbours), np.float32)
+        found: np.ndarray = self.scales[neighbours].mean(axis=1)
+        return found
+
+    def mixture(self, counts: csr_matrix) -> np.ndarray:
+        """Evidence that cells hold several types, (n,) float32, from their counts (n, G): mixed above 1; 0 if nothing is known."""
+        return np.zeros(counts.shape[0], np.float32) if self.profiles is None else self.profiles.strength(counts)
+
+    def judge(
+        self, score: np.ndarray, apart: np.ndarray, distance: np.ndarray, scale: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Threshold of each score, (n,), and the strength (n,) float32 of the evidence: a cell is novel above 1.
 
-        `distance` is that to the reference before the fit, relative to its spacing, (n,).
+        `distance` is that to the reference before the fit, relative to its spacing, and `scale` what the cell's type shares,
+        (n,) each.
         """
         foreign, found = foreign_limit(self.held_out_limit, apart), evidence(score, distance, self.power)
-        strength = np.maximum(found / self.limit, score / foreign).astype(np.float32)
-        threshold = np.minimum(self.limit / np.maximum(distance, 1e-6) ** self.power, foreign)
+        limit = self.limit * scale
+        strength = np.maximum(found / limit, score / foreign).astype(np.float32)
+        threshold = np.minimum(limit / np.maximum(distance, 1e-6) ** self.power, foreign)
         return threshold.astype(np.float32), strength

@@ -150,6 +150,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
             *gene_messages(match, weight, schema, set_aside),
             *known_messages(known),
             *count_messages(counts, reference),
+            *spatial_messages(adata),
         ),
     )
     return Query(
@@ -260,6 +261,16 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, w
     if len(set(match.gene.tolist())) < len(match.gene):
         out.sum_duplicates()
     return out
+
+
+def spatial_messages(adata: AnnData) -> list[str]:
+    """What to know of cells that have a place in a tissue: `spatial` in obsm or uns, as squidpy and scanpy write it."""
+    if "spatial" not in adata.obsm and "spatial" not in adata.uns:
+        return []
+    return [
+        "The file is spatial. If its spots hold several cells, one label says too little of a spot: spots that several types explain "
+        "better than one are called mixed, and their label unknown."
+    ]
 
 
 def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema, set_aside: np.ndarray) -> list[str]:

@@ -335,12 +335,16 @@ ENDINGS = {
                      "calibration, the label's share of the vote."),
     "_runner_up": ("second label", "The next best label."),
     "_distance": ("distance (1: as inside the reference)", "To the nearest reference cells, over the reference's own spacing."),
-    "_unknown": ("unknown", "Yes where the label should not be believed: no label fits, or the cell is novel."),
+    "_unknown": ("unknown", "Yes where the label should not be believed: no label fits, or the cell is novel or mixed."),
     "_set": ("labels at 10 % error", "All labels that held-out reference cells do not exclude at an error rate of 10 %."),
 }  # fmt: skip
 MEANINGS = {
     "novelty": ("novelty (novel above 1)", "How far the cell is from what the reference explains, over its threshold."),
     "novel": ("novel", "Yes where the reference does not explain the cell."),
+    "mixed": (
+        "mixed",
+        "Yes where several types explain the cell better than one: a doublet, or a spot of several cells.",
+    ),
     "cluster": ("query cluster", "Community of the query's own neighbour graph, made without the reference."),
     "map_distance": ("map distance (standard deviations)", "To the nearest cluster of the reference."),
 }

@@ -18,7 +18,7 @@ from scgraft.files.npz import Array, read_npz
 from scgraft.files.text import from_table, visible
 from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.graft import FitRecord
-from scgraft.values.novelty import Dossier
+from scgraft.values.novelty import Dossier, State
 from scgraft.values.query import Alignment
 
 if TYPE_CHECKING:
@@ -120,9 +120,11 @@ def written(value: Any, place: str) -> None:
             "verdict": schema.maybe(schema.record(verdict, more=True)),
             "novelty_threshold": schema.maybe(schema.number(0)),
             "unknown_groups": schema.items(schema.of(Dossier, more=True)),
+            "states": schema.items(schema.of(State, more=True)),
             "clusters": schema.items(schema.record({}, more=True)),
             "calibration": schema.table(_calibration),
         },
+        optional={"states"},  # older versions did not write them
         more=True,
     )(value, place)
     labelled = bool(value["summary"]["labels"])

@@ -72,6 +72,7 @@ def summary_of(mapped: MappedQuery) -> dict[str, object]:
         "verdict": None if mapped.verdict is None else verdict_as_dict(mapped.verdict),
         "novelty_threshold": None if mapped.novelty is None else 1.0,
         "unknown_groups": [] if mapped.novelty is None else [asdict(d) for d in mapped.novelty.dossiers],
+        "states": [] if mapped.novelty is None else [asdict(s) for s in mapped.novelty.states],
         "clusters": cluster_rows(mapped),
         "calibration": {
             key: {

@@ -77,6 +77,12 @@ class Calibration:
     distance
         Distances of the same cells, in the same order, to the rest of the reference in the latent before the fit, divided by
         the spacing of the reference's cells there, (m',).
+    novelty_class, novelty_fold
+        Class code of the same cells, -1 for none, and number of the fold that each was held out in, (m',).
+    mixture
+        How much better a mixture of types explains the same held-out cells than the best single type, (m',);
+        all 0
+        without types or counts (:mod:`scgraft.novelty.mixtures`).
     reliability
         One row for each bin of probability: mean probability, share of right labels, number of held-out cells; (bins, 3).
     expected_error
@@ -103,6 +109,9 @@ class Calibration:
     score_class: np.ndarray
     novelty: np.ndarray
     distance: np.ndarray
+    novelty_class: np.ndarray
+    novelty_fold: np.ndarray
+    mixture: np.ndarray
     reliability: np.ndarray
     expected_error: float
     accuracy: Mapping[str, float]

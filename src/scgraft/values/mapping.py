@@ -45,7 +45,7 @@ class MappedQuery:
         """One row for each mapped cell, keyed by barcode, with the columns of ``labels.csv``.
 
         For each label column: the label, ``_probability``, ``_runner_up``, ``_distance``, ``_unknown`` and, where calibrated,
-        ``_set`` (labels at an error rate of 10 %); then ``novelty``, ``novel``, ``cluster`` and ``map_distance``.
+        ``_set`` (labels at an error rate of 10 %); then ``novelty``, ``novel``, ``cluster``, ``mixed`` and ``map_distance``.
         """
         import pandas as pd
 
@@ -62,6 +62,7 @@ class MappedQuery:
             table["novelty"] = self.novelty.strength
             table["novel"] = self.novelty.novel
             table["cluster"] = self.novelty.cluster
+            table["mixed"] = self.novelty.mixed
         if self.verdict is not None and self.verdict.distance is not None:
             table["map_distance"] = self.verdict.distance
         return table
@@ -74,6 +75,7 @@ class MappedQuery:
         if self.novelty is not None:
             groups = [d.sentence for d in self.novelty.dossiers]
             rows.append(("unknown groups", " ".join(groups[:ENTRIES]) or "none"))
+            rows.append(("states", ", ".join(s.label for s in self.novelty.states[:ENTRIES]) or "none"))
         rows += [
             ("genes", f"{a.n_found:,} of {a.n_genes:,} found ({a.found_weight:.1%} by weight)"),
             ("batches", some(f"{name} ({n:,})" for name, n in a.cells_per_batch.items())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,12 @@ class Novelty:
         Cluster of each cell in the query's own neighbour graph, (n,) int.
     dossiers
         One for each group of novel cells that is too large to be false alarms.
+    states
+        One for each type of the query whose cells lie where the reference has them and yet share errors: known cells in
+        another state, which keep their label. The largest shift first.
+    mixture
+        Evidence that a cell holds several types (a doublet, or a spot), (n,) float32: above 1 it is mixed. Empty where that was not
+        looked at.
     """
 
     score: np.ndarray
@@ -56,6 +62,48 @@ class Novelty:
     false_alarms: float
     cluster: np.ndarray
     dossiers: tuple[Dossier, ...]
+    states: tuple[State, ...] = ()
+    mixture: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def mixed(self) -> np.ndarray:
+        """True where a cell holds several types rather than one, (n,) bool; one label says too little of it."""
+        found: np.ndarray = self.mixture > 1 if len(self.mixture) else np.zeros(len(self.novel), bool)
+        return found
+
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
+
+@dataclass(frozen=True)
+class State:
+    """A known type of the query in a state that the reference has not: a condition, a treatment, or what a laboratory does to it.
+
+    Parameters
+    ----------
+    label
+        The type.
+    n_cells
+        Number of its cells that were looked at, with this label.
+    shift
+        How many times as badly as the query's other cells the model explains the better half of them.
+    farther, reach
+        How many times as far as held-out cells of the type they lie from the reference before the fit, and how far those of a
+        further batch of the reference may lie. A new type lies farther.
+    genes, lacking
+        Genes that the cells share more, or less, of than the model predicts: name, and mean residual in standard deviations.
+    sentence
+        The state in words.
+    """
+
+    label: str
+    n_cells: int
+    shift: float
+    farther: float
+    reach: float
+    genes: tuple[tuple[str, float], ...]
+    lacking: tuple[tuple[str, float], ...]
+    sentence: str
 
     def __post_init__(self) -> None:
         seal_fields(self)

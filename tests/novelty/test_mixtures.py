@@ -1,0 +1,89 @@
+"""Two types at once: a sum of cells gains from a mixture of types, and a single cell gains what held-out ones do."""
+
+import anndata
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+import scgraft
+from case_files import case
+from scgraft.novelty.mixtures import Profiles, mixture_gain
+from scgraft.query.align import spatial_messages
+from shared_files import shared
+
+seeds = st.integers(0, 10_000)
+
+
+def profiles(rng, n_types=4, n_genes=60):
+    made = rng.gamma(0.5, size=(n_types, n_genes)) + 0.01
+    return (made / made.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def drawn(rng, shares, n=40, depth=2000):
+    return rng.multinomial(depth, np.asarray(shares, np.float64) / np.sum(shares, dtype=np.float64), size=n).astype(
+        np.float32
+    )
+
+
+@given(seeds)
+def test_a_sum_of_two_types_gains_and_a_single_cell_does_not(seed):
+    rng = np.random.default_rng(seed)
+    profile = profiles(rng)
+    first, second = rng.choice(4, 2, replace=False)
+    single = mixture_gain(drawn(rng, profile[first]), profile)
+    double = mixture_gain(drawn(rng, profile[first] + profile[second]), profile)
+    assert np.median(double) > single.max() and np.median(single) < 0.2
+
+
+@given(seeds)
+def test_a_gain_is_never_negative_and_knows_no_order(seed):
+    rng = np.random.default_rng(seed)
+    profile, counts = profiles(rng), rng.poisson(1.0, size=(20, 60)).astype(np.float32)
+    gain, types, genes = mixture_gain(counts, profile), rng.permutation(4), rng.permutation(60)
+    assert (gain >= 0).all() and np.isfinite(gain).all()
+    assert np.allclose(mixture_gain(counts[:, genes], profile[types][:, genes]), gain, atol=1e-4)
+
+
+@given(seeds, st.integers(1, 30))
+def test_a_cell_is_judged_alone_as_in_company(seed, n):
+    rng = np.random.default_rng(seed)
+    made = Profiles(np.arange(60), profiles(rng), limit=0.1)
+    counts = csr_matrix(rng.poisson(1.0, size=(30, 60)).astype(np.float32))
+    rows = rng.choice(30, n, replace=False)
+    whole = made.strength(counts)
+    assert np.allclose(made.strength(counts[rows]), whole[rows], rtol=1e-4, atol=1e-5)
+    assert np.allclose(whole, made.gain(counts) / 0.1)
+
+
+def test_cells_without_counts_and_types_that_are_one_gain_nothing():
+    profile = profiles(np.random.default_rng(0))
+    assert (mixture_gain(np.zeros((3, 60), np.float32), profile) == 0).all()
+    assert (mixture_gain(drawn(np.random.default_rng(0), profile[0]), profile[:1]) < 1e-3).all()
+
+
+@pytest.mark.parametrize(("where", "n"), [("obsm", 1), ("uns", 1), ("", 0)])
+def test_a_spatial_file_is_told_so(where, n):
+    adata = anndata.AnnData(np.ones((2, 3), np.float32))
+    if where:
+        getattr(adata, where)["spatial"] = np.zeros((2, 2)) if where == "obsm" else {"slide": {}}
+    assert len(spatial_messages(adata)) == n
+
+
+def test_spots_of_three_cells_get_no_sure_label():
+    """Real cells: a spot of several types is mixed in most cases, single cells are so as seldom as declared."""
+    reference = scgraft.load_reference(shared("hub", "cells", "pbmc-10x-scanvi"))
+    spots, cells = (
+        anndata.read_h5ad(case("spots_of_three")),
+        anndata.read_h5ad(shared("query", "pbmc-10x-scanvi.h5ad")),
+    )
+    several = spots.obs["types"].astype(str).str.contains("+", regex=False).to_numpy()
+    mapped = scgraft.map_query(reference, spots, batch_key="batch")
+    (labels,) = [made for key, made in mapped.labels.items() if not key.endswith(":classifier")]
+    lights = {m.name: m.light for m in mapped.verdict.measures}
+    assert mapped.novelty.mixed[several].mean() > 0.5 and lights["mixtures"] == "red"
+    assert (labels.unknown | (labels.probability < 0.9))[several].mean() > 0.6
+    assert any("spatial" in message for message in mapped.alignment.messages)
+    single = scgraft.map_query(reference, cells[::4].copy(), batch_key="batch")
+    assert single.novelty.mixed.mean() < 0.06
