@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.expression.generate import reference_cells
+from scgraft.expression.generate import counted_cells
 from scgraft.expression.residuals import decoder
 from scgraft.reference.cells import reference_codes
 from scgraft.values.reference import Reference
@@ -98,7 +98,7 @@ def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) 
     centres = np.stack([reference.latent.mean[codes == c].mean(axis=0) for c in names])
     first = np.unique(reference_codes(reference)[:, 0], return_index=True)[1]
     some = first[np.unique(np.linspace(0, len(first) - 1, BATCHES).astype(int))]
-    decode, whole = decoder(reference, reference_cells(reference, some), None), np.zeros((len(names), len(present)))
+    decode, whole = decoder(reference, counted_cells(reference, some), None), np.zeros((len(names), len(present)))
     for i in range(len(some)):
         made = decode(centres, np.full(len(names), i))[0] * present
         whole += made / np.maximum(made.sum(axis=1, keepdims=True), LEAST) / len(some)
