@@ -64,3 +64,15 @@ def test_a_group_that_is_there_is_described_with_its_cells(mapping):
     assert largest.n_cells <= largest.n_cluster == int((found.cluster == largest.cluster).sum())
     assert {gene for gene, _ in largest.genes} & set(reference.schema.genes[silent].astype(str))
     assert set(largest.cells) <= set(query.cells[group])
+
+
+def test_other_types_lower_no_limit_below_what_held_out_cells_show(mapping):
+    """A cell half of the way to other types is novel, but not where one held-out cell in 40 has as high a score."""
+    reference, query, graft = mapping
+    latent = embed(reference, query, graft, device="cpu")
+    null = np.linspace(0, 100, 4001).astype(np.float32)
+    found = find_novelty(reference, query, graft, latent, null, key=reference.schema.labels_key)
+    assert (found.threshold > 94.9).all() and not found.novel.any()
+    low = find_novelty(reference, query, graft, latent, null / 1000, key=reference.schema.labels_key)
+    # Below the noise nothing is known of types: the limit of misfit is low, and that of types is 1.5 at least.
+    assert np.isfinite(low.threshold).all() and (low.threshold < found.threshold).all()
