@@ -9,12 +9,15 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from huggingface_hub.utils import filter_repo_objects
 
 from scgraft.errors import CorruptFile, RepositoryNotFound, UnsafeFile
+from scgraft.files.hashes import git_blob
 from scgraft.labels.votes import classify
 from scgraft.mapping.check import check
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
+from scgraft.reference import hub
 from scgraft.reference.hub import fetch
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
@@ -166,3 +169,29 @@ def test_what_is_not_the_file_itself_is_said(tmp_path):
         with pytest.raises(CorruptFile, match=f"{name} .*Git LFS pointer.*git lfs pull"):
             load_reference(folder)
         (folder / name).write_bytes(kept)
+
+
+def test_a_store_is_asked_of_the_hub_and_each_of_its_files_compared_with_the_stated_hash(tmp_path, monkeypatch):
+    names = [
+        "adata.zarr/.zattrs",
+        "adata.zarr/obs/batch/codes/0",
+        "run1_adata.zarr/zarr.json",
+        "model.pt",
+        "other/model.bin",
+    ]
+    assert list(filter_repo_objects(names, allow_patterns=hub.PATTERNS)) == names[:-1]
+    made = write_hub_folder(tmp_path / "r", TinyConfig(minified=MINIFIED))
+    as_zarr(made)
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / ("0" * 40)
+    blobs.mkdir(parents=True)
+    for path in sorted(p for p in made.rglob("*") if p.is_file()):
+        place = snapshot / path.relative_to(made)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, blobs / git_blob(path))
+        place.symlink_to(os.path.relpath(blobs / git_blob(path), place.parent))
+    monkeypatch.setattr(hub, "_snapshot", lambda *args: snapshot)
+    assert fetch("a/b").adata == snapshot / "adata.zarr"
+    changed = next(path for path in (snapshot / "adata.zarr" / "obsm").rglob("*") if path.is_file())
+    changed.resolve().write_bytes(b"other")
+    with pytest.raises(CorruptFile, match="in the cache is not the file of the hub"):
+        fetch("a/b")

@@ -78,7 +78,8 @@ def write_cells(
             f"Counts can be copied from an .h5ad file only, and {source} is none. Leave --with-counts out."
         )
     if counts:
-        shutil.copyfile(source, path)
+        with opened(source):  # looked through before it is written to
+            shutil.copyfile(source, path)
     with h5py.File(path, "r+" if counts else "w") as new:
         if not counts:
             _empty_cells(source, new)
