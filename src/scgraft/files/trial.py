@@ -22,8 +22,8 @@ from scgraft.files.walk import READY, walk
 SECONDS, BYTES_PER_SECOND = 6, 10 << 20
 # How much longer than the processor's time it may take on a machine that does other things.
 PATIENCE = 10
-# Of memory beyond what the process needs to start: texts are read in pieces, so the rest is attributes and indices of chunks.
-ROOM, GROWTH = 512 << 20, 1
+# Of memory beyond what the process needs to start: texts are held twice where one piece is all of the file.
+ROOM, GROWTH = 512 << 20, 3
 START = "import sys; sys.path[:0] = sys.argv[4:]; from scgraft.files.walk import main; main()"
 ERRORS = {error.__name__: error for error in (CorruptFile, UnsafeFile)}
 
