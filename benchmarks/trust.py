@@ -4,6 +4,9 @@
 trust_splits.py is mapped as it is and with two of the changes of that file (`plan`), from the minified reference, as on the hub. Constants may be chosen on
 the splits of the data sets in `TUNED`; the others prove them, and both means are printed.
 
+``python benchmarks/trust.py --raw DIR --leave-one-data-set-out`` prints, from the arrays that runs with ``--raw DIR`` wrote, the numbers
+for constants of the limits that were chosen without the data set that they are measured on.
+
 ``python benchmarks/trust.py --quality-cache DIR --json FILE`` compares with other methods instead; see trust_peers.py.
 """
 
@@ -15,12 +18,16 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import trust_choice
 import trust_peers
 from trust_scores import auroc
 from trust_splits import CHANGES, SPLITS, Split, folder_name
 
 import scgraft
+from scgraft.mapping.map import learn
 from scgraft.numerics.conformal import expected_error, reliability
+from scgraft.query.align import align_as
+from scgraft.values.query import AlignOptions
 
 ALPHAS = (0.2, 0.1, 0.05)
 LEAST = 10  # cells that a number is computed from
@@ -36,7 +43,10 @@ def measure(reference: scgraft.Reference, query: anndata.AnnData) -> tuple[dict[
     """Numbers of one mapping, and the arrays that they come from."""
     truth = query.obs["cell_type"].astype(str).to_numpy()
     began = time.process_time()
-    mapped = scgraft.map_query(reference, query, batch_key="batch", drop_empty=True)
+    aligned = align_as(reference, query, AlignOptions("batch", drop_empty=True))
+    mapped, frozen = learn(
+        reference, aligned, labels="auto", config=scgraft.FitConfig(), graft=None, calibration="auto"
+    )
     seconds = time.process_time() - began
     truth = truth[query.obs_names.astype(str).get_indexer(mapped.latent.cells)]
     (result,) = mapped.labels.values()
@@ -64,15 +74,21 @@ def measure(reference: scgraft.Reference, query: anndata.AnnData) -> tuple[dict[
         out["AUROC"] = auroc(novelty.strength, ~known)
         out["AUROC, score"] = auroc(novelty.score, ~known)
         out["AUROC, distance"] = auroc(novelty.distance, ~known)
+    neighbours, _ = frozen.judgement.space.place(aligned.counts)
     arrays = {
+        "type": result.votes["latent"].argmax(axis=1),
+        "neighbours": neighbours,
+        "apart": frozen.judgement.rule.apart(neighbours, aligned.codes[:, 0]),
+        "held_score": made.novelty,
+        "held_distance": made.distance,
+        "held_code": made.novelty_class,
+        "held_fold": made.novelty_fold,
         "known": known,
         "score": novelty.score,
         "strength": novelty.strength,
         "threshold": novelty.threshold,
         "distance": result.distance,
         "start": novelty.distance,
-        "null": made.novelty,
-        "null_distance": made.distance,
         "cluster": novelty.cluster,
     }
     return out, arrays
@@ -119,6 +135,17 @@ def table(rows: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def leave_one_data_set_out(folder: Path) -> str:
+    """The table of :mod:`trust_choice` over the mappings whose arrays are in a folder."""
+    raws, data_set = {}, {}
+    for split, change in plan():
+        path = folder / f"{folder_name(f'{split.name} / {change}')}.npz"
+        if path.exists():
+            raws[f"{split.name} / {change}"] = dict(np.load(path))
+            data_set[f"{split.name} / {change}"] = split.file
+    return trust_choice.leave_one_out(raws, data_set)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path, nargs="?")
@@ -126,12 +153,20 @@ def main() -> None:
     parser.add_argument("--only", default="", help="splits whose name and change contain this")
     parser.add_argument("--raw", type=Path, help="folder for the arrays behind the numbers")
     parser.add_argument(
+        "--leave-one-data-set-out",
+        action="store_true",
+        help="from the arrays in --raw: numbers for constants that were chosen without the data set, beside the shipped ones",
+    )
+    parser.add_argument(
         "--quality-cache", type=Path, help="cache of benchmarks/quality.py: compare with the peers in it"
     )
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     if options.quality_cache:
         print(trust_peers.tables(trust_peers.run(options.quality_cache, options.json, options.seeds)))
+        return
+    if options.leave_one_data_set_out:
+        print(leave_one_data_set_out(options.raw))
         return
     if options.out is None:
         parser.error("OUT is needed, or --quality-cache")
