@@ -111,8 +111,8 @@ def test_categories_without_cells_and_the_unlabeled_one_are_never_predicted():
     assert found.classes == ("a",) and set(found.label) == {"a"} and set(found.runner_up) == {""}
     classifier = np.tile(np.array([[0.2, 0.8]], np.float32), (15, 1))
     both = transfer_labels(reference, latent_of(points[15:]), classifier=classifier)
-    assert set(both["type:classifier"].label) == {"a"}
-    assert np.allclose(both["type:classifier"].matrix, [[1, 0]])
+    assert set(both["type_classifier"].label) == {"a"}
+    assert np.allclose(both["type_classifier"].matrix, [[1, 0]])
 
 
 def test_several_columns_at_once():

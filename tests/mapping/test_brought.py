@@ -48,7 +48,7 @@ def test_files_of_other_tools_are_mapped_and_written(name, tmp_path):
     assert mapped.labels[key].label.tolist() == plain.labels[key].label.tolist()
     write(mapped, adata, tmp_path / "out", page=False)
     written = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
-    assert written.obs[f"scgraft_{key}"].astype(str).tolist() == mapped.labels[key].label.tolist()
+    assert written.obs[f"scgraft_{key}_call"].astype(str).tolist() == mapped.labels[key].label.tolist()
     assert written.shape == adata.shape and (written.X != adata.X).nnz == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     if name == "seurat_disk":  # newer versions of anndata write nullable strings as they are

@@ -62,7 +62,7 @@ def test_map_query_and_annotate(files):
     shuffled = adata[::-1].copy()
     scgraft.annotate(shuffled, mapped)
     assert np.array_equal(shuffled.obsm["X_scgraft"][::-1], mapped.latent.mean)
-    assert shuffled.obs[f"scgraft_{key}"].astype(str).tolist()[::-1] == mapped.labels[key].label.tolist()
+    assert shuffled.obs[f"scgraft_{key}_call"].astype(str).tolist()[::-1] == mapped.labels[key].label.tolist()
     assert {f"scgraft_{key}_probability", f"scgraft_{key}_unknown"} <= set(shuffled.obs)
     assert shuffled.uns["scgraft"]["base"]["sha256"] == reference.base.sha256
     with pytest.raises(QueryError, match="are not in this AnnData"):

@@ -98,7 +98,7 @@ def test_without_cells_the_prototypes_give_the_labels(tmp_path):
 def test_prototypes_vote_beside_the_neighbours(tmp_path):
     reference = load_reference(write_scpoli_folder(tmp_path / "reference"))
     labels = transfer_labels(reference, reference.latent)
-    assert list(labels) == ["cell_type", "cell_type:classifier"] and labels["cell_type:classifier"].method == PROTOTYPES
+    assert list(labels) == ["cell_type", "cell_type_classifier"] and labels["cell_type_classifier"].method == PROTOTYPES
 
 
 def test_files_of_one_condition_before_there_were_several(tmp_path):

@@ -337,7 +337,7 @@ def test_static_figures_return_their_axes(demo):
     assert scgraft.pl.map(reference, mapped, ax=ax) is ax and ax.get_legend()
     for color in ("probability", "novelty"):
         assert scgraft.pl.map(reference, mapped, color=color).collections
-    with pytest.raises(BadOption, match="'novelty', not 'batch'"):
+    with pytest.raises(BadOption, match="'novelty', a column of mapped"):
         scgraft.pl.map(reference, mapped, color="batch")
     shown = [text.get_text() for text in scgraft.pl.map(reference, mapped).get_legend().get_texts()]
     assert shown[-1] == "unknown" and set(shown) <= {*mapped.labels["bulk_labels"].classes, "unknown"}

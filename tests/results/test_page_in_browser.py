@@ -105,7 +105,14 @@ def test_the_map_answers(out, tmp_path):
         choose = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
         select = window.find_element("id", "colouring")
         window.execute_script(choose, select, "novelty")
-        assert window.execute_script(shown) == 1 and window.execute_script(state) == before
+        assert (
+            1 <= window.execute_script(shown) <= 20 and window.execute_script(state) == before
+        )  # a trace for each shade
+        window.execute_script(choose, select, "gene 0")
+        gene = "return [...document.querySelectorAll('#colouring optgroup option')].map(o => o.text)"
+        assert len(window.execute_script(gene)) == 8 and window.execute_script(state) == before
+        seen = "return document.getElementById('map-figure').data.filter(t => t.x.length > 1).map(t => t.x.length).reduce((a, b) => a + b)"
+        assert window.execute_script(seen) >= len(cells)
         assert complaints(window) == []
 
 

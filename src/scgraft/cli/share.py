@@ -103,7 +103,7 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
     "--query", type=click.Path(exists=True, path_type=Path), help="File of the query, whose cells are written too."
 )
 @click.option("--batch-key", help="obs column of the query's batches.")
-@click.option("--query-labels", help="obs column of the query with its labels, for example scgraft_cell_type.")
+@click.option("--query-labels", help="obs column of the query with its labels, for example scgraft_cell_type_call.")
 @click.option("--no-cells", is_flag=True, help="Write the model without any cells.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def export_command(

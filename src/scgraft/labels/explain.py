@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,11 +12,10 @@ from scgraft.errors import NoLabels, QueryError
 from scgraft.labels.classifier import expression
 from scgraft.labels.votes import blend
 from scgraft.numerics.neighbors import nearest
-from scgraft.query.align import align_as
+from scgraft.query.align import align_as, options_as_found
 from scgraft.values.calibration import Calibration
 from scgraft.values.labels import Explanation, Labels
 from scgraft.values.mapping import MappedQuery
-from scgraft.values.query import Alignment, AlignOptions
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
@@ -148,7 +146,7 @@ def _gene_parts(
     one = adata[adata.obs_names.astype(str) == cell]
     if one.n_obs != 1:
         raise QueryError(f"This AnnData has no cell {cell!r}; give the query that was mapped.")
-    query = align_as(reference, one, _as_found(mapped.alignment))
+    query = align_as(reference, one, options_as_found(mapped.alignment))
     first, second = voted.classes.index(str(labels.label[i])), voted.classes.index(str(labels.runner_up[i]))
     weight = voted.coefficient[first].astype(np.float64) - voted.coefficient[second]
     part = weight[voted.genes] * expression(query.counts, voted.genes)[0]
@@ -157,12 +155,6 @@ def _gene_parts(
     names = reference.schema.genes[voted.genes]
     listed = tuple((str(names[g]), round(float(part[g]), 3)) for g in order if part[g] > 0)
     return listed, log_odds, log_odds - sum(value for _, value in listed)
-
-
-def _as_found(alignment: Alignment) -> AlignOptions:
-    """The options of a mapping, with the place where it found the counts: a single cell cannot tell where they are."""
-    place = re.search(r"\b(X|raw)\b|layers\[(['\"])(.+?)\2\]", alignment.counts_from)
-    return replace(alignment.options, layer=alignment.options.layer or (place and (place[1] or place[3])) or None)
 
 
 def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:

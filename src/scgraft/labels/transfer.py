@@ -77,7 +77,7 @@ def transfer_labels(
     Returns
     -------
     dict
-        Labels by column; those of the model's own classifier or prototypes are under ``"<key>:classifier"`` beside the
+        Labels by column; those of the model's own classifier or prototypes are under ``"<key>_classifier"`` beside the
         neighbours', or under the key itself where the repository holds no cells, or none with a label.
 
     Raises
@@ -134,9 +134,9 @@ def transfer_labels(
         assert vote is not None
         result[key] = _labels(key, neighbours.METHOD.sentence, vote, distance)
         if classifier is not None and key == schema.labels_key:
-            result[f"{key}:classifier"] = _from_classifier(reference, classifier, distance)
+            result[f"{key}_classifier"] = _from_classifier(reference, classifier, distance)
         elif key in prototypes:
-            result[f"{key}:classifier"] = _from_prototypes(key, *prototypes[key], distance)
+            result[f"{key}_classifier"] = _from_prototypes(key, *prototypes[key], distance)
     return result
 
 

@@ -262,7 +262,7 @@ def calibrated(
         The calibration lacks a label column, or its classes are not those of the reference.
     """
     labels = mapped.labels
-    keys = [key for key, result in labels.items() if key == result.key and not key.endswith(":classifier")]
+    keys = [key for key, result in labels.items() if key == result.key]
     # What the model's own classifier says where no cell has a label is not compared with held-out cells.
     keys = [key for key in keys if labels[key].method != CLASSIFIER]
     if calibration is None:

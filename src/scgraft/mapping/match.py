@@ -108,7 +108,9 @@ def match(
     if isinstance(references, str | Path | Reference):
         references = [references]
     if not references:
-        raise BadOption("No reference was given. Name repositories or folders, or see scgraft.references().")
+        raise BadOption(
+            "No reference was given. Name repositories or folders, or see scgraft.references() (scgraft references)."
+        )
     adata = given(adata)
     index = np.sort(np.random.default_rng(seed).permutation(adata.n_obs)[:CELLS])
     sample = some_cells(adata, index)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,12 @@ def align(
     """
     options = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map)
     return align_as(reference, adata, options)
+
+
+def options_as_found(alignment: Alignment) -> AlignOptions:
+    """The options of a mapping, with the place where it found the counts: a single cell cannot tell where they are."""
+    place = re.search(r"\b(X|raw)\b|layers\[(['\"])(.+?)\2\]", alignment.counts_from)
+    return replace(alignment.options, layer=alignment.options.layer or (place and (place[1] or place[3])) or None)
 
 
 def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False) -> Query:

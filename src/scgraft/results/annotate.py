@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scgraft.errors import QueryError
+from scgraft.results.colours import in_order
+from scgraft.results.points import placed
 from scgraft.values.mapping import MappedQuery
+from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 LOG = logging.getLogger(__name__)
@@ -19,13 +23,18 @@ COLUMNS, COORDINATES = "scgraft_", "X_scgraft"
 JOINED = ("scgraft_batch", "scgraft_source")  # columns of files that were joined or exported, no results of a mapping
 
 
-def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
+def annotate(adata: AnnData, mapped: MappedQuery, *, reference: Reference | None = None) -> AnnData:
     """Write the results of a mapping into the query, in place.
 
-    Writes ``obsm["X_scgraft"]`` (n, d) float32 and, for each label column, ``obs["scgraft_<key>"]``,
-    ``obs["scgraft_<key>_probability"]`` and ``obs["scgraft_<key>_unknown"]``; where calibrated also
-    ``obs["scgraft_<key>_set"]`` (labels at an error rate of 10 %), ``obs["scgraft_novelty"]`` and ``obs["scgraft_novel"]``.
-    ``uns["scgraft"]`` holds the base, its commit and hash, versions and settings. Cells that the mapping left out get NaN.
+    Writes ``obsm["X_scgraft"]`` (n, d) float32 and every column of ``mapped.to_frame()`` as ``obs["scgraft_<column>"]``: for each
+    label column ``scgraft_<key>``, which says "unknown" where the label should not be believed, ``scgraft_<key>_call``, the label
+    in any case, ``_probability``, ``_runner_up``, ``_distance``, ``_unknown``; where calibrated also ``_set`` (labels at an error
+    rate of 10 %), ``_cluster`` (the most common call in the cell's query cluster), ``scgraft_novelty``, ``scgraft_novel``,
+    ``scgraft_cluster`` and ``scgraft_map_distance``. ``uns["scgraft"]`` holds the base, its commit and hash, versions and
+    settings. Cells that the mapping left out get NaN, and are marked unknown.
+
+    With the `reference`, ``obsm["X_scgraft_map"]`` (n, 2) float32 are the cells' places on its map.
+
     Every ``obs`` column that starts with ``scgraft_``, and every ``X_scgraft`` in ``obsm``, belongs to this function: those of an earlier
     mapping are removed, and a warning is logged that lists them.
 
@@ -54,25 +63,11 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
             f"Cells {', '.join(first)} of the mapping are not in this AnnData. Annotate the query that was mapped."
         )
     _remove_earlier(adata)
-    coordinates = np.full((adata.n_obs, mapped.latent.mean.shape[1]), np.nan, np.float32)
-    coordinates[position] = mapped.latent.mean
-    adata.obsm["X_scgraft"] = coordinates
-    for key, result in mapped.labels.items():
-        column = pd.Series(index=names[position], data=result.label).reindex(names)
-        adata.obs[f"scgraft_{key}"] = pd.Categorical(column, categories=sorted(set(result.label)))
-        probability = np.full(adata.n_obs, np.nan, np.float32)
-        probability[position] = result.probability
-        adata.obs[f"scgraft_{key}_probability"] = probability
-        unknown = np.ones(adata.n_obs, bool)
-        unknown[position] = result.unknown
-        adata.obs[f"scgraft_{key}_unknown"] = unknown
-        if result.pvalues is not None:
-            sets = pd.Series(index=names[position], data=result.resolve(0.1)).reindex(names)
-            adata.obs[f"scgraft_{key}_set"] = pd.Categorical(sets)
-    if mapped.novelty is not None:
-        score, novel = np.full(adata.n_obs, np.nan, np.float32), np.zeros(adata.n_obs, bool)
-        score[position], novel[position] = mapped.novelty.strength, mapped.novelty.novel
-        adata.obs["scgraft_novelty"], adata.obs["scgraft_novel"] = score, novel
+    adata.obsm["X_scgraft"] = _spread(mapped.latent.mean, position, adata.n_obs)
+    if reference is not None and reference.latent is not None:
+        write_places(adata, mapped, placed(mapped, reference).query)
+    for name, column in mapped.to_frame().items():
+        adata.obs[f"{COLUMNS}{name}"] = _of_all_cells(str(name), column, position, adata.n_obs)
     config = {k: v for k, v in asdict(mapped.graft.record.config).items() if v is not None}
     adata.uns["scgraft"] = {
         "base": asdict(mapped.base),
@@ -84,6 +79,38 @@ def annotate(adata: AnnData, mapped: MappedQuery) -> AnnData:
         "reason": mapped.graft.record.reason,
     }
     return adata
+
+
+def write_places(adata: AnnData, mapped: MappedQuery, places: np.ndarray) -> None:
+    """Places on the map (m, 2) of the mapped cells into ``obsm["X_scgraft_map"]``, NaN for cells that the mapping left out."""
+    import pandas as pd
+
+    position = pd.Index(adata.obs_names.astype(str)).get_indexer(pd.Index(mapped.latent.cells))
+    adata.obsm["X_scgraft_map"] = _spread(places, position, adata.n_obs)
+
+
+def _spread(values: np.ndarray, position: np.ndarray, n: int) -> np.ndarray:
+    """Rows (m, d) of some of `n` cells as rows of all of them, float32."""
+    out = np.full((n, values.shape[1]), np.nan, np.float32)
+    out[position] = values
+    return out
+
+
+def _of_all_cells(name: str, column: pd.Series[Any], position: np.ndarray, n: int) -> Any:
+    """A column of the mapped cells for all `n` cells: one that was left out has no text, NaN, or is unknown and not novel."""
+    import pandas as pd
+
+    kind = column.dtype.kind
+    if kind in "bf":
+        blank: Any = np.nan if kind == "f" else name.endswith("_unknown")
+        out = np.full(n, blank, bool if kind == "b" else np.float32)
+        out[position] = column.to_numpy()
+        return out
+    text = column.astype(str).to_numpy()
+    names = in_order(text)
+    codes = np.full(n, -1, np.int32)
+    codes[position] = pd.Index(names).get_indexer(pd.Index(text))
+    return pd.Categorical.from_codes(codes, pd.Index(names))
 
 
 def _remove_earlier(adata: AnnData) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The largest 16-bit number says that a value is missing.
 MISSING = 65_535
+# Steps of a colour; fewer would be seen as bands, more take room. Chosen by eye, not measured.
+SHADES = 64
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Column:
         Its name in ``labels.csv``, and what a reader sees: a title with its unit, and a sentence.
     kind
         ``"text"``: a JSON list; ``"level"``: 16-bit positions in `names`; ``"number"``: 16 bits between `low` and `high`;
-        ``"flag"``: one byte.
+        ``"shade"``: one byte between `low` and `high`, for a colour; ``"flag"``: one byte.
     data
         Its bytes, little-endian.
     names, low, high
@@ -42,7 +44,7 @@ class Column:
     name: str
     title: str
     meaning: str
-    kind: Literal["text", "level", "number", "flag"]
+    kind: Literal["text", "level", "number", "shade", "flag"]
     data: bytes
     names: tuple[str, ...] = ()
     low: float = 0.0
@@ -68,16 +70,26 @@ def level_column(
     )  # fmt: skip
 
 
-def number_column(name: str, values: np.ndarray, title: str = "", meaning: str = "") -> Column:
-    """Numbers to a 65,534th of their range; what is not finite is missing."""
+def number_column(name: str, values: np.ndarray, title: str = "", meaning: str = "", *, coarse: int = 1) -> Column:
+    """Numbers to a 65,534th of their range, or to `coarse` of these steps; what is not finite is missing."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 1.0)
     # Where all values are one, any width serves: every code is then 0.
     width = high - low or 1.0
     codes = np.full(len(values), MISSING)
-    codes[finite] = np.round((values[finite] - low) / width * (MISSING - 1)).astype(int)
+    steps = np.round((values[finite] - low) / width * (MISSING - 1) / coarse) * coarse
+    codes[finite] = np.minimum(steps, MISSING - 1).astype(int)
     return Column(name, title or name, meaning, "number", codes.astype("<u2").tobytes(), (), low, low + width)
+
+
+def shade_column(
+    name: str, values: np.ndarray, title: str = "", meaning: str = "", *, high: float = 1.0, coarse: int = 1
+) -> Column:
+    """Numbers between 0 and `high` that are seen as colours: 64 steps, as many as an eye tells apart; larger ones are `high`; `coarse` takes so many as one."""
+    share = np.clip(np.nan_to_num(np.asarray(values, np.float64)) / high, 0, 1)
+    steps = np.minimum(np.rint(share * (SHADES - 1) / coarse) * coarse, SHADES - 1)
+    return Column(name, title or name, meaning, "shade", steps.astype("u1").tobytes(), (), 0.0, high)
 
 
 def flag_column(name: str, values: np.ndarray, title: str = "", meaning: str = "") -> Column:
@@ -85,7 +97,7 @@ def flag_column(name: str, values: np.ndarray, title: str = "", meaning: str = "
     return Column(name, title or name, meaning, "flag", np.asarray(values, bool).astype("u1").tobytes())
 
 
-def column_of(name: str, values: pd.Series[Any], title: str, meaning: str) -> Column:
+def column_of(name: str, values: pd.Series[Any], title: str, meaning: str, *, coarse: int = 1) -> Column:
     """The kind that fits a column of ``labels.csv``, which holds text."""
     import pandas as pd
 
@@ -98,7 +110,7 @@ def column_of(name: str, values: pd.Series[Any], title: str, meaning: str) -> Co
         whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
         # A cluster's number is a name.
         return level_column(name, text, title, meaning) if whole and len(found) < 1000 else number_column(
-            name, numbers, title, meaning
+            name, numbers, title, meaning, coarse=coarse
         )  # fmt: skip
     if len(found) < MISSING:
         return level_column(name, text, title, meaning)

@@ -15,7 +15,7 @@ from scgraft.errors import CannotWrite, OutputExists
 from scgraft.files.atomic import new_folder
 from scgraft.graft.store import save_graft
 from scgraft.progress import step
-from scgraft.results.annotate import annotate
+from scgraft.results.annotate import annotate, write_places
 from scgraft.results.page import report
 from scgraft.results.points import map_points
 from scgraft.results.summary import cells_csv, summary_of
@@ -88,7 +88,7 @@ def write(
         annotate(adata, mapped)
         if page and reference is not None and reference.latent is not None:
             points = map_points(mapped, adata, reference)
-            _write_coordinates(adata, mapped, points["query"])
+            write_places(adata, mapped, points["query"])
             np.savez_compressed(new / "map.npz", **points)
         (new / "labels.csv").write_text(cells_csv(mapped), encoding="utf-8")
         save_graft(mapped.graft, new / "graft")
@@ -107,12 +107,3 @@ def write(
 
 def _write_json(document: dict[str, object], path: Path) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_coordinates(adata: AnnData, mapped: MappedQuery, query: np.ndarray) -> None:
-    """Places on the map into ``obsm["X_scgraft_map"]``, NaN for cells that the mapping left out."""
-    import pandas as pd
-
-    coordinates = np.full((adata.n_obs, 2), np.nan, np.float32)
-    coordinates[pd.Index(adata.obs_names.astype(str)).get_indexer(pd.Index(mapped.latent.cells))] = query
-    adata.obsm["X_scgraft_map"] = coordinates

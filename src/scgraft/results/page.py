@@ -7,6 +7,7 @@ text; plotly's script is inlined; the page's own policy forbids every connection
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from scgraft.files.atomic import new_file
 from scgraft.files.text import visible
 from scgraft.results import figures
 from scgraft.results.colours import COLOURS, SHAPES, SILENT, in_order, palette
-from scgraft.results.columns import Column, column_of, level_column, number_column, pack, text_column
+from scgraft.results.columns import Column, column_of, level_column, number_column, pack, shade_column, text_column
 from scgraft.results.methods import bibtex, methods, reference_name
 from scgraft.results.points import map_points
 from scgraft.results.stored import read_cells, read_stored
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+# Above so many cells a page keeps numbers to a 4,096th of their range, for which a table of three digits is as good; with that a
+# page of 100,000 cells and some genes stays below 8 MB (tests/results/test_page.py).
+MANY, COARSE = 50_000, 16
+SHADES_DRAWN = 20  # of a scale of colours on the map: more are slower to draw; chosen by eye, not measured
 # Cells that the table shows at once, and that a page of very many cells holds at all.
 ROWS = 200
 # What a light is called beside its colour and shape.
@@ -138,6 +143,7 @@ def report_html(data: ReportData) -> str:
 
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup, escape
+    from plotly.colors import sample_colorscale
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -154,6 +160,7 @@ def report_html(data: ReportData) -> str:
     document = {
         "columns": heading, "keys": keys, "rows": ROWS, "figures": drawn,
         "colours": COLOURS, "shapes": [plotly for plotly, _ in SHAPES], "silent": SILENT,
+        "viridis": sample_colorscale("Viridis", SHADES_DRAWN, colortype="rgb"),
         "tray": bool(len(data.points.get("tray", ())) and data.points["tray"].any()),
     }  # fmt: skip
     return template.render(
@@ -162,7 +169,8 @@ def report_html(data: ReportData) -> str:
         words=WORDS,
         keys=keys,
         tables={key: label_table(data.cells, key) for key in keys},
-        columns=heading["query"],
+        columns=[column for column in heading["query"] if column["kind"] != "shade"],
+        genes=any(column["kind"] == "shade" for column in heading["query"]),
         n_cells=len(data.cells),
         held=min(ROWS, len(data.cells)) if _dense(data) else len(data.cells),
         figures=drawn,
@@ -302,16 +310,29 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
                 level_column(str(name), values.to_numpy(), title, meaning, list(palette(_shown_names(data, str(name)))))
             )
         else:
-            query.append(column_of(str(name), values, title, meaning))
+            query.append(column_of(str(name), values, title, meaning, coarse=COARSE if len(cells) > MANY else 1))
     if "query" not in points or _dense(data):
         return {"query": query, "reference": []}
-    query += [number_column("x", points["query"][:, 0]), number_column("y", points["query"][:, 1])]
-    reference = [number_column("x", points["reference"][:, 0]), number_column("y", points["reference"][:, 1])]
+    few = 4 if len(cells) > MANY else 1  # a pixel of the largest screen is as wide; of shades, 16 are left
+    query += [number_column(axis, points["query"][:, i], coarse=few) for i, axis in enumerate("xy")]
+    reference = [number_column(axis, points["reference"][:, i], coarse=few) for i, axis in enumerate("xy")]
     for key, names in _types(data).items():
         reference.append(
             level_column(key, names, names=list(palette(_shown_names(data, key))) if key in keys else None)
         )
+    for name, title, of_query, of_reference in _genes(points):
+        # One scale for both, on which a few extreme cells do not make all others dark.
+        high = max(float(np.quantile(values, 0.995)) for values in (of_query, of_reference)) or 1.0
+        query.append(shade_column(name, of_query, title, high=high, coarse=few))
+        reference.append(shade_column(name, of_reference, title, high=high, coarse=few))
     return {"query": query, "reference": reference}
+
+
+def _genes(points: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Of each gene that the map shows the name of its column, its own, and its expression in the query and the reference."""
+    names = json.loads(str(points["genes"])) if "genes" in points else []
+    for i, gene in enumerate(names):
+        yield f"gene {i}", gene, points[f"gene_{i}_query"], points[f"gene_{i}_reference"]
 
 
 def _levels(values: np.ndarray) -> list[str]:

@@ -159,6 +159,8 @@ def part_of(rows: slice, cells: np.ndarray, mapped: MappedQuery, distance: np.nd
     import pandas as pd
 
     table = mapped.to_frame()
+    # Of all cells, which no part knows: it is added where the parts are put together.
+    table = table.drop(columns=[f"{key}_cluster" for key in mapped.labels if f"{key}_cluster" in table])
     if distance is not None:
         table["map_distance"] = distance
     return Part(rows.start + pd.Index(cells).get_indexer(table.index), mapped.latent.mean, table)
@@ -221,6 +223,11 @@ def _columns(array: np.ndarray, path: Path) -> tuple[list[str], list[int]]:
     except schema.Unfit as error:
         raise CorruptFile(f"{path} is cut or damaged: {error}.") from error
     return names, text
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a part's table."""
+    return _columns(read_one(path, "columns", WRITTEN["columns"]), path)[0]
 
 
 def _column(read: Callable[[str], np.ndarray | None], i: int, text: bool, n: int, path: Path) -> Any:

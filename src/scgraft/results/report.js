@@ -25,14 +25,14 @@ async function unpack() {
   for (const [table, listed] of Object.entries(page.columns)) for (const c of listed) {
     const part = all.slice(c.start, c.end);
     if (c.kind === "text") c.values = JSON.parse(new TextDecoder().decode(part));
-    else if (c.kind === "flag") c.codes = new Uint8Array(part);
+    else if (c.kind === "flag" || c.kind === "shade") c.codes = new Uint8Array(part);
     else c.codes = new Uint16Array(part);
     columns[table].set(c.name, c);
   }
 }
 
 // The value of a cell as a number (NaN where it is missing), and as text in the page's one format of numbers.
-const number = (c, i) => c.codes[i] === 65535 ? NaN : c.low + c.codes[i] / 65534 * (c.high - c.low);
+const number = (c, i) => c.kind === "shade" ? c.codes[i] / 63 * c.high : c.codes[i] === 65535 ? NaN : c.low + c.codes[i] / 65534 * (c.high - c.low);
 function show(value) {
   if (Number.isNaN(value)) return "";
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
@@ -43,6 +43,8 @@ function text(c, i) {
   if (c.kind === "flag") return c.codes[i] ? "yes" : "no";
   return show(number(c, i));
 }
+// What tables and the hover text say of a cell; places and shades are seen on the map.
+const told = c => !["x", "y"].includes(c.name) && c.kind !== "shade";
 const size = c => c.kind === "text" ? c.values.length : c.codes.length;
 
 // ---- figures
@@ -104,8 +106,32 @@ function groups(c, unknown) {
   return order.map(name => [name, found.get(name)]);
 }
 
-const pick = (c, rows) => Float32Array.from(rows, i => number(c, i));
-const every = c => Float32Array.from(c.codes, (_, i) => number(c, i));
+// A column's numbers are worked out once: switching the colours of 100,000 cells is then a matter of drawing.
+function every(c) {
+  if (!c.numbers) {
+    c.numbers = new Float32Array(c.codes.length);
+    for (let i = 0; i < c.codes.length; i++) c.numbers[i] = number(c, i);
+  }
+  return c.numbers;
+}
+function pick(c, rows) {
+  const all = every(c), out = new Float32Array(rows.length);
+  for (let i = 0; i < rows.length; i++) out[i] = all[rows[i]];
+  return out;
+}
+
+function shades(values, low, top) {
+  // Positions of the cells of each shade: plotly reads a colour for each cell, of which there may be 100,000, but one for each trace.
+  const last = page.viridis.length - 1, found = Array.from(page.viridis, () => []), missing = [], width = top - low || 1;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i];
+    if (v !== v) missing.push(i);
+    else found[Math.max(0, Math.min(last, Math.round((v - low) / width * last)))].push(i);
+  }
+  const out = found.map((rows, i) => [page.viridis[i], rows]);
+  out.unshift([page.silent, missing]);
+  return out.filter(([, rows]) => rows.length);
+}
 
 function mapTraces(chosen) {
   const q = columns.query, r = columns.reference, traces = [], legend = [];
@@ -115,7 +141,8 @@ function mapTraces(chosen) {
   const base = {type: SCATTER, mode: "markers", hoverinfo: "skip", showlegend: false};
   rowsOf = [];
   const add = (trace, rows) => { traces.push(trace); rowsOf.push(rows); };
-  const typed = byId("show-types").checked && types;
+  const gene = chosen.kind === "shade";
+  const typed = byId("show-types").checked && types && !gene;
   const shared = typed && types.name === chosen.name;
   const referenceCounts = new Map();
   if (typed) {
@@ -125,6 +152,9 @@ function mapTraces(chosen) {
       add({...base, x: pick(r.get("x"), rows), y: pick(r.get("y"), rows), visible: !shared || !hidden.has(name),
         marker: {size: dot, color: colour, opacity: 0.4}}, null);
     }
+  } else if (gene) {
+    for (const [colour, rows] of shades(every(r.get(chosen.name)), 0, chosen.high))
+      add({...base, x: pick(r.get("x"), rows), y: pick(r.get("y"), rows), marker: {size: dot, color: colour, opacity: 0.6}}, null);
   } else add({...base, x: every(r.get("x")), y: every(r.get("y")), marker: {size: dot, color: page.silent, opacity: 0.5}}, null);
   const drawn = byId("show-query").checked;
   const line = {width: 0.5, color: ink("--paper")};
@@ -145,13 +175,14 @@ function mapTraces(chosen) {
       legend.push({name, colour: colourOf(i), shape: shapeOf(i), cells: 0, reference: cells});
     }
   } else {
-    const values = every(chosen), sorted = Float32Array.from(values).filter(v => !Number.isNaN(v)).sort();
-    const top = sorted.length ? sorted[Math.floor(0.99 * (sorted.length - 1))] : 1;
-    // Inside the map, where it takes no room from the axes.
+    const values = every(chosen), sorted = gene ? [0, chosen.high] : values.filter(v => !Number.isNaN(v)).sort();
+    const low = sorted[0] ?? 0, top = gene ? chosen.high : sorted.length ? sorted[Math.floor(0.99 * (sorted.length - 1))] : 1;
+    // Inside the map, where it takes no room from the axes; a point that is nowhere carries it.
     const bar = {thickness: 12, len: 0.4, x: 0.01, xanchor: "left", y: 0.02, yanchor: "bottom", title: {text: plain(chosen.title)}};
-    add({...base, hoverinfo: "none", x: every(q.get("x")), y: every(q.get("y")), visible: drawn,
-      marker: {size: 6, color: values, cmax: top, cmin: sorted[0] ?? 0, colorscale: "Viridis", showscale: true, colorbar: bar, opacity: 0.9}}, null);
-    rowsOf[rowsOf.length - 1] = "all";
+    const scale = page.viridis.map((colour, i) => [i / (page.viridis.length - 1), colour]);
+    add({...base, type: "scatter", x: [null], y: [null], marker: {color: [low], cmin: low, cmax: top, colorscale: scale, showscale: true, colorbar: bar}}, null);
+    for (const [colour, rows] of shades(values, low, top))
+      add({...base, hoverinfo: "none", x: pick(q.get("x"), rows), y: pick(q.get("y"), rows), visible: drawn, marker: {size: 6, color: colour, opacity: 0.9}}, rows);
   }
   return {traces, legend, names: typed && byId("show-names").checked ? typeNames(types) : []};
 }
@@ -249,7 +280,10 @@ function startMap() {
   for (const name of wanted) {
     const c = q.get(name);
     if (!c || c.kind === "text" || c.kind === "flag" || ["x", "y"].includes(name) || /_(set|runner_up)$/.test(name)) continue;
-    select.add(new Option(c.title, name));
+    if (c.kind === "shade") {
+      if (!select.querySelector("optgroup")) select.append(Object.assign(document.createElement("optgroup"), {label: "Genes"}));
+      select.querySelector("optgroup").append(new Option(c.title, name));
+    } else select.add(new Option(c.title, name));
   }
   select.addEventListener("change", () => { hidden.clear(); drawMap(); });
   for (const id of ["show-types", "show-names", "show-query"]) byId(id).addEventListener("change", drawMap);
@@ -259,8 +293,8 @@ function startMap() {
   at.on("plotly_hover", event => {
     const point = event.points[0], rows = rowsOf[point.curveNumber];
     if (!rows) return;
-    const i = rows === "all" ? point.pointNumber : rows[point.pointNumber];
-    tip.replaceChildren(...[...q.values()].filter(c => !["x", "y"].includes(c.name)).map(c => {
+    const i = rows[point.pointNumber];
+    tip.replaceChildren(...[...q.values()].filter(told).map(c => {
       const line = document.createElement("div");
       line.textContent = c.kind === "text" ? text(c, i) : `${c.title}: ${text(c, i)}`;
       return line;
@@ -276,7 +310,7 @@ function startMap() {
 // ---- tables
 
 function startCells() {
-  const shown = [...columns.query.values()].filter(c => !["x", "y"].includes(c.name));
+  const shown = [...columns.query.values()].filter(told);
   const table = byId("cell-table"), body = table.tBodies[0], n = size(shown[0]);
   const start = columns.query.get("novelty");
   let sort = start ? {column: start, down: true} : null, order = null;

@@ -62,6 +62,7 @@ def read_stored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, dict[str, n
         if wrong := [name for name, shape in shapes.items() if points[name].shape != shape]:
             raise CorruptFile(f"{folder / POINTS} does not belong to the {n} cells of {LABELS} ({', '.join(wrong)}).")
         _check_types(points, folder / POINTS)
+        _check_genes(points, folder / POINTS)
     return summary, cells, points
 
 
@@ -103,6 +104,21 @@ def _check_types(points: dict[str, np.ndarray], path: Path) -> None:
                 raise ValueError(f"types_{i} names a type that is not listed")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFile(f"{path} holds types that cannot be read ({visible(str(error))[:300]}).") from error
+
+
+def _check_genes(points: dict[str, np.ndarray], path: Path) -> None:
+    """Expression of a few genes: a name each, and a finite number for each cell of the query and of the reference."""
+    if "genes" not in points:
+        return  # without counts, or by a version that did not store them
+    try:
+        names = schema.parse(str(points["genes"]), schema.distinct, "genes")
+        for i in range(len(names)):
+            for table in ("query", "reference"):
+                values = points[f"gene_{i}_{table}"]
+                if values.shape != (len(points[table]),) or values.dtype.kind != "f" or not np.isfinite(values).all():
+                    raise ValueError(f"gene_{i}_{table} is not one number for each cell")
+    except (ValueError, KeyError) as error:
+        raise CorruptFile(f"{path} holds expression that cannot be read ({visible(str(error))[:300]}).") from error
 
 
 def written(value: Any, place: str) -> None:
@@ -168,6 +184,7 @@ def read_cells(source: Path | StringIO, path: str, summary: dict[str, Any]) -> p
     cells = cells.apply(lambda column: column.map(from_table))
     cells.index = cells.index.map(from_table)
     cells.columns = cells.columns.map(from_table)
+    cells = _calls(cells)
     if len(cells) != summary["alignment"]["n_cells"]:
         raise CorruptFile(f"{path} has {len(cells)} cells; {SUMMARY} says {summary['alignment']['n_cells']}.")
     for key in summary["summary"]["labels"]:
@@ -176,6 +193,19 @@ def read_cells(source: Path | StringIO, path: str, summary: dict[str, Any]) -> p
     if "novelty" in cells:
         _expect(cells, path, numbers=("novelty", "cluster"), flags=("novel",))
     return cells
+
+
+def _calls(cells: pd.DataFrame) -> pd.DataFrame:
+    """The table as the page draws it: under a label column's name the call in any case, as beside it stands what is unknown.
+
+    Versions before 0.2 wrote it so; what is common in a cell's query cluster is in the table of clusters.
+    """
+    keys = [name.removesuffix("_probability") for name in cells.columns if name.endswith("_probability")]
+    for key in keys:
+        if {key, f"{key}_call"} <= set(cells.columns):
+            cells[key] = cells[f"{key}_call"]
+    twice = [name for key in keys for name in (f"{key}_call", f"{key}_cluster")]
+    return cells.drop(columns=[name for name in twice if name in cells.columns])
 
 
 def _expect(cells: pd.DataFrame, path: str, *, numbers: tuple[str, ...], flags: tuple[str, ...]) -> None:

@@ -177,7 +177,7 @@ def _query_table(name: str, adata: AnnData, keys: Sequence[str]) -> pd.DataFrame
                 f"Query {name!r} carries no transferred label {key!r} (obs[{column!r}]). Map it with labels={key!r} "
                 f"(--labels {key}), and annotate it again."
             )
-        table[key] = column_text(obs[column])
+        table[key] = column_text(obs[f"{column}_call" if f"{column}_call" in obs else column])
         table[f"{key}_probability"] = obs[f"{column}_probability"].to_numpy(np.float32)
         table[f"{key}_unknown"] = obs[f"{column}_unknown"].to_numpy(bool)
     return pd.DataFrame(table)

@@ -10,6 +10,7 @@ import numpy as np
 
 from scgraft.errors import NoLabels
 from scgraft.numerics.sealed import seal_fields
+from scgraft.values.hierarchy import no_label
 from scgraft.values.options import within
 from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
 
@@ -136,9 +137,17 @@ class Labels:
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
     classifier: GeneClassifier | None = None
 
+    @property
+    def believed(self) -> np.ndarray:
+        """The label, and what :func:`no_label` says ("unknown") where it should not be believed, shape (n,), str."""
+        return np.where(self.unknown, no_label(self.classes), self.label.astype(str))
+
     # alpha: the error rate of scgraft.labels.transfer.ALPHA.
     def included(self, alpha: float = 0.1) -> np.ndarray:
         """Prediction sets as a mask, shape (n, C), bool: for each cell the classes that cannot be excluded at the error rate `alpha`.
+
+        The most probable class is in every set that is not empty: a class is compared with held-out cells of its own, so one whose
+        cells are always recognised with certainty can drop out of the set of a cell that is merely leaning towards it.
 
         Among cells like the held-out cells of the reference, the true class is outside its set for at most a share `alpha`.
 
@@ -154,7 +163,10 @@ class Labels:
                 "These labels were made without a calibration, so they have no prediction sets. Map with one."
             )
         within("alpha", alpha, 0, 1, open_ends=True)
-        return self.pvalues > alpha
+        included = self.pvalues > alpha
+        some = np.flatnonzero(included.any(axis=1))
+        included[some, self.matrix[some].argmax(axis=1)] = True
+        return included
 
     # alpha: the error rate of scgraft.labels.transfer.ALPHA.
     def sets(self, alpha: float = 0.1) -> tuple[tuple[str, ...], ...]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
 from scgraft.values.novelty import Novelty
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from scgraft.values.labels import Labels
     from scgraft.values.query import Alignment
     from scgraft.values.reference import BaseId, Latent
+
+
+def most_common(group: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """For each cell the most common name in its group, (n,) str; of equally common ones the first by name."""
+    found, codes = np.unique(names.astype(str), return_inverse=True)
+    groups, member = np.unique(group, return_inverse=True)
+    number = np.zeros((len(groups), len(found)), np.int64)
+    np.add.at(number, (member, codes), 1)
+    return found[number.argmax(axis=1)][member] if len(found) else found
 
 
 @dataclass(frozen=True)
@@ -44,20 +55,25 @@ class MappedQuery:
     def to_frame(self) -> pd.DataFrame:
         """One row for each mapped cell, keyed by barcode, with the columns of ``labels.csv``.
 
-        For each label column: the label, ``_probability``, ``_runner_up``, ``_distance``, ``_unknown`` and, where calibrated,
-        ``_set`` (labels at an error rate of 10 %); then ``novelty``, ``novel``, ``cluster``, ``mixed`` and ``map_distance``.
+        For each label column: the label, ``"unknown"`` where it should not be believed; ``_call``, the label in any case;
+        ``_probability``, ``_runner_up``, ``_distance``, ``_unknown`` and, where calibrated, ``_set`` (labels at an error rate of
+        10 %) and ``_cluster`` (the most common call in the cell's query cluster); then ``novelty``, ``novel``, ``cluster`` (of the
+        query's own graph), ``mixed`` and ``map_distance``.
         """
         import pandas as pd
 
         table = pd.DataFrame(index=pd.Index(self.latent.cells, name="barcode"))
         for key, result in self.labels.items():
-            table[key] = result.label
+            table[key] = result.believed
+            table[f"{key}_call"] = result.label
             table[f"{key}_probability"] = result.probability
             table[f"{key}_runner_up"] = result.runner_up
             table[f"{key}_distance"] = result.distance
             table[f"{key}_unknown"] = result.unknown
             if result.pvalues is not None:
                 table[f"{key}_set"] = result.resolve(0.1)
+            if self.novelty is not None:
+                table[f"{key}_cluster"] = most_common(self.novelty.cluster, result.label)
         if self.novelty is not None:
             table["novelty"] = self.novelty.strength
             table["novel"] = self.novelty.novel
