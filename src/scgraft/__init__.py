@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scgraft.expression.compare import Comparison, compare_expression
     from scgraft.expression.decode import normalized_expression, posterior_predictive
     from scgraft.expression.evaluate import evaluate
+    from scgraft.expression.proteins import ProteinEstimate, proteins
     from scgraft.graft.conditions import condition_embeddings
     from scgraft.graft.embed import embed
     from scgraft.graft.fit import fit
@@ -88,6 +89,7 @@ __all__ = [
     "Measure",
     "ModelMetrics",
     "Novelty",
+    "ProteinEstimate",
     "Pushed",
     "Query",
     "Reference",
@@ -124,6 +126,7 @@ __all__ = [
     "parse_card",
     "pl",
     "posterior_predictive",
+    "proteins",
     "push",
     "query_cells",
     "read_card",
@@ -166,6 +169,8 @@ _HOME = {
     "normalized_expression": "expression.decode",
     "posterior_predictive": "expression.decode",
     "evaluate": "expression.evaluate",
+    "ProteinEstimate": "expression.proteins",
+    "proteins": "expression.proteins",
     "condition_embeddings": "graft.conditions",
     "embed": "graft.embed",
     "fit": "graft.fit",

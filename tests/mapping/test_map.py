@@ -159,9 +159,9 @@ def test_every_golden_query_maps(folder):
     assert np.isfinite(mapped.latent.mean).all()
 
 
-def test_totalvi_is_named_as_unsupported():
-    with pytest.raises(UnsupportedModel, match=r"class 'TOTALVI' .*supported are .*SCANVI, SCVI"):
-        load_reference(shared("golden", "totalvi_default__1.4.2"))
+def test_multivi_is_named_as_unsupported():
+    with pytest.raises(UnsupportedModel, match=r"class 'MULTIVI' .*supported are .*SCANVI, SCVI"):
+        load_reference(shared("golden_families", "multivi_default__1.4.2"))
 
 
 @pytest.mark.parametrize("option", [{"var_activation": "a function"}, {"new_option": 3}, {"gene_likelihood": "gamma"}])

@@ -6,7 +6,7 @@ model have seen the held-out batches; the neighbours, the new columns and the cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +47,7 @@ def calibrate(
     *,
     genes: np.ndarray | None = None,
     share: float = 1.0,
+    blocks: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> dict[str, Calibration]:
@@ -65,6 +66,8 @@ def calibrate(
         Genes that the query has, (G,) bool: the held-out cells lose the others. None takes all of them.
     share
         Share of their counts that held-out cells keep (binomial thinning), in (0, 1]: the query's depth over the reference's.
+    blocks
+        Features of other inputs that the query has, (F,) bool by name: ``{"proteins": ...}``. None takes all of them.
     seed
         Seed of everything random: which cells are used, the counts that are generated, and the fits.
     progress
@@ -110,7 +113,7 @@ def calibrate(
         )
     plan = choose_folds(reference, seed)
     config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
-    condition = Condition(share, own_condition(reference).genes if genes is None else genes)
+    condition = Condition(share, own_condition(reference).genes if genes is None else genes, blocks or {})
     keys, folds = labels or [""], []
     total = HELD_OUT * len(plan) + len(keys) * (len(plan) + 1)
     with showing(progress), step("calibrating on held-out batches of the reference", total, "part") as advance:
@@ -265,7 +268,7 @@ def calibration_of(
     condition = own_condition(reference) if condition is None else condition
     folder = cache_folder(reference, keys, condition)
     if not is_own(folder):
-        return calibrate(reference, keys, genes=condition.genes, share=condition.share)
+        return calibrate(reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks)
     try:
         found = load_calibration(folder)
         if set(found) == set(keys or [""]):
@@ -274,7 +277,7 @@ def calibration_of(
             return {key: replace(value, base_cells=reference.base.cells) for key, value in found.items()}
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
-    made = calibrate(reference, keys, genes=condition.genes, share=condition.share)
+    made = calibrate(reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks)
     try:
         save_calibration(made, folder)
         keep_below()

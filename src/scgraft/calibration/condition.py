@@ -6,13 +6,15 @@ from all of them. A calibration holds for cells that were measured like those th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from scgraft.expression.generate import counted_cells
 from scgraft.model.build import take_cells
 from scgraft.novelty.score import present_genes
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
@@ -33,15 +35,18 @@ class Condition:
         Share of the reference cells' counts, 1 or a half, a quarter, ...
     genes
         Genes of the reference that are measured, (G,) bool.
+    blocks
+        Features of other inputs that are measured, (F,) bool by name; an input that is not named has all of them.
     """
 
     share: float
     genes: np.ndarray
+    blocks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def as_reference(self) -> bool:
         """Whether the reference's own cells were measured so."""
-        return self.share == 1 and bool(self.genes.all())
+        return self.share == 1 and bool(self.genes.all()) and all(own.all() for own in self.blocks.values())
 
 
 def own_condition(reference: Reference) -> Condition:
@@ -58,14 +63,15 @@ def condition_of(reference: Reference, query: Query, *, seed: int = 0) -> Condit
     genes = own_condition(reference).genes
     if query.alignment.found_weight < 1 - LOST:
         genes = present_genes(reference, query)
+    blocks = {name: np.asarray(block.measured.any(axis=0)) for name, block in query.blocks.items()}
     if reference.hyper.gene_likelihood == "normal":
-        return Condition(1.0, genes)
+        return Condition(1.0, genes, blocks)
     assert reference.latent is not None
     n = len(reference.latent.mean)
     index = np.sort(np.random.default_rng(seed).permutation(n)[:DEPTH_CELLS])
     own = np.median(depths(counted_cells(reference, index, seed=seed), genes))
     halvings = np.log2(max(own, 1.0) / max(np.median(depths(query, genes)), 1.0))
-    return Condition(0.5 ** float(np.clip(np.rint(halvings), 0, SHALLOWEST)), genes)
+    return Condition(0.5 ** float(np.clip(np.rint(halvings), 0, SHALLOWEST)), genes, blocks)
 
 
 def depths(query: Query, genes: np.ndarray) -> np.ndarray:
@@ -92,4 +98,14 @@ def measured_as(query: Query, condition: Condition, names: np.ndarray, *, seed: 
     missing = tuple(names[~condition.genes].astype(str).tolist())
     found = float(condition.genes @ np.asarray(query.counts.sum(axis=0)).ravel() / max(query.counts.sum(), 1.0))
     alignment = replace(query.alignment, missing=missing, n_found=int(condition.genes.sum()), found_weight=found)
-    return take_cells(replace(query, counts=counts, alignment=alignment), left), left
+    blocks = {name: blanked(block, condition.blocks.get(name)) for name, block in query.blocks.items()}
+    return take_cells(replace(query, counts=counts, alignment=alignment, blocks=blocks), left), left
+
+
+def blanked(block: BlockCounts, measured: np.ndarray | None) -> BlockCounts:
+    """The block without the features that are not `measured`, (F,) bool; None leaves all of them."""
+    if measured is None or measured.all():
+        return block
+    counts = block.counts.multiply(measured[None, :]).tocsr().astype(np.float32)
+    counts.eliminate_zeros()
+    return BlockCounts(counts, block.measured & measured[None, :])

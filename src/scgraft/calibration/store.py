@@ -271,6 +271,8 @@ def cache_folder(reference: Reference, keys: Sequence[str], condition: Condition
     digest = hashlib.sha256(f"{FORMAT}{__version__}{reference.base.sha256}{reference.minified}{list(keys)}".encode())
     if condition is not None and not condition.as_reference:
         digest.update(f"{condition.share}".encode() + np.packbits(condition.genes).tobytes())
+        for name in sorted(condition.blocks):
+            digest.update(name.encode() + np.packbits(condition.blocks[name]).tobytes())
     if reference.latent is not None:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
     for key in (reference.schema.batch_key, *keys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from scgraft.model.totalvi import Proteins
 from scgraft.model.vae import Expression
 
 # Means up to which negative binomials are drawn by walking up the distribution function, and how far.
@@ -95,3 +96,15 @@ def draw_raw_counts(likelihood: str, expression: Expression, random: np.random.G
     empty = counts.sum(axis=1) == 0
     counts[empty, rate[empty].argmax(axis=1)] = 1
     return counts
+
+
+def draw_protein_counts(proteins: Proteins, random: np.random.Generator) -> np.ndarray:
+    """Protein counts (n, P) float32: a background for each cell and protein, over which some cells have a foreground."""
+    alpha, beta, fore, mixing, efficiency = (
+        part.double().cpu().numpy()
+        for part in (proteins.alpha, proteins.beta, proteins.fore, proteins.mixing, proteins.efficiency)
+    )
+    background = efficiency * np.exp(alpha + beta * random.standard_normal(alpha.shape))
+    is_foreground = random.random(alpha.shape) < 1 / (1 + np.exp(mixing))
+    dispersion = np.broadcast_to(proteins.dispersion.double().cpu().numpy(), alpha.shape)
+    return draw_negative_binomial(background * np.where(is_foreground, fore, 1.0), dispersion, random)

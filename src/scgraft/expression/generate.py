@@ -8,22 +8,25 @@ missing genes cost. They are as good as the model: cells that the model describe
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from scgraft.expression.draws import draw_raw_counts
+from scgraft.expression.draws import draw_protein_counts, draw_raw_counts
 from scgraft.model.build import build, inputs, pick_device
 from scgraft.numerics.products import fast_products
 from scgraft.progress import step
 from scgraft.reference.cells import continuous_covariates, library_sizes, reference_codes, size_factors
-from scgraft.reference.counts import STORED_COUNTS, stored_counts
+from scgraft.reference.counts import STORED_COUNTS, stored_inputs
+from scgraft.values.blocks import PROTEINS, BlockCounts
 from scgraft.values.names import BATCH
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+    from scgraft.model.totalvi import Totalvi
 
 
 BLOCK = 512  # cells decoded at a time: 3,000 genes of them are 6 MB; chosen for memory, the speed was not measured
@@ -37,11 +40,13 @@ def counted_cells(reference: Reference, index: np.ndarray, *, seed: int = 0) -> 
     reference, index, seed
         As for :func:`generate`. Nothing is random where counts are stored.
     """
-    stored = stored_counts(reference, index)
+    stored = stored_inputs(reference, index)
     if stored is None:
         return generate(reference, index, seed=seed)
     base = _skeleton(reference, index)
-    return replace(base, counts=stored, alignment=replace(base.alignment, counts_from=STORED_COUNTS))
+    return replace(
+        base, counts=stored[0], blocks=stored[1], alignment=replace(base.alignment, counts_from=STORED_COUNTS)
+    )
 
 
 def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal: float | None = None) -> Query:
@@ -72,8 +77,8 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     mean, variance = latent.mean[index], latent.variance[index]
     z = mean + np.sqrt(variance) * rng.standard_normal(mean.shape)
     base = _skeleton(reference, index)
-    counts = _draw(reference, base, z.astype(np.float32), library[index], rng)
-    return replace(base, counts=counts)
+    counts, blocks = _draw(reference, base, z.astype(np.float32), library[index], rng)
+    return replace(base, counts=counts, blocks=blocks)
 
 
 def _skeleton(reference: Reference, index: np.ndarray) -> Query:
@@ -114,13 +119,14 @@ def _skeleton(reference: Reference, index: np.ndarray) -> Query:
 
 def _draw(
     reference: Reference, base: Query, z: np.ndarray, library: np.ndarray, rng: np.random.Generator
-) -> csr_matrix:
-    """Counts (m, G) of the cells of `base` at latents `z` (m, d) and library sizes (m,)."""
+) -> tuple[csr_matrix, dict[str, BlockCounts]]:
+    """Counts (m, G) of the cells of `base` at latents `z` (m, d) and library sizes (m,), and of their proteins, if any."""
     import torch
     from scipy import sparse
 
     device = pick_device("cpu")
-    model, parts = build(reference, device), []
+    model, parts, proteins = build(reference, device), [], list[Any]()
+    of_proteins = cast("Totalvi", model) if reference.schema.blocks else None
     with step("generating cells of the reference", len(z), "cell") as advance:
         for start in range(0, len(z), BLOCK):
             rows = slice(start, min(start + BLOCK, len(z)))
@@ -129,7 +135,17 @@ def _draw(
                 cells = inputs(
                     base.codes[rows], base.continuous[rows], library[rows], size_factor=factors, device=device
                 )
-                expression = model.decode(model.latent(torch.as_tensor(z[rows])), cells.library, cells, {})
+                sample = model.latent(torch.as_tensor(z[rows]))
+                expression = model.decode(sample, cells.library, cells, {})
+                own = None if of_proteins is None else of_proteins.decode_proteins(sample, cells, {})
             parts.append(sparse.csr_matrix(draw_raw_counts(reference.hyper.gene_likelihood, expression, rng)))
+            if own is not None:
+                proteins.append(sparse.csr_matrix(draw_protein_counts(own, rng)))
             advance(rows.stop - rows.start)
-    return sparse.vstack(parts, format="csr") if parts else base.counts
+    if not parts:
+        return base.counts, dict(base.blocks)
+    blocks = {}
+    if proteins:
+        drawn = sparse.vstack(proteins, format="csr")
+        blocks[PROTEINS] = BlockCounts(drawn, np.ones(drawn.shape, bool))
+    return sparse.vstack(parts, format="csr"), blocks

@@ -64,7 +64,9 @@ def start_rows(
             continue
         old, table = weights[slot.key], reference_table(weights, slot)
         shape = (k, *table.shape[1:])
-        if start == "mean":
+        if slot.init == "zero":
+            new = np.zeros(shape)
+        elif start == "mean":
             new = np.broadcast_to(table.mean(axis=0, dtype=np.float64), shape)
         elif start == "zero":
             new = np.zeros(shape)

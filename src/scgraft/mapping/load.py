@@ -12,10 +12,9 @@ from scgraft.files.text import visible
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
 from scgraft.progress import step
-from scgraft.reference.counts import own_query
+from scgraft.reference.counts import open_own, own_query
 from scgraft.reference.hub import fetch
 from scgraft.reference.read import read
-from scgraft.reference.stored_cells import read_cells
 from scgraft.values.reference import Reference
 
 
@@ -63,7 +62,7 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
 def _with_encoded_cells(reference: Reference) -> Reference:
     """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
     assert reference.adata_path is not None and reference.obs is not None
-    adata = read_cells(reference.adata_path)
+    adata = open_own(reference)
     try:
         query = own_query(reference, adata)
     except (QueryError, UnknownBatch) as error:

@@ -40,7 +40,7 @@ from scgraft.novelty.query_graph import query_graph
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as
 from scgraft.query.cell_file import free_memory
-from scgraft.query.given import require_anndata
+from scgraft.query.given import as_anndata
 from scgraft.query.lazy import in_memory, is_lazy, lazy_bytes
 from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
@@ -136,7 +136,7 @@ def map_query(
     >>> mapped.novelty.novel.dtype, mapped.verdict.light in ("green", "amber", "red")
     (dtype('bool'), True)
     """
-    require_anndata(adata)
+    adata = as_anndata(adata)
     options, config = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map), config or FitConfig()
     with showing(config.progress):
         budget = free_memory() // 4 if memory is None else memory

@@ -52,6 +52,11 @@ class Surveyed:
 def open_query(reference: Reference, source: Path | AnnData, options: AlignOptions) -> CellFile:
     """Cells on disk (a file, or an AnnData that is not in memory), of which the reference's genes and columns of obs are read."""
     schema = reference.schema
+    if schema.blocks:
+        raise QueryError(
+            f"This reference takes {' and '.join(block.name for block in schema.blocks)} beside genes, and cells that are read in "
+            "pieces have their genes only. Give it enough memory to read them whole, or map batch by batch."
+        )
     keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
     columns = [key for key in (*keys, *(c.key for c in schema.categorical if not c.of)) if key is not None]
     genes_of = gene_finder(reference, options.gene_map)

@@ -13,6 +13,7 @@ from scgraft.model.families import family_of
 from scgraft.model.vae import Cells
 from scgraft.numerics.products import fast_products
 from scgraft.numerics.tensors import as_tensor
+from scgraft.values.blocks import PROTEINS
 from scgraft.values.graft import Graft
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
@@ -44,16 +45,21 @@ def make_cells(
 ) -> Cells:
     """The query's cells as the model takes them, without their counts; the first product is computed here, once."""
     total = np.asarray(query.counts.sum(axis=1), dtype=np.float64).ravel()
-    return inputs(
+    cells = inputs(
         codes,
         query.continuous,
         total,
         size_factor=query.size_factor,
         labels=query.label_codes,
-        product=model.product(query.counts),
+        product=model.product(query.counts, query.blocks),
         device=device,
         dtype=dtype,
     )
+    if PROTEINS not in query.blocks:
+        return cells
+    block = query.blocks[PROTEINS]
+    own, measured = (as_tensor(array).to(device, dtype) for array in (block.counts.toarray(), block.measured))
+    return replace(cells, proteins=own, measured=measured)
 
 
 def inputs(
@@ -106,6 +112,7 @@ def take_cells(query: Query, index: np.ndarray | slice) -> Query:
         cells=query.cells[index],
         size_factor=None if query.size_factor is None else query.size_factor[index],
         label_codes=None if query.label_codes is None else query.label_codes[index],
+        blocks={name: block.take(index) for name, block in query.blocks.items()},
     )
 
 

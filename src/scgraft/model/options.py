@@ -74,6 +74,11 @@ class Hyper:
     hidden_sizes: tuple[int, ...] = ()  # of scPoli, from the genes to the latent
     embedding_dims: tuple[int, ...] = ()  # of scPoli, for each condition
     embedding_norm: float | None = None  # longest that scPoli lets an embedding be
+    n_layers_decoder: int = 1  # of TOTALVI, whose encoder and decoder differ
+    protein_dispersion: str = "protein"
+    normalises_input: bool = False  # whether TOTALVI's encoder takes counts over one plus their mean
+    background_activation: str = "softplus"
+    background_floor: float = 0.0
     takes_values: bool = False  # whether the input is any values that are not negative, and not counts
 
     @property

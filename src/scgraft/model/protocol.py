@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scipy.sparse import csr_matrix
     from torch import Tensor
 
     from scgraft.model.layers import Rows
     from scgraft.model.stored import CountStore
-    from scgraft.model.vae import Cells, Expression, Terms, Vae
+    from scgraft.model.vae import Cells, Expression, Terms
+    from scgraft.values.blocks import BlockCounts
 
 
 class Model(Protocol):
@@ -29,11 +32,11 @@ class Model(Protocol):
         """Whether the likelihood and its gradient are computed from the stored counts alone."""
 
     @property
-    def autoencoder(self) -> Vae:
+    def autoencoder(self) -> Model:
         """The model without what is around its autoencoder."""
 
-    def product(self, counts: csr_matrix) -> Tensor:
-        """First product of the encoders over the genes, (n, H): what a fit computes once a cell."""
+    def product(self, counts: csr_matrix, blocks: Mapping[str, BlockCounts]) -> Tensor:
+        """First product of the encoders over the genes and other inputs, (n, H): what a fit computes once a cell."""
 
     def store(self, counts: csr_matrix, cells: Cells) -> CountStore:
         """Counts of the cells on the model's device."""

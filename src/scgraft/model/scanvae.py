@@ -17,6 +17,7 @@ from scgraft.model.layers import Linear, Rows, Stack, make_linear, make_stack, t
 from scgraft.model.likelihoods import kl_normal, log_density
 from scgraft.model.options import ClassifierOptions, Hyper, slots
 from scgraft.model.vae import Cells, Expression, Terms, Vae, make_vae
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
 
@@ -108,7 +109,7 @@ class Scanvae:
         """Counts of the cells on the model's device."""
         return self.vae.store(counts, cells)
 
-    def product(self, counts: csr_matrix) -> Tensor:
+    def product(self, counts: csr_matrix, blocks: Mapping[str, BlockCounts] | None = None) -> Tensor:
         """First product of the encoders over the genes."""
         return self.vae.product(counts)
 

@@ -7,7 +7,7 @@ The first product of the encoder over the genes is frozen too, so it is computed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from scgraft.model.options import EMBEDDING, Hyper, Weights
 from scgraft.model.output import OutputLayer, counts_log_likelihood
 from scgraft.model.stored import CountStore, StoredCounts, store_counts
 from scgraft.numerics.tensors import as_tensor
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.reference import Schema
 from scgraft.values.slot import Slot
 
@@ -48,7 +49,8 @@ class Cells:
 
     `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
     `labels` codes or -1 (n,). `counts`, where a likelihood is needed, are the stored raw counts, or dense ones (n, G).
-    `posterior`, where nothing that is trained moves it, is mean and variance of the latent, each (n, d), computed once.
+    `proteins` and what of them was `measured` are (n, P). `posterior`, where nothing that is trained moves it, is mean and
+    variance of the latent, each (n, d), computed once.
     """
 
     product: Tensor
@@ -59,6 +61,8 @@ class Cells:
     labels: Tensor | None = None
     counts: Tensor | StoredCounts | None = None
     posterior: tuple[Tensor, Tensor] | None = None
+    proteins: Tensor | None = None
+    measured: Tensor | None = None
 
     def take(self, index: Tensor, counts: Tensor | StoredCounts | None = None) -> Cells:
         """A subset of the cells, with their counts."""
@@ -71,6 +75,7 @@ class Cells:
             None if self.labels is None else self.labels[index],
             counts,
             None if self.posterior is None else (self.posterior[0][index], self.posterior[1][index]),
+            *(None if part is None else part[index] for part in (self.proteins, self.measured)),
         )
 
 
@@ -144,7 +149,7 @@ class Vae:
     dispersion: Tensor | Table | None
     region_factor: Tensor | None = None
 
-    def product(self, counts: csr_matrix) -> Tensor:
+    def product(self, counts: csr_matrix, blocks: Mapping[str, BlockCounts] | None = None) -> Tensor:
         """First product of the encoders over the genes, (n, P): log1p of the stored counts only, never densified."""
         device, dtype = self.gene_weight.device, self.gene_weight.dtype
         values = as_tensor(np.log1p(counts.data) if self.hyper.log_variational else counts.data)
@@ -266,10 +271,8 @@ class Vae:
     def _theta(self, h: Tensor, cells: Cells, rows: Rows) -> Tensor | None:
         if self.dispersion_decoder is not None:
             return torch.exp(self.dispersion_decoder(h))
-        if self.dispersion is None:
-            return None
-        if isinstance(self.dispersion, Tensor):
-            return torch.exp(self.dispersion)
+        if self.dispersion is None or isinstance(self.dispersion, Tensor):
+            return None if self.dispersion is None else torch.exp(self.dispersion)
         if self.hyper.dispersion == "gene-batch":
             return torch.exp(self.dispersion(cells.codes, rows))
         # Cells without a known label take the mean log-dispersion over the labels.

@@ -15,10 +15,12 @@ from scgraft.model.families import family_of, require_mapping
 from scgraft.query.counts import find_counts
 from scgraft.query.find_values import find_values
 from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
-from scgraft.query.given import given
+from scgraft.query.given import as_anndata, given
 from scgraft.query.levels import code_obs
 from scgraft.query.places import Place
+from scgraft.query.proteins import align_proteins
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.names import column_text
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
@@ -96,7 +98,7 @@ def options_as_found(alignment: Alignment) -> AlignOptions:
 def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False) -> Query:
     """:func:`align` with its options as one value, as a mapping carries them; `judged` counts are known to be counts."""
     require_mapping(reference.base.family)
-    adata = given(adata)
+    adata = _opened(adata, reference.schema)
     schema, batch_key = reference.schema, options.batch_key
     cells = cell_names(adata)
     weight, genes_of = gene_weight(reference), gene_finder(reference, options.gene_map)
@@ -131,6 +133,8 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         raise EmptyCells(
             "No cell has a count in any gene of the reference. Give another layer (--layer), or choose a reference of this tissue."
         )
+    others = (found.genes[~genes.usable], found.matrix[:, np.flatnonzero(~genes.usable)])
+    blocks, of_blocks = _align_blocks(adata, schema, others, np.flatnonzero(keep))
     coded = code_obs(adata.obs if keep.all() else adata.obs[keep], schema, batch_key)
     levels, used = coded.levels, coded.cells_per_batch
     new_levels = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
@@ -155,6 +159,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
             *coded.messages,
             *found.notes,
             *gene_messages(match, weight, schema, set_aside),
+            *of_blocks,
             *known_messages(known),
             *count_messages(counts, reference),
             *spatial_messages(adata),
@@ -169,12 +174,32 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         size_factor=coded.size_factor,
         label_codes=coded.label_codes,
         alignment=alignment,
+        blocks=blocks,
     )
 
 
 def of_molecules(reference: Reference) -> bool:
     """Whether a reference was trained on counts of molecules of genes; those of open chromatin have other laws."""
     return reference.base.family not in OF_REGIONS and not are_regions(reference.schema.genes)
+
+
+def _opened(adata: AnnData, schema: Schema) -> AnnData:
+    """The query as one AnnData. Of what is on disk :func:`given` leaves out obsm, where proteins can be: that is read whole."""
+    whole = as_anndata(adata)
+    return given(whole.to_memory() if schema.blocks and whole.isbacked else whole)
+
+
+def _align_blocks(
+    adata: AnnData, schema: Schema, others: tuple[np.ndarray, sparse.csr_matrix], kept: np.ndarray
+) -> tuple[dict[str, BlockCounts], list[str]]:
+    """Inputs beside the genes of the cells that are kept, and what to tell the user; `others` are features of X that are no genes."""
+    blocks: dict[str, BlockCounts] = {}
+    messages: list[str] = []
+    for block in schema.blocks:
+        own, told = align_proteins(adata, block, others)
+        blocks[block.name] = own.take(kept)
+        messages += told
+    return blocks, messages
 
 
 def match_query(

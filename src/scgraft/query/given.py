@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import QueryError
+from scgraft.errors import CorruptFile, QueryError
+from scgraft.files.h5mu import joined
 from scgraft.query.places import cells_of, some_rows
 
 if TYPE_CHECKING:
@@ -44,6 +45,24 @@ def given(adata: Any) -> AnnData:
     if isinstance(adata.obs, pd.DataFrame) and isinstance(adata.var, pd.DataFrame):
         return adata
     return _with_tables(adata)
+
+
+def as_anndata(adata: Any) -> AnnData:
+    """The query as one AnnData; a MuData in memory with its genes in X and its other modalities in obsm.
+
+    Raises
+    ------
+    QueryError
+        It is neither.
+    """
+    if hasattr(adata, "mod") and hasattr(adata, "obsmap"):  # told without the package mudata
+        try:
+            return joined(adata.mod, adata.obs, "The MuData")
+        except CorruptFile as error:
+            raise QueryError(str(error)) from error
+    require_anndata(adata)
+    found: AnnData = adata
+    return found
 
 
 def require_anndata(adata: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scgraft.errors import QueryError, ScgraftError, UnsafeFile
 from scgraft.files.h5ad import open_h5, read_h5ad
+from scgraft.files.h5mu import read_h5mu
 from scgraft.files.stores import open_store
 from scgraft.files.structure import check_element, check_matrices
 from scgraft.query.mtx import find_mtx, read_mtx
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
-    """Read cells from ``.h5ad``, ``.zarr``, a 10x ``.h5`` file, or a folder with ``matrix.mtx``.
+    """Read cells from ``.h5ad``, ``.h5mu``, ``.zarr``, a 10x ``.h5`` file, or a folder with ``matrix.mtx``.
 
     What a file is, is told by what is in it: a 10x file called ``.h5ad``, and an AnnData file called ``.h5``, are read too. The
     folder may be that of Cell Ranger (``outs``), STARsolo or an archive with a prefix before the names.
@@ -46,6 +47,8 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
         try:
             if path.suffix == ".h5ad":
                 return read_h5ad(path, backed=backed) if not _is_10x(path) else _read_10x(path)
+            if path.suffix == ".h5mu":
+                return read_h5mu(path)
             if path.suffix == ".zarr":
                 open_store(path)
                 return _sound(anndata.read_zarr(path))
@@ -65,7 +68,7 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
         except Exception as error:
             raise QueryError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     raise QueryError(
-        f"{path} is not a query that can be read. Known are .h5ad, .zarr, 10x .h5, and a 10x folder with matrix.mtx(.gz)."
+        f"{path} is not a query that can be read. Known are .h5ad, .h5mu, .zarr, 10x .h5, and a 10x folder with matrix.mtx(.gz)."
     )
 
 

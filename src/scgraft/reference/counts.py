@@ -11,6 +11,7 @@ import numpy as np
 from scgraft.errors import MovedFile, NotCounts, QueryError
 from scgraft.query.align import align, align_as
 from scgraft.reference.stored_cells import read_cells
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.names import BATCH
 from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Reference
@@ -26,19 +27,25 @@ STORED_COUNTS = "stored counts"
 
 def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
     """Raw counts (m, G) of reference cells as the repository stores them; None where it holds none."""
+    found = stored_inputs(reference, index)
+    return None if found is None else found[0]
+
+
+def stored_inputs(reference: Reference, index: np.ndarray) -> tuple[csr_matrix, dict[str, BlockCounts]] | None:
+    """Raw counts (m, G) of reference cells and their other inputs as the repository stores them; None where it holds none."""
     if reference.adata_path is None or reference.minified == "latent_posterior_parameters" or not len(index):
         return None
     from scipy.sparse import csr_matrix, vstack
 
     assert reference.latent is not None
-    adata = _open_cells(reference)
+    adata = open_own(reference)
     try:
         used, inverse = np.unique(index, return_inverse=True)
         rows = _rows(adata.obs_names.astype(str), reference.latent.cells, used)
         if rows is None:
             return None
         order = np.argsort(rows)
-        cells = adata[rows[order]].to_memory()
+        cells = adata[rows[order]].to_memory().copy()  # frames in obsm of what was on disk are views still
         cells.obs_names = np.arange(len(rows)).astype(str)  # names of cells may stand twice
         options = AlignOptions(reference.schema.batch_key, drop_empty=True)
         # They are not judged: the model was trained on them, whatever they look like.
@@ -52,14 +59,29 @@ def stored_counts(reference: Reference, index: np.ndarray) -> csr_matrix | None:
         return None
     finally:
         adata.file.close()
+
     # A cell without a count of these genes was dropped: its row is the last, of zeros.
-    counts = vstack([query.counts, csr_matrix((1, query.counts.shape[1]), dtype=query.counts.dtype)], format="csr")
+    def with_none(matrix: csr_matrix) -> csr_matrix:
+        return vstack([matrix, csr_matrix((1, matrix.shape[1]), dtype=matrix.dtype)], format="csr")
+
     place = np.full(len(rows), -1)
     place[query.cells.astype(int)] = np.arange(len(query.cells))
-    return counts[place][np.argsort(order)][inverse]
+    at = place[np.argsort(order)][inverse]
+    blocks = {
+        name: BlockCounts(with_none(block.counts)[at], np.vstack([block.measured, block.measured[:1]])[at])
+        for name, block in query.blocks.items()
+    }
+    return with_none(query.counts)[at], blocks
 
 
-def _open_cells(reference: Reference) -> AnnData:
+def gene_modality(reference: Reference) -> str | None:
+    """Modality of the genes of a model that was set up on MuData."""
+    fields = reference.registry.get("field_registries") or {}
+    modality: str | None = ((fields.get("X") or {}).get("data_registry") or {}).get("mod_key")
+    return modality
+
+
+def open_own(reference: Reference) -> AnnData:
     """The reference's file of cells, on disk: counts of a million cells are read when they are needed, and never all of them."""
     path = reference.adata_path
     assert path is not None
@@ -69,7 +91,7 @@ def _open_cells(reference: Reference) -> AnnData:
             "when a calibration, the gene classifier or the metrics of a card need them. Put it back, or load the reference again from "
             "where it is now: load_reference(folder)."
         )
-    return read_cells(path)
+    return read_cells(path, modality=gene_modality(reference))
 
 
 def _file(reference: Reference) -> str:
@@ -100,4 +122,4 @@ def _own_counts(reference: Reference) -> AnnData:
             f"{reference.base.repo} holds no counts ({reference.minified or 'no AnnData'}), and the metrics compare the model "
             "with counts. Give those of the reference's cells as adata."
         )
-    return _open_cells(reference).to_memory()
+    return open_own(reference).to_memory()

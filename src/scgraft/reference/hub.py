@@ -18,6 +18,7 @@ PATTERNS = [
     "_scvi_required_metadata.json",
     "*adata.h5ad",
     "*adata.zarr/*",
+    "*mdata.h5mu",
     "README.md",
     "metrics.json",
     "*model_params.pt",
@@ -187,7 +188,7 @@ def _bundle(repo: str, revision: str, folder: Path) -> Bundle:
         revision=revision,
         folder=folder,
         model=model,
-        adata=present("adata.h5ad", "adata.zarr"),
+        adata=present("adata.h5ad", "adata.zarr", "mdata.h5mu"),
         metadata=present("_scvi_required_metadata.json"),
         card=present("README.md"),
     )

@@ -93,7 +93,7 @@ def read(bundle: Bundle) -> Reference:
         weights=weights,
         scvi_version="none: saved by scArches",
         card=bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None,
-        adata_path=bundle.adata,
+        adata_path=None if bundle.adata is None else bundle.adata.absolute(),
         attributes={"prototypes": prototypes(attributes, hyper.n_latent, attr_path.name)},
         obs=obs,
         var=var,

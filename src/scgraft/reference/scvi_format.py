@@ -22,8 +22,10 @@ from scgraft.reference.budget import Budget
 from scgraft.reference.cells import columns_lacking, label_key, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
+from scgraft.reference.protein_fields import gene_names, protein_block, protein_mask
 from scgraft.reference.saved_registry import flat_options, mapping, text
 from scgraft.reference.stored_cells import opened_cells
+from scgraft.values.blocks import PROTEINS
 from scgraft.values.names import level_name
 from scgraft.values.reference import BaseId, Bundle, Covariate, Latent, Reference, Schema
 
@@ -56,18 +58,27 @@ def read(bundle: Bundle) -> Reference:
     metadata = _read_metadata(bundle.metadata)
     name = _model_class(saved, metadata)
     family = family_of(name)
-    schema = read_schema(saved, model=name, keeps_unlabeled=family.keeps_unlabeled)
-    hyper = family.read_hyper(flat_options(saved.attributes.get("init_params_")), saved.weights, schema)
+    schema = read_schema(saved, model=name, keeps_unlabeled=family.keeps_unlabeled, blocks=family.blocks)
+    version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
+    options = flat_options(saved.attributes.get("init_params_"))
+    if family.blocks:  # what its numbers depend on besides
+        options["scvi_version"] = version
+    hyper = family.read_hyper(options, saved.weights, schema)
     expected = None if family.tensors is None else family.tensors(hyper, schema)
     check_tensors(saved.weights, expected, bundle.model.name)
     family.slots(hyper, schema, saved.weights)
     own_cells = remembered_sha256(bundle.adata) if bundle.adata and bundle.revision == "local" else ""
     budget.go_on()
     base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name, own_cells)
-    version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     card = bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None
     cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent, budget) if bundle.adata else {}
     _refuse_unknown_levels(schema, cells.get("obs"))
+    attributes = saved.attributes
+    if PROTEINS in family.blocks:
+        block, minified = schema.block(PROTEINS), cells.get("minified") == "latent_posterior_parameters"
+        n_levels = len(schema.levels[block.panel])
+        mask = protein_mask(saved.registry, n_levels, len(block.features), minified=minified, name=bundle.model.name)
+        attributes = attributes | {"protein_mask": mask}
     return Reference(
         base=base,
         schema=schema,
@@ -77,7 +88,7 @@ def read(bundle: Bundle) -> Reference:
         registry=saved.registry,
         card=card,
         adata_path=None if bundle.adata is None else bundle.adata.absolute(),
-        attributes=saved.attributes,
+        attributes=attributes,
         notes=_notes(saved, schema, cells.get("obs"), keeps_unlabeled=family.keeps_unlabeled),
         **cells,
     )
@@ -135,11 +146,12 @@ def _field(registry: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict
     return entry.get("data_registry") or {}, entry.get("state_registry") or {}
 
 
-def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False) -> Schema:
+def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False, blocks: tuple[str, ...] = ()) -> Schema:
     """What the reference asks of a query, from its registry."""
     registry = saved.registry
     setup = registry["setup_args"]
-    if registry.get("setup_method_name") == "setup_mudata":
+    on_mudata = registry.get("setup_method_name") == "setup_mudata"
+    if on_mudata and not blocks:
         raise UnsupportedModel(f"The {model} model was set up on MuData; supported are models set up on AnnData.")
     place, _ = _field(registry, "X")
     layer = place.get("attr_key") if place.get("attr_name") == "layers" else None
@@ -159,19 +171,25 @@ def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False) -> S
     mappings = covariates.get("mappings") or {}
     _, continuous = _field(registry, "extra_continuous_covs")
     factor, _ = _field(registry, "size_factor")
+    proteins, panel = protein_block(registry, model) if PROTEINS in blocks else (None, None)
     return Schema(
-        genes=saved.genes,
+        genes=gene_names(registry, model) if on_mudata else saved.genes,
         batch_key=batch_key,
         batches=batches or ("0",),
         labels_key=labels_key,
         labels=labels,
         unlabeled=unlabeled,
         layer=layer,
-        categorical=tuple(
-            Covariate(key, tuple(level_name(v) for v in mappings[key])) for key in covariates.get("field_keys") or []
+        categorical=(
+            *(
+                Covariate(key, tuple(level_name(v) for v in mappings[key]))
+                for key in covariates.get("field_keys") or []
+            ),
+            *([panel] if panel else []),
         ),
         continuous=tuple(continuous.get("columns") or ()),
         size_factor_key=setup.get("size_factor_key") or factor.get("attr_key"),
+        blocks=(proteins,) if proteins else (),
     )
 
 
@@ -188,7 +206,7 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
 
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
-    with opened_cells(path) as stored:
+    with opened_cells(path, modality=_field(registry, "X")[0].get("mod_key")) as stored:
         obs = stored.obs
         budget.go_on()
         latent = _stored_posterior(stored.obsm, registry, obs, n_latent)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.h5ad import open_h5ad, read_h5ad
+from scgraft.files.h5mu import read_h5mu
 from scgraft.files.stores import open_store
-from scgraft.files.structure import check_matrices
+from scgraft.files.structure import check_matrices, check_structure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +32,10 @@ class Stored:
 
 
 @contextmanager
-def opened_cells(path: Path) -> Iterator[Stored]:
+def opened_cells(path: Path, modality: str | None = None) -> Iterator[Stored]:
     """What is stored of a reference's cells, without X; whatever fails inside the block is an error of this file.
+
+    `modality` is that of the genes in a MuData file.
 
     Raises
     ------
@@ -50,7 +53,11 @@ def opened_cells(path: Path) -> Iterator[Stored]:
     with open_h5ad(path, ("obs", "var", "uns")) as file:
         if hasattr(file["obs"], "keys"):
             uns, obsm = (file[part] if part in file else {} for part in ("uns", "obsm"))
-            yield Stored(read_elem(file["obs"]), read_elem(file["var"]), obsm, _flag(uns))
+            mods = file["mod"] if "mod" in file else {}
+            genes = mods[modality] if modality in mods else file
+            if genes is not file:
+                check_structure(genes, ("var",))
+            yield Stored(read_elem(file["obs"]), read_elem(genes["var"]), obsm, _flag(uns))
             return
     # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
     adata = read_h5ad(path, backed=True)
@@ -61,8 +68,10 @@ def opened_cells(path: Path) -> Iterator[Stored]:
         adata.file.close()
 
 
-def read_cells(path: Path) -> AnnData:
+def read_cells(path: Path, modality: str | None = None) -> AnnData:
     """The cells with their counts, which stay on disk where the file allows; close ``.file`` of it.
+
+    Those of a MuData file are one AnnData, see :mod:`scgraft.files.h5mu`; `modality` is that of the genes.
 
     Raises
     ------
@@ -71,6 +80,8 @@ def read_cells(path: Path) -> AnnData:
     """
     import anndata
 
+    if path.suffix == ".h5mu":
+        return read_h5mu(path, modality=modality)
     if not path.is_dir():
         return read_h5ad(path, backed=True)
     with _named(path):

@@ -112,6 +112,8 @@ def export_scvi(
     options = family_of(reference.base.family).scvi_options
     if options is None:
         known = [family.name for family in families().values() if family.scvi_options is not None]
+        if why := family_of(reference.base.family).no_export:
+            raise UnsupportedModel(f"A model of class {reference.base.family} cannot be exported. {why}")
         raise UnsupportedModel(
             f"A model of class {reference.base.family} cannot be exported; those that can are {', '.join(known)}."
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.errors import BadOption
 from scgraft.numerics.sealed import seal_fields
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.options import within
 from scgraft.values.shown import fields_as_html, fields_as_text
 
@@ -142,6 +143,8 @@ class Query:
         Codes into ``schema.labels`` where the query's labels are known, else -1; shape (n,), int32, or None.
     alignment
         How the query was brought into this form.
+    blocks
+        Inputs beside the genes by name, with what of them was measured.
     """
 
     counts: csr_matrix
@@ -152,6 +155,7 @@ class Query:
     size_factor: np.ndarray | None
     label_codes: np.ndarray | None
     alignment: Alignment
+    blocks: Mapping[str, BlockCounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seal_fields(self)

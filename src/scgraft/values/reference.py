@@ -13,6 +13,7 @@ import numpy as np
 from scgraft.numerics.atlas import Atlas, atlas_of
 from scgraft.numerics.index import Index
 from scgraft.numerics.sealed import seal_fields
+from scgraft.values.blocks import Block
 from scgraft.values.names import BATCH, covariate_name
 from scgraft.values.shown import as_html, fields_as_html, fields_as_text, some
 
@@ -93,6 +94,8 @@ class Schema:
         Extra covariates.
     size_factor_key
         obs column of the size factors, or None.
+    blocks
+        Inputs beside the genes: the proteins of TOTALVI.
     """
 
     genes: np.ndarray
@@ -106,6 +109,11 @@ class Schema:
     categorical: tuple[Covariate, ...] = ()
     continuous: tuple[str, ...] = ()
     size_factor_key: str | None = None
+    blocks: tuple[Block, ...] = ()
+
+    def block(self, name: str) -> Block:
+        """The input of that name, which the model has."""
+        return next(block for block in self.blocks if block.name == name)
 
     def __post_init__(self) -> None:
         seal_fields(self)

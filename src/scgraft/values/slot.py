@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["encoder", "decoder", "dispersion", "library", "prior", "background"]
-Init = Literal["mean", "data"]
+Role = Literal["encoder", "decoder", "dispersion", "library", "prior", "background", "efficiency"]
+Init = Literal["mean", "data", "zero"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Slot:
     trainable
         False for columns that the loss does not depend on, or that are estimated from the data.
     init
-        ``"mean"``: new columns start from the mean of the reference's; ``"data"``: computed from the query.
+        ``"mean"``: new columns start from the mean of the reference's; ``"data"``: computed from the query;
+        ``"zero"``: from zero, which is no effect.
     """
 
     key: str

@@ -24,7 +24,6 @@ GROUP = "scgraft.families"
 _REGISTERED: dict[str, Family] = {}
 # Classes that are known and not supported, and what is known of each.
 KNOWN = {
-    "TOTALVI": "a joint model of RNA and surface proteins",
     "MULTIVI": "a joint model of RNA, chromatin and proteins",
     "SysVI": "its encoder is trained with a cycle loss and a VampPrior; no published reference was found",
     "MRVI": "its encoder depends on the sample of each cell; no published reference was found",
@@ -35,6 +34,9 @@ KNOWN = {
     "METHYLANVI": "it models methylated against covered sites, not counts",
     "TOTALANVI": "a joint model of RNA and surface proteins with labels",
     "AUTOZI": "scvi-tools has no surgery for it, and no published reference was found",
+    "DRVI": "scvi-tools has no surgery for it",
+    "GIMVI": "it imputes genes of spatial data, and has no surgery",
+    "VELOVI": "it models spliced and unspliced counts, and has no surgery",
     "DestVI": "a deconvolution of spots, not a latent space of cells",
 }
 

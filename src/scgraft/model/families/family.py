@@ -98,8 +98,12 @@ class Family:
         Whether the registry has an unlabeled category, which is no class.
     scvi_options
         How scvi-tools takes the options; None where the family cannot be exported.
+    no_export
+        Why such a model cannot be exported, in a sentence for the user, where that is known.
     refusal
         Why no query can be mapped, in sentences for the user, where such a model can only be described; else None.
+    blocks
+        Names of its inputs beside the genes; such a model can be set up on MuData.
     encoder_weight
         Weight of the encoder's first layer, whose first columns belong to the genes.
     """
@@ -115,6 +119,8 @@ class Family:
     keeps_unlabeled: bool = False
     scvi_options: ScviOptions | None = None
     refusal: str | None = None
+    blocks: tuple[str, ...] = ()
+    no_export: str | None = None
     encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
 
     __repr__ = fields_as_text

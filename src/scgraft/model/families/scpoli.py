@@ -161,4 +161,5 @@ FAMILY = Family(
     recognises=recognises,
     citations=("De Donno et al. (Nat. Methods 2023, doi:10.1038/s41592-023-02035-2)",),
     encoder_weight=ENCODER,
+    no_export="It is a model of scArches, which scvi-tools cannot load. Share the graft, which is applied to the reference as it is.",
 )
