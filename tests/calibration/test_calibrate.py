@@ -458,3 +458,24 @@ def test_every_cluster_is_judged(demo):
 def test_log_normalisation_ignores_genes_that_are_left_out():
     counts = csr_matrix(np.array([[1, 3, 96.0]], np.float32))
     assert np.allclose(expression(counts, np.array([True, True, False])), np.log1p([[2500, 7500]]))
+
+
+def test_held_out_cells_meet_a_sample_of_a_large_reference_with_every_class(monkeypatch):
+    """Of each class its share, but so many at least; of a reference that is not larger, all cells."""
+    config = replace(CONFIG, n_cells=600, labels=("common", "rare"))
+    reference = reference_of(config)
+    obs = reference.obs.assign(cell_type=["rare" if i % 50 == 7 else "common" for i in range(600)])
+    reference = replace(reference, obs=obs)
+    (batches, members), *_ = choose_folds(reference, 0)
+    settings = FitConfig(max_steps=5, labels="cell_type", device="cpu")
+    assert np.array_equal(hold_out(reference, batches, members, seed=0, config=settings).kept, np.flatnonzero(~members))
+    monkeypatch.setattr("scgraft.calibration.hold_out.REST", 100)
+    monkeypatch.setattr("scgraft.calibration.hold_out.REST_OF_EACH", 5)
+    folds = [hold_out(reference, batches, members, seed=0, config=settings) for _ in range(2)]
+    kept = folds[0].kept
+    assert np.array_equal(kept, folds[1].kept) and not members[kept].any() and len(np.unique(kept)) == len(kept)
+    assert len(folds[0].rest.latent.mean) == len(kept) and 98 <= len(kept) <= 105
+    own = obs["cell_type"].iloc[kept]
+    n_rare = int(obs["cell_type"].iloc[np.flatnonzero(~members)].eq("rare").sum())
+    assert (own == "rare").sum() == min(n_rare, 5)
+    assert folds[0].rest.obs["cell_type"].tolist() == own.tolist()

@@ -1,11 +1,15 @@
 """Neighbours by an index: against all distances, written out; what one lookup carries for all who use it."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scgraft.files.cache import kept
 from scgraft.numerics import index as module
+from scgraft.numerics import index_store
 from scgraft.numerics.index import Index, make_lists
 
 seeds = st.integers(0, 10_000)
@@ -91,3 +95,66 @@ def test_lists_that_hold_too_few_points_are_made_up_for(monkeypatch):
     found = Index(points).nearest(points[-5:], k=60)
     expected = np.sort(all_distances(points, points[-5:]), axis=1)[:, :60]
     assert (found.indices >= 0).all() and np.allclose(found.distances, expected, atol=1e-4)
+
+
+def kept_index(monkeypatch):
+    """An index of enough points to be kept, as a run of its own would make it."""
+    monkeypatch.setattr(module, "EXACT", 3000)
+    monkeypatch.setattr(module, "SPACING_CELLS", 1000)
+    return Index(cloud(0, 4000))
+
+
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    pytest.importorskip("faiss")
+    monkeypatch.setenv("SCGRAFT_CACHE", str(tmp_path / "cache"))
+    index = kept_index(monkeypatch)
+    return index, index.near(cloud(1, 200)), tmp_path
+
+
+def test_what_was_made_for_many_points_is_kept_for_the_next_run(made, monkeypatch):
+    index, near, _ = made
+    monkeypatch.setattr(module, "make_lists", None)
+    monkeypatch.setattr(module, "local_spacing", None)
+    again = kept_index(monkeypatch)
+    found = again.near(cloud(1, 200))
+    assert np.array_equal(found.found.indices, near.found.indices) and np.array_equal(found.distance, near.distance)
+    assert again.lists.recall == index.lists.recall and again.lists.index.nprobe == index.lists.index.nprobe
+    assert kept()[0].path == index_store.folder_of(index.points)
+
+
+def test_other_points_have_a_place_of_their_own(made):
+    index, _, _ = made
+    moved = index.points.copy()
+    moved[-1, -1] = np.nextafter(moved[-1, -1], np.float32(np.inf))
+    assert index_store.folder_of(moved) != index_store.folder_of(index.points)
+
+
+@pytest.mark.parametrize("name", ["lists.faiss", "lists.json", "spacing.npz"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
+def test_what_is_cut_or_changed_is_made_anew(made, monkeypatch, name, harm):
+    index, near, _ = made
+    path = index_store.folder_of(index.points) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content[: len(content) // 2] if harm == "cut" else content)
+    if harm == "gone":
+        path.unlink()
+    found = kept_index(monkeypatch).near(cloud(1, 200))
+    assert np.array_equal(found.found.indices, near.found.indices)
+    assert np.array_equal(found.distance, near.distance)
+
+
+def test_a_cache_that_others_write_to_is_not_used(made, monkeypatch):
+    index, _, folder = made
+    (folder / "cache").chmod(0o777)
+    kept_folder = index_store.folder_of(index.points)
+    kept_folder.chmod(0o777)
+    assert index_store.kept_lists(kept_folder) is None and index_store.kept_spacing(kept_folder, 4000) is None
+
+
+def test_it_can_be_sent_to_another_process(made):
+    index, near, _ = made
+    again = pickle.loads(pickle.dumps(index))
+    assert "lists" in vars(again) and again.lists.index.nprobe == index.lists.index.nprobe
+    assert np.array_equal(again.near(cloud(1, 200)).found.indices, near.found.indices)

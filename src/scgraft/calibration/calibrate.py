@@ -85,7 +85,8 @@ def calibrate(
 
     Notes
     -----
-    At most five folds are held out, and at most 500 cells of each are used. If the reference has a single batch, random
+    At most five folds are held out, at most 500 cells of each are used, and they are mapped onto a sample of at most about 20,000 of
+    the others, so the cost does not grow with the reference. If the reference has a single batch, random
     fifths of its cells are held out instead; these say nothing about differences between batches, and the guarantee says so.
 
     Examples

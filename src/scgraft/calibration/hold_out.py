@@ -17,12 +17,15 @@ from scgraft.novelty.score import at_common_depth, distance_to, novelty_score, p
 from scgraft.query.levels import combine
 from scgraft.reference.cells import reference_codes
 from scgraft.values.graft import FitConfig, Graft
-from scgraft.values.names import BATCH
+from scgraft.values.names import BATCH, column_text
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 MOST_FOLDS = 5  # the usual number of folds of a cross-validation; each costs a fit
 CELLS = 500  # of a fold that are mapped: a share of them is known to two percent; chosen by eye, not measured
+# Other cells of the reference that held-out ones are mapped onto: the spacing of so many is measured for every one, and costs a
+# second; what follows from them does not grow with the reference. Of each class so many at least, as its neighbours vote (30).
+REST, REST_OF_EACH = 20_000, 100
 LEAST_CELLS = 8  # of a reference that can be held out at all; chosen by eye, not measured
 
 
@@ -37,7 +40,8 @@ class Fold:
     rest
         The reference without their cells.
     kept, index
-        The reference's other cells, and the held-out ones that are used, as positions in the whole reference.
+        The reference's other cells (at most about 20,000 of them), and the held-out ones that are used, as positions in the whole
+        reference.
     query, graft, latent
         The held-out cells, as new batches, and their mapping.
     graph, novelty, misfit
@@ -107,7 +111,8 @@ def hold_out(
     """
     rng = np.random.default_rng(seed)
     index = np.sort(rng.permutation(np.flatnonzero(members))[:CELLS])
-    rest, cells = subset(reference, ~members), counted_cells(reference, index, seed=seed)
+    kept = _other_cells(reference, members, config.labels, seed)
+    rest, cells = subset(reference, kept), counted_cells(reference, index, seed=seed)
     if condition is not None:
         cells, left = measured_as(cells, condition, reference.schema.genes, seed=seed)
         index = index[left]
@@ -118,8 +123,25 @@ def hold_out(
     found = residuals(decoder(rest, query, graft), observed(rest, query.counts), latent.mean)
     residual = at_common_depth(found, query.counts)
     score, misfit = novelty_score(residual[graph.anchors], graph, query.codes[:, 0], present_genes(rest, query))
-    kept, distance = np.flatnonzero(~members), distance_to(rest, unfitted(rest, query, graft, latent))
+    distance = distance_to(rest, unfitted(rest, query, graft, latent))
     return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit, distance)
+
+
+def _other_cells(reference: Reference, members: np.ndarray, key: str | None, seed: int) -> np.ndarray:
+    """Positions of the cells that are not held out; of very many a sample (seeded): of each class its share, but 100 of each."""
+    others = np.flatnonzero(~members)
+    if len(others) <= REST:
+        return others
+    column = reference.schema.batch_key if key is None else key
+    codes = np.zeros(len(others), np.int64)
+    if reference.obs is not None and column in reference.obs:
+        codes = np.unique(column_text(reference.obs[column])[others], return_inverse=True)[1]
+    parts = []
+    for code, n in enumerate(np.bincount(codes)):
+        wanted = min(n, max(round(REST * n / len(others)), REST_OF_EACH))
+        own = others[codes == code]
+        parts.append(np.random.default_rng([seed, int(own[0])]).choice(own, wanted, replace=False))
+    return np.sort(np.concatenate(parts))
 
 
 def as_new_batches(query: Query, reference: Reference) -> Query:

@@ -317,7 +317,7 @@ def report_command(folder: Path) -> None:
 
 @main.group("cache")
 def cache_group() -> None:
-    """List or remove what is kept of references: calibrations and maps, which are made anew where they are missing."""
+    """List or remove what is kept of references: calibrations, maps and indices, made anew where they are missing."""
 
 
 @cache_group.command("list")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scgraft.numerics.index_store import folder_of, keep_lists, keep_spacing, kept_lists, kept_spacing
 from scgraft.numerics.neighbors import Neighbours, exact_distances, local_spacing, nearest
 from scgraft.numerics.sealed import seal_fields
 from scgraft.progress import step
@@ -96,8 +97,14 @@ class Index:
         """The inverted file; None up to 150,000 points, and where faiss is not installed."""
         if len(self.points) <= EXACT:
             return None
+        folder = folder_of(self.points)
+        if (kept := kept_lists(folder)) is not None:
+            return Lists(*kept)
         with step("indexing the reference's cells"):
-            return make_lists(self.points)
+            made = make_lists(self.points)
+        if made is not None:
+            keep_lists(folder, made.index, made.recall)
+        return made
 
     @cached_property
     def spacing(self) -> np.ndarray:
@@ -111,12 +118,22 @@ class Index:
             return np.ones(1, np.float32)
         if n <= SPACING_CELLS:
             return self._spacing_of(self.points)
+        folder = folder_of(self.points)
+        kept = kept_spacing(folder, n)
+        if kept is None:
+            kept = self._estimated_spacing()
+            keep_spacing(folder, kept)
+        return kept
+
+    def _estimated_spacing(self) -> np.ndarray:
+        n = len(self.points)
         chosen = np.sort(np.random.default_rng(0).choice(n, SPACING_CELLS, replace=False))
         few, measured = self.points[chosen], self._spacing_of(self.points[chosen])
         factor = measured.mean() / local_spacing(few, k=SPACING_K).mean()
         spacing = factor * nearest(few, self.points, k=SPACING_K).distances.mean(axis=1)
         spacing[chosen] = measured
-        return spacing.astype(np.float32)
+        estimated: np.ndarray = spacing.astype(np.float32)
+        return estimated
 
     def _spacing_of(self, points: np.ndarray) -> np.ndarray:
         found = self.nearest(points, k=SPACING_K + 1)

@@ -15,6 +15,7 @@ from scgraft._version import __version__
 from scgraft.errors import CorruptFile
 from scgraft.files import schema
 from scgraft.files.atomic import new_file, new_folder, remove_folder
+from scgraft.files.content import content_hash
 from scgraft.files.h5ad import read_h5ad
 from scgraft.files.text import visible
 from scgraft.graft.fit import weights_hash
@@ -34,7 +35,6 @@ from scgraft.results.stored import written
 from scgraft.results.summary_format import SUMMARY, parse_summary
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
-from scgraft.values.identity import content_hash
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions
 from scgraft.values.reference import Reference

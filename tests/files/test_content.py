@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from scgraft.values.identity import content_hash
+from scgraft.files.content import content_hash
 
 
 @dataclass(frozen=True)
