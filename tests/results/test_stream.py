@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import scgraft
 from scgraft.cli.main import main
 from scgraft.cli.size import Shard, Size
-from scgraft.errors import CorruptFile, GenesNotFound, NotCounts, QueryError
+from scgraft.errors import CorruptFile, GenesNotFound, NotCounts
 from scgraft.files.atomic import remove_folder, remove_leftovers
 from scgraft.mapping import freeze, map, stream
 from scgraft.mapping.load import load_reference
@@ -276,11 +276,6 @@ def test_zarr_layers_and_dense_counts_are_the_same(undisturbed, reference, tmp_p
 def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "JUDGED", 16)
     adata = query(tmp_path / "query.h5ad")
-    changed = adata.copy()
-    changed.X = adata.X.tocsc()
-    changed.write_h5ad(tmp_path / "csc.h5ad")
-    with pytest.raises(QueryError, match="--memory"):
-        map_in_parts(reference, job(tmp_path / "csc.h5ad"), tmp_path / "out", say=quiet)
     late = adata.copy()
     counts = late.X.tolil()
     counts[200, 3] = -1
@@ -290,6 +285,22 @@ def test_what_cannot_be_read_in_pieces_is_refused(reference, tmp_path, monkeypat
         map_in_parts(reference, job(tmp_path / "late.h5ad"), tmp_path / "out", say=quiet)
     assert "cells 192 to 229" in caught.value.__notes__[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_counts_stored_gene_by_gene_are_written_cell_by_cell_once(undisturbed, reference, tmp_path, monkeypatch):
+    folder, adata, _ = undisturbed
+    changed, said = adata.copy(), []
+    changed.X = adata.X.tocsc()
+    changed.write_h5ad(tmp_path / "csc.h5ad")
+    for i in range(2):
+        map_in_parts(reference, job(tmp_path / "csc.h5ad"), tmp_path / "out", shard=(i, 2), say=said.append)
+    assert sum("gene by gene" in line for line in said) == 1
+    monkeypatch.setattr(results, "write_by_cells", None)
+    map_in_parts(reference, job(tmp_path / "csc.h5ad"), tmp_path / "out", say=said.append)
+    assert (tmp_path / "out/labels.csv.gz").read_bytes() == (folder / "out/labels.csv.gz").read_bytes()
+    mapped = anndata.read_h5ad(tmp_path / "out/mapped.h5ad")
+    assert mapped.obs["note"].tolist() == adata.obs["note"].tolist()
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_places_are_judged_and_counts_recovered_as_in_memory(reference, tmp_path):

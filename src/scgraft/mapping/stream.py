@@ -97,7 +97,8 @@ def survey(
     assert file.match is not None
     chosen = choose_sample(_batches(file, options.batch_key), most=SAMPLE, seed=seed)
     taken, hashes, number, dropped = [], [], Counter[str](), list[str]()
-    for rows, cells in _ahead(file, list(pieces(file.n_cells))):
+    # Read ahead, the sample and two runs of cells would be there at once: on 100,000 cells 0.35 GB more, and no less of the processor.
+    for rows, cells in ((rows, file.read(rows)) for rows in pieces(file.n_cells)):
         found = _checked(reference, file, rows, cells, options)
         number.update(found.alignment.cells_per_batch)
         dropped += found.alignment.dropped

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scgraft._version import __version__
-from scgraft.errors import CorruptFile
+from scgraft.errors import CorruptFile, NotCounts
 from scgraft.files import schema
 from scgraft.files.atomic import new_file, new_folder, remove_folder
 from scgraft.files.content import content_hash
@@ -26,6 +26,7 @@ from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
 from scgraft.mapping.stream import map_file, map_rows, open_query, survey
 from scgraft.progress import showing, step
+from scgraft.query.by_cells import places_by_genes, write_by_cells
 from scgraft.query.cell_file import CellFile
 from scgraft.query.lazy import for_workers
 from scgraft.results.folder import check_free, write
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from scgraft.mapping.freeze import Frozen
 
 SETTINGS, ALIGNMENT, SAMPLE_FOLDER, FROZEN = "settings.json", "alignment.json", "sample", "frozen"
+BY_CELLS = "by-cells.h5ad"
 Say = Callable[[str], object]
 
 
@@ -127,7 +129,7 @@ def _mapped_in_parts(
 ) -> Path:  # fmt: skip
     work = parts_folder(out)
     _begin(work, settings_of(reference, job), say)
-    file = open_query(reference, job.path, job.options)
+    file = _open(reference, job, work, say)
     if not (work / FROZEN).exists():
         if client is None:
             _learn(reference, job, file, work, say)
@@ -147,6 +149,25 @@ def _mapped_in_parts(
         say(f"Shard {shard[0] + 1} of {shard[1]} is done. When all are: scgraft gather {work}")
         return work
     return gather(work, counts=counts, force=force)
+
+
+def _open(reference: Reference, job: Job, work: Path, say: Say) -> CellFile:
+    """The file; one whose counts are stored gene by gene is written cell by cell first, into the folder of the parts."""
+    made = work / BY_CELLS
+    if not made.exists():
+        try:
+            return open_query(reference, job.path, job.options)
+        except NotCounts:
+            by_genes = places_by_genes(job.path)
+            if not by_genes:
+                raise
+        said = ", ".join(by_genes)
+        say(
+            f"{said} of {job.path.name} is stored gene by gene (CSC): it is written cell by cell first, once, into {work}."
+        )
+        with step("writing counts cell by cell", sum(by_genes.values()), "value") as advance:
+            write_by_cells(job.path, made, advance=advance)
+    return open_query(reference, made, job.options)
 
 
 def parts_folder(out: Path) -> Path:
