@@ -13,6 +13,7 @@ import numpy as np
 from scgraft.numerics.clusters import k_means
 from scgraft.numerics.lognorm import log_normalised
 from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.order import order_by_content
 from scgraft.numerics.sealed import seal_fields
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class QueryGraph:
     Parameters
     ----------
     anchors
-        Cells that are looked among, (a,): all of them up to 10,000, else a sample (seeded).
+        Cells that are looked among, (a,): all of them up to 10,000, else a sample; in an order that depends on their counts.
     neighbours
         (n, k) positions in `anchors`; an anchor is its own first neighbour.
     cluster
@@ -87,15 +88,13 @@ class QueryGraph:
         seal_fields(self)
 
 
-def gene_axes(counts: csr_matrix, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def gene_axes(counts: csr_matrix, order: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Principal axes (G, up to 20) of log-normalised counts with genes on a common scale, and the shift (d,) of a projection.
 
-    They come from at most 3000 cells (seeded).
+    They come from at most 3000 cells, the first in a random `order` that does not depend on that of the cells.
     """
-    n = counts.shape[0]
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(n)[:AXES_CELLS])
-    sample = log_normalised(counts[chosen]).toarray()
+    sample = log_normalised(counts[order[:AXES_CELLS]]).toarray()
     centre, scale = sample.mean(axis=0), sample.std(axis=0) + 0.1
     x = (sample - centre) / scale
     width = min(COMPONENTS, *x.shape)
@@ -114,17 +113,21 @@ def project(counts: csr_matrix, axes: np.ndarray, shift: np.ndarray) -> np.ndarr
 
 
 def query_graph(counts: csr_matrix, *, k: int = K, seed: int = 0) -> QueryGraph:
-    """Neighbours and communities of a query's cells from their counts (n, G); one cell is a graph of itself."""
+    """Neighbours and communities of a query's cells from their counts (n, G); one cell is a graph of itself.
+
+    The order of the cells changes nothing: which cells are looked at and started from depends on their counts and the seed.
+    """
     n = counts.shape[0]
     if n == 1:
         axes, shift = np.zeros((counts.shape[1], 1), np.float32), np.zeros(1, np.float32)
         none = np.zeros(1, np.int64)
         alone = QuerySpace(axes, shift, np.zeros((1, 1), np.float32), np.zeros((1, 1)), none, k)
         return QueryGraph(none, np.zeros((1, 1), np.int64), none, alone)
-    axes, shift = gene_axes(counts, seed=seed)
+    order = order_by_content(counts, seed)
+    axes, shift = gene_axes(counts, order, seed=seed)
     points = project(counts, axes, shift)
     rng = np.random.default_rng(seed)
-    anchors = np.arange(n) if n <= ANCHORS else np.sort(rng.choice(n, ANCHORS, replace=False))
+    anchors = order[:ANCHORS]
     neighbours = nearest(points[anchors], points, k=k).indices
     centres = seed_centres(points[anchors], rng)
     seed_of = seeds_of(points, centres)
