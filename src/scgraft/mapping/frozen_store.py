@@ -25,6 +25,7 @@ from scgraft.novelty.rule import NoveltyRule
 from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.reference import Reference
 
+FROZEN_FORMAT = 1  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 ARRAYS, DOCUMENT = "frozen.npz", "frozen.json"
 SPACE = ("axes", "shift", "anchors", "centres", "community")
 RULE = ("residual", "between", "large")
@@ -37,7 +38,12 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
     """Save what a sample taught; the folder appears when it is complete."""
     with new_folder(folder) as new:
         save_graft(frozen.graft, new / "graft")
-        document: dict[str, Any] = {"levels": frozen.levels, "labels": frozen.labels, "judgement": None}
+        document: dict[str, Any] = {
+            "format": FROZEN_FORMAT,
+            "levels": frozen.levels,
+            "labels": frozen.labels,
+            "judgement": None,
+        }
         arrays: dict[str, Any] = {}
         if frozen.judgement is not None:
             judgement, rule = frozen.judgement, frozen.judgement.rule
@@ -101,6 +107,7 @@ def _written() -> schema.Check:
     }
     return schema.record(
         {
+            "format": schema.one_of(FROZEN_FORMAT),  # any other is made anew
             "levels": schema.table(schema.distinct),
             "labels": schema.distinct,
             "judgement": schema.maybe(schema.record(judgement)),
