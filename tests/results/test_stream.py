@@ -26,7 +26,7 @@ from scgraft.mapping.load import load_reference
 from scgraft.query import places
 from scgraft.query.align import align
 from scgraft.results import stream as results
-from scgraft.results.parts import Parts, part_name, read_part
+from scgraft.results.parts import Part, Parts, part_name, read_part, write_part
 from scgraft.results.stream import Job, gather, map_in_parts, parts_folder
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
@@ -412,3 +412,18 @@ def test_sizes_and_shards_are_read(kind, text, value):
 def test_what_is_no_size_and_no_shard_is_refused(kind, text):
     with pytest.raises(click.BadParameter, match="write for example"):
         kind.convert(text, None, None)
+
+
+@pytest.mark.parametrize("change", [lambda v: v[[0] * len(v)], lambda v: v[:0], lambda v: v[None]])
+def test_a_part_whose_values_are_no_categories_is_named(tmp_path, change):
+    table = pd.DataFrame(
+        {"label": ["a", "b", "a"], "score": [0.1, 0.2, 0.3]}, index=pd.Index(list("xyz"), name="barcode")
+    )
+    path = tmp_path / part_name(0)
+    write_part(path, Part(np.arange(3), np.zeros((3, 2), np.float32), table))
+    assert read_part(path).table["label"].tolist() == ["a", "b", "a"]
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"values_0": change(arrays["values_0"])})
+    with pytest.raises(CorruptFile, match="not one value for each|has the type"):
+        read_part(path)

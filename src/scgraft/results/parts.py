@@ -237,6 +237,7 @@ def _column(read: Callable[[str], np.ndarray | None], i: int, text: bool, n: int
     if column is not None and values is not None and column.shape == (n,):
         if not text:
             return column
-        if column.dtype.kind in "iu" and (not n or -1 <= column.min() <= column.max() < len(values)):
+        within = column.dtype.kind in "iu" and (not n or -1 <= column.min() <= column.max() < len(values))
+        if within and len(set(values.tolist())) == len(values):
             return pd.Categorical.from_codes(column, pd.Index(values.astype(object)))
     raise CorruptFile(f"{path} has a column that is not one value for each of its {n} cells.")
