@@ -54,6 +54,19 @@ def test_thinned_counts_are_binomial_and_genes_are_gone(share, n_gone, seed):
     low, high = binom.interval(1 - NEVER, int(before.sum()), share)
     assert low <= after.sum() <= high
     assert set(made.alignment.missing) == set(reference.schema.genes[~genes]) and len(made.cells) == len(left)
+    whole = query.counts.toarray()
+    if share < 1 or n_gone:  # else the cells are as they were
+        assert made.alignment.n_found == genes.sum()
+        assert np.isclose(made.alignment.found_weight, whole[:, genes].sum() / whole.sum())
+
+
+@pytest.mark.parametrize(("found", "all_genes"), [(0.985, True), (0.975, False)])
+def test_genes_of_less_than_a_fiftieth_of_the_counts_make_no_condition_of_their_own(reference, found, all_genes):
+    query = generate(reference, np.arange(120), nominal=3000.0)
+    gone = (str(reference.schema.genes[3]), str(reference.schema.genes[8]))
+    lacking = replace(query, alignment=replace(query.alignment, found_weight=found, missing=gone))
+    genes = condition_of(replace(reference, library=np.full(120, 3000.0, np.float32)), lacking).genes
+    assert genes.all() == all_genes and (all_genes or np.flatnonzero(~genes).tolist() == [3, 8])
 
 
 def test_every_condition_has_a_calibration_of_its_own(reference, monkeypatch, tmp_path):

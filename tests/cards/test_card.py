@@ -104,13 +104,22 @@ def test_a_card_of_our_own_has_no_contradiction():
         ),
         (
             {"header": {"tags": ["scvi_version:0.9"], "license": "mit"}},
-            "error: tags: The tag says scvi_version:0.9, the",
+            "error: tags: The tag says scvi_version:0.9, and the",
         ),
         ({"header": {"tags": []}}, "warning: licence: The card names no licence"),
-        ({"parameters": {"n_latent": 99}}, "error: model parameters: The card says n_latent = 99, the model's file 4"),
-        ({"setup": {"batch_key": "sample"}}, "error: setup arguments: The card says batch_key = 'sample', the model's"),
-        ({"statistics": {"n_vars": 7}}, "error: statistics: The card says n_vars = 7, the files hold 30"),
-        ({"statistics": {"n_cells": 10}}, "error: metrics: Its classes have 129 cells together, its statistics say"),
+        (
+            {"parameters": {"n_latent": 99}},
+            "error: model parameters: The card says n_latent = 99, and the model's file says 4",
+        ),
+        (
+            {"setup": {"batch_key": "sample"}},
+            "error: setup arguments: The card says batch_key = 'sample', and the model's",
+        ),
+        ({"statistics": {"n_vars": 7}}, "error: statistics: The card says n_vars = 7, and the files hold 30"),
+        (
+            {"statistics": {"n_cells": 10}},
+            "error: metrics: The classes of the metrics have 129 cells together, and the statistics say",
+        ),
         ({"description": ""}, "note: description"),
         ({"metrics": None}, "note: metrics: The card has no metrics"),
         ({"metrics": replace(METRICS, style="legacy")}, "note: metrics: The numbers are in the legacy style"),
@@ -137,7 +146,7 @@ CELLS = st.sampled_from(["inf", "-inf", "nan", "1e999", "", "|", "x", "-1", "0.5
 @given(st.lists(st.lists(CELLS, max_size=9), max_size=4))
 def test_reading_tables_of_metrics_never_fails(rows):
     heading = "**Differential expression**:\n\n| class | gene_f1 | lfc_mae | n_cells |\n|---|---|---|---|\n"
-    said = read_card(heading + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    said = parse_card(heading + "\n".join("| " + " | ".join(row) + " |" for row in rows))
     assert said.metrics is None or all(isinstance(row.n_cells, int) for row in said.metrics.diff_exp.values())
 
 

@@ -355,7 +355,10 @@ def _graft_text(card: GraftCard) -> str:
     lines = [
         *_yaml_header(card.header),
         *["# Graft", "", card.description or "To be added...", ""],
-        *["New columns for the reference below, made by scgraft. No count is in it.", ""],
+        *[
+            "A graft holds new columns for the reference below, one set for each batch of the query. It was made by scgraft and holds no counts.",
+            "",
+        ],
         *[_table(["", ""], facts), "", "# Batches", ""],
         *[_table(["batch", "cells", "moved by the fit"], batches), ""],
         *([f"New levels of other covariates: {json.dumps(others)}", ""] if others else []),

@@ -130,7 +130,11 @@ def _about_minified(card: Card, reference: Reference) -> list[CardFinding]:
         found.append(f"The card says 'Data is Minified: False', but the data holds a stored posterior; {state}.")
     if card.minified is True and actual is None and reference.adata_path is not None:
         found.append("The card says 'Data is Minified: True', but the data holds no stored posterior.")
-    notes = [] if card.minified is not None else [CardFinding("note", "minified", "The card does not say it.")]
+    notes = (
+        []
+        if card.minified is not None
+        else [CardFinding("note", "minified", "The card does not say whether the data is minified.")]
+    )
     return [*(CardFinding("error", "minified", text) for text in found), *notes]
 
 
@@ -139,7 +143,11 @@ def _about_model(card: Card, reference: Reference) -> list[CardFinding]:
     for tag, actual in (("model_cls_name", reference.base.family), ("scvi_version", reference.scvi_version)):
         said = card.tags.get(tag)
         if said is not None and actual != "unknown" and said != actual:
-            found.append(CardFinding("error", "tags", f"The tag says {tag}:{said}, the model's file {actual}."))
+            found.append(
+                CardFinding(
+                    "error", "tags", f"The tag says {tag}:{said}, and the model's file says {actual}. Correct the tag."
+                )
+            )
     annotated = card.tags.get("annotated")
     if annotated is not None and (annotated == "True") != (reference.schema.labels_key is not None):
         key = reference.schema.labels_key
@@ -152,7 +160,7 @@ def _about_model(card: Card, reference: Reference) -> list[CardFinding]:
 
 def _differences(about: str, said: Any, actual: Any) -> list[CardFinding]:
     return [
-        CardFinding("error", about, f"The card says {key} = {said[key]!r}, the model's file {actual[key]!r}.")
+        CardFinding("error", about, f"The card says {key} = {said[key]!r}, and the model's file says {actual[key]!r}.")
         for key in said
         if key in actual and _plain(said[key]) != _plain(actual[key])
     ]
@@ -172,12 +180,18 @@ def _about_statistics(card: Card, reference: Reference) -> list[CardFinding]:
     for key, value in actual.items():
         said = card.statistics.get(key)
         if said is not None and said != value:
-            found.append(CardFinding("error", "statistics", f"The card says {key} = {said}, the files hold {value}."))
+            found.append(
+                CardFinding("error", "statistics", f"The card says {key} = {said}, and the files hold {value}.")
+            )
     if schema.labels_key is not None and reference.obs is not None and schema.labels_key in reference.obs:
         present = set(reference.obs[schema.labels_key].astype(str))
         empty = sorted(set(schema.labels) - present)
         if empty:
-            found.append(CardFinding("warning", "labels", f"Classes without a cell: {', '.join(empty[:8])}."))
+            found.append(
+                CardFinding(
+                    "warning", "labels", f"These classes have no cell in the reference: {', '.join(empty[:8])}."
+                )
+            )
     return found
 
 
@@ -196,7 +210,13 @@ def _about_text(card: Card) -> list[CardFinding]:
     if not card.header:
         found.append(CardFinding("error", "header", "The card has no YAML header that can be read."))
     elif not card.header.get("license"):
-        found.append(CardFinding("warning", "licence", "The card names no licence, so nobody may use the model."))
+        found.append(
+            CardFinding(
+                "warning",
+                "licence",
+                "The card names no licence, so nobody may use the model. Name one (`license:` in the header).",
+            )
+        )
     if not card.description:
         found.append(CardFinding("note", "description", "The card does not describe the data."))
     return found
@@ -205,16 +225,18 @@ def _about_text(card: Card) -> list[CardFinding]:
 def _about_metrics(card: Card) -> list[CardFinding]:
     metrics = card.metrics
     if metrics is None:
-        return [CardFinding("note", "metrics", "The card has no metrics; nothing is known of the decoder.")]
+        return [
+            CardFinding("note", "metrics", "The card has no metrics, so nothing is known of how good the decoder is.")
+        ]
     found = [CardFinding("warning", "metrics", text) for text in decoder_doubts(metrics)]
     few = [f"{name} ({row.n_cells})" for name, row in metrics.diff_exp.items() if row.n_cells < FEW_CELLS]
     if few:
-        text = f"Classes with fewer than {FEW_CELLS} cells, whose numbers say little: {', '.join(few)}."
+        text = f"These classes have fewer than {FEW_CELLS} cells, so their numbers say little: {', '.join(few)}."
         found.append(CardFinding("warning", "metrics", text))
     if metrics.diff_exp and card.statistics.get("n_cells") is not None:
         total, said = sum(row.n_cells for row in metrics.diff_exp.values()), card.statistics["n_cells"]
         if total > said:
-            text = f"Its classes have {total} cells together, its statistics say n_cells = {said}."
+            text = f"The classes of the metrics have {total} cells together, and the statistics say n_cells = {said}."
             found.append(CardFinding("error", "metrics", text))
     if metrics.style == "published":
         text = (
