@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scgraft.judgement import verdict as module
 from scgraft.judgement.measures import mixing
-from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _large, _misfit, _small
+from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _large, _small, reconstruction
 from scgraft.judgement.verdict import verdict as judged
 from scgraft.numerics.neighbors import Neighbours
 from scgraft.values.quality import Measure
@@ -65,7 +65,7 @@ def test_the_worst_held_out_batch_or_what_a_further_one_may_have(null, seed):
     ],
 )  # fmt: skip
 def test_the_misfit_has_limits_of_its_own(value, null, light):
-    made = _misfit(value, null)
+    made = reconstruction(value, null)
     assert made.light == light and bool(made.action) == (light != "green") and f"{value:.2f}" in made.sentence
 
 

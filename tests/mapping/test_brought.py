@@ -115,3 +115,13 @@ def test_check_lists_the_labels_that_a_mapping_can_give_and_no_others():
     assert set(finding.values["cells"]) == set(classes.tolist()) and not {"nan", "Unknown"} & set(classes.tolist())
     assert f"can give {len(classes)} labels" in finding.sentence and int((codes < 0).sum()) >= 9
     assert f"{int((codes < 0).sum()):,} cells of the reference have no label" in finding.sentence
+
+
+def test_check_gives_no_all_clear_to_cells_that_are_all_unseen():
+    """Lines of which the reference has none: their own scale hides that they are unknown, and the model's errors show it."""
+    reference, unseen = hub_reference("lung-lines-scvi"), anndata.read_h5ad(case("only_unseen"))
+    (found,) = [f for f in scgraft.check(reference, unseen, batch_key="batch").findings if f.name == "unknown cells"]
+    assert found.grade == "warning" and ("no all-clear" in found.sentence or found.values["share"] > 0.1)
+    cells = plain_query("pbmc-10x-scanvi")[:600].copy()
+    findings = scgraft.check(hub_reference("pbmc-10x-scanvi"), cells, batch_key="batch").findings
+    assert [f.grade for f in findings if f.name == "unknown cells"] == ["ok"]

@@ -96,7 +96,7 @@ def measure_quality(
         _genes(query, calibration),
         _small(value["distance"], null.get("distance", ()), "distance", *DISTANCE),
         _large(value["preservation"], null.get("preservation", ()), "preservation", *PRESERVATION),
-        _misfit(value["misfit"], null.get("misfit", ())),
+        reconstruction(value["misfit"], null.get("misfit", ())),
     ]
     if key:
         measures += [
@@ -223,7 +223,7 @@ def _genes(query: Query, calibration: Calibration) -> Measure:
     return Measure("genes", light, share, (), said, "" if light == "green" else action)
 
 
-def _misfit(value: float, null: tuple[float, ...]) -> Measure:
+def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
     """Reconstruction: fixed limits, as cells that the model generated fit it perfectly; wider where real held-out cells ask it."""
     worst = max([v for v in null if np.isfinite(v)], default=0.0)
     light: Light = "green" if value < max(2, 1.5 * worst) else "amber" if value < max(5, 2 * worst) else "red"

@@ -14,6 +14,7 @@ from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
+from scgraft.judgement.verdict import reconstruction
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
 from scgraft.mapping.resources import NOTHING, Measured, resources
 from scgraft.model.families import family_of
@@ -313,6 +314,14 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Fi
     share = float(found.novel.mean())
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
     said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
+    # Where all cells are unknown, their own scale hides it; the same line of a verdict would be red.
+    explained = reconstruction(found.misfit, tuple(f.misfit for f in folds))
+    if not found.dossiers and share <= 2 * found.false_alarms and explained.light == "red":
+        said += f". But {explained.sentence[0].lower()}{explained.sentence[1:]}"
+        said += " All of them may be unknown, or measured very differently: that few look unknown is no all-clear."
+        return [
+            Finding("unknown cells", "warning", said, "Map, and read the verdict before any label.", values)
+        ], measure
     if not found.dossiers and share <= 2 * found.false_alarms:
         said += f". That is no more than the false alarms that are allowed for ({found.false_alarms:.0%} are declared); a mapping says more."
         return [Finding("unknown cells", "ok", said, "", values)], measure
