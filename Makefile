@@ -68,10 +68,8 @@ lint: $(VENV)/stamp-dev  ## Lint, format and type check.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/stamp-docs  ## Build the site into build/site, warnings as errors, and execute the tutorials.
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
-	for source in tutorials/*.py; do $(BIN)/jupytext --to ipynb $$source; done
-	$(BIN)/python -m pytest -q --nbmake tutorials
+docs: $(VENV)/stamp-docs  ## Build the site into build/site, warnings as errors, with the tutorials executed.
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
 
 benchmarks: $(VENV)/stamp-bench build/scvi/stamp  ## Measure the speed beside scvi-tools.
 	$(BIN)/python benchmarks/limit.py

@@ -1,5 +1,6 @@
 """The documentation site: Sphinx over the Markdown files of this folder; ``make docs`` builds it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,8 +11,8 @@ project = "scgraft"
 author = "The scgraft developers"
 copyright = "The scgraft developers"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "myst-nb"}
 myst_enable_extensions = ["deflist", "colon_fence"]
 # Headings that other pages link to.
 myst_heading_anchors = 3
@@ -20,6 +21,13 @@ html_title = f"scgraft {release}"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
 exclude_patterns = ["_build"]
-# Files outside this folder that the pages name (the licence, the change log, tutorials) are not pages of the site.
+# Files outside this folder that the pages name (the licence, the change log) are not pages of the site.
 # A page that only a link leads to is a page too.
 suppress_warnings = ["myst.xref_missing", "toc.not_included"]
+
+# The tutorials run each time that the site is built, from nothing but the embedded data; one that fails ends the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+os.environ.setdefault("TQDM_DISABLE", "1")  # no bars among the results

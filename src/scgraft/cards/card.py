@@ -36,6 +36,8 @@ STYLES = {
 class Card:
     """A model card.
 
+    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
+
     Parameters
     ----------
     header
@@ -52,8 +54,6 @@ class Card:
         Links, or None.
     metrics
         The metrics tables; None where the card has none.
-
-    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
     """
 
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -268,6 +268,8 @@ def _yaml_header(header: Mapping[str, Any]) -> list[str]:
 class GraftCard:
     """The card of a graft: base and commit, batches, cells, the receipt of the fit, the mapping in numbers, licence.
 
+    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
+
     Parameters
     ----------
     graft
@@ -276,8 +278,6 @@ class GraftCard:
         Cells by batch, and numbers on the mapping; None where they are not known.
     license, description
         Identifier of the licence of the graft, and free text.
-
-    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
     """
 
     graft: Graft
@@ -311,6 +311,8 @@ def graft_card(
     description: str = "",
 ) -> GraftCard:
     """A card of a graft: base and commit, batches, cells, the receipt of the fit, the mapping in numbers, licence.
+
+    ``str(card)`` is its text, and :func:`scgraft.write_card` writes it to a file.
 
     Parameters
     ----------

@@ -1,0 +1,80 @@
+"""The recipes for pipelines, containers and conda: run where the tool is installed, and otherwise held to the program that they call."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scgraft.cli.main import main
+from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "docs" / "recipes"
+SHIPPED = [path for path in sorted(RECIPES.rglob("*")) if path.is_file()]
+pytestmark = pytest.mark.skipif(not RECIPES.exists(), reason="the documentation is not beside these tests")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_recipe_calls_commands_and_options_that_there_are(path):
+    text = path.read_text(encoding="utf-8").replace("\\$(", "$(")
+    for line in re.findall(r"^.*\bscgraft (?:-\w )?(?:map|describe|demo|gather)\b.*$", text, flags=re.M):
+        command = main.commands[re.search(r"scgraft (?:-\w )?(\w+)", line)[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)) <= known
+
+
+@pytest.fixture
+def sample(tmp_path):
+    config = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters")
+    write_hub_folder(tmp_path / "reference", config)
+    (tmp_path / "data").mkdir()
+    tiny_query(config, n_cells=40).write_h5ad(tmp_path / "data" / "a.h5ad")
+    return tmp_path
+
+
+def test_the_rule_of_snakemake_maps(sample):
+    snakemake = os.environ.get("SCGRAFT_SNAKEMAKE") or shutil.which("snakemake")
+    if snakemake is None or shutil.which("scgraft") is None:
+        pytest.skip("snakemake and scgraft are not both on the path (SCGRAFT_SNAKEMAKE names the first)")
+    words = [
+        snakemake,
+        "--snakefile",
+        RECIPES / "Snakefile",
+        "--cores",
+        "1",
+        "--config",
+        "reference=reference",
+        "samples=a",
+    ]
+    done = subprocess.run([str(w) for w in [*words, "batch_key=batch"]], cwd=sample, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((sample / "reference.json").read_text())["base"]["family"] == "SCVI"
+    assert len((sample / "mapped/a/labels.csv").read_text().splitlines()) == 41
+
+
+def test_the_module_of_nextflow_maps(sample):
+    nextflow = shutil.which("nextflow")
+    if nextflow is None or shutil.which("scgraft") is None:
+        pytest.skip("nextflow and scgraft are not both on the path")
+    module = RECIPES / "scgraft_map" / "main.nf"
+    (sample / "run.nf").write_text(
+        f"include {{ SCGRAFT_MAP }} from '{module}'\n"
+        "workflow { SCGRAFT_MAP(Channel.of([[id: 'a'], file('data/a.h5ad')]), file('reference')) }\n"
+    )
+    done = subprocess.run([nextflow, "run", "run.nf"], cwd=sample, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(sample.glob("work/*/*/a/labels.csv"))) == 1
+
+
+def test_the_recipe_of_conda_needs_what_the_package_needs():
+    renamed = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    run = (RECIPES / "meta.yaml").read_text(encoding="utf-8").split("  run:\n")[1].split("\n\n")[0]
+    listed = [line.removeprefix("    - ").split(" ", 1) for line in run.splitlines()]
+    found = {renamed.get(name, name) + "".join(rest) for name, *rest in listed if name != "python"}
+    assert found == {dependency.replace(" ", "") for dependency in needed}
