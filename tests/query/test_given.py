@@ -9,9 +9,12 @@ import scipy.sparse as sp
 
 import scgraft
 from scgraft.errors import QueryError
+from scgraft.mapping.stream import open_query
 from scgraft.query.given import given, some_cells
+from scgraft.query.read import read_query
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.query import AlignOptions
 
 CONFIG = TinyConfig(minified="latent_posterior_parameters")
 
@@ -104,3 +107,43 @@ def test_some_cells_are_read_and_nothing_else(adata, tmp_path):
         for found, expected in ((part.X, adata.X), (part.layers["a"], adata.layers["a"]), (part.raw.X, adata.raw.X)):
             assert np.array_equal(sp.csr_matrix(found).toarray(), sp.csr_matrix(expected).toarray()[rows])
     backed.file.close()
+
+
+def in_an_unknown_encoding(file, place):
+    group = file.require_group(place)
+    group.attrs.update({"encoding-type": "from-the-future", "encoding-version": "9.9.0"})
+    group.create_dataset("a", data=[1.0, 2.0])
+    table = place.split("/")[0]
+    if table in ("obs", "var"):
+        file[table].attrs["column-order"] = np.array(
+            [*file[table].attrs["column-order"], "x"], dtype=h5py.string_dtype()
+        )
+
+
+@pytest.mark.parametrize(
+    "place", ["uns/a/x", "obsm/x", "layers/x", "obsp/x", "varm/x", "varp/x", "more/x", "obs/x", "var/x"]
+)
+def test_an_unknown_encoding_in_an_unused_place_is_left_out_and_said(reference, adata, tmp_path, caplog, place):
+    path = tmp_path / "q.h5ad"
+    adata.obsm["X_pca"], adata.uns["b"] = np.zeros((adata.n_obs, 2)), "kept"
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        in_an_unknown_encoding(file, place)
+    for backed in (False, True):
+        caplog.clear()
+        found = read_query(path, backed=backed)
+        assert place.rpartition("/")[2] in caplog.text and "does not know how it is encoded" in caplog.text
+        assert found.uns["b"] == "kept" and "X_pca" in found.obsm and "x" not in found.obs
+        expected, aligned = (scgraft.align(reference, a, batch_key="batch") for a in (adata, found))
+        assert (expected.counts != aligned.counts).nnz == 0
+    file = open_query(reference, path, AlignOptions("batch"))
+    assert file.n_cells == adata.n_obs and file.source == "X"
+
+
+def test_counts_in_an_unknown_encoding_are_missed_by_name(reference, adata, tmp_path):
+    adata.write_h5ad(tmp_path / "q.h5ad")
+    with h5py.File(tmp_path / "q.h5ad", "a") as file:
+        del file["X"]
+        in_an_unknown_encoding(file, "X")
+    with pytest.raises(QueryError, match="No raw counts"):
+        scgraft.align(reference, read_query(tmp_path / "q.h5ad"), batch_key="batch")

@@ -222,7 +222,7 @@ def map_command(
     gene_map: Path | None,
     force: bool,
 ) -> None:
-    """Map QUERY (.h5ad, .zarr, 10x .h5, or a 10x folder) onto a reference and write the results to OUT.
+    """Map QUERY (.h5ad, .zarr, 10x .h5 or folder, .h5mu, .loom, .csv) onto a reference and write the results to OUT.
 
     A query that would take more than --memory is read from its file piece by piece; a run that was interrupted goes on where
     it was.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
 from scgraft.files.kinds import check_pointer
+from scgraft.files.known import read_known, unknown_places
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
 from scgraft.files.trial import check_trial
 
@@ -73,8 +74,9 @@ def read_h5ad(path: Path, *, backed: bool = False) -> AnnData:
     with open_h5ad(path) as file:
         if backed and "X" in file and str(file["X"].attrs.get("encoding-type", "")).startswith("csc"):
             check_indices(file["X"], "X")
+        known = None if not unknown_places(file) else read_known(file)
     try:
-        adata = anndata.read_h5ad(path, backed="r" if backed else None)
+        adata = known if known is not None else anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:
         raise CorruptFile(f"{path.name} cannot be read as an AnnData file: {type(error).__name__}: {error}.") from error
     try:

@@ -26,6 +26,13 @@ MOST_UNSTORED = 8 * SMALL
 # Numbers of indptr or indices looked at in one step: 32 MB.
 STEP = 1 << 22
 SPARSE = {"csr_matrix": 0, "csc_matrix": 1, "csr": 0, "csc": 1}  # the axis along which they are compressed
+# Encodings that this version knows, "" for what anndata below 0.7 wrote; another one is left unread (:mod:`scgraft.files.known`).
+KNOWN = frozenset({
+    "", "anndata", "array", "awkward-array", "bytes", "categorical", "csc", "csc_matrix", "csr", "csr_matrix", "dataframe", "dict",
+    "mapping", "null", "nullable-boolean", "nullable-integer", "nullable-string-array", "numeric-scalar", "raw", "rec-array", "string",
+    "string-array",
+})  # fmt: skip
+ANY = (-1,)  # the shape of what is left unread: it fits everywhere
 PARTS = ("obs", "var", "X", "layers", "raw", "obsm", "varm", "obsp", "varp", "uns")
 # Axes of the members of each part: 0 for cells, 1 for genes.
 AXES = {"layers": (0, 1), "obsm": (0,), "varm": (1,), "obsp": (0, 0), "varp": (1, 1)}
@@ -59,7 +66,7 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
     for part in parts:
         if part not in file or part in shapes:
             continue
-        if _encoding(file[part]) == "null":
+        if encoding_of(file[part]) == "null":
             continue
         if part == "X":
             _expect(_matrix(file["X"], "X"), lengths, "X")
@@ -140,7 +147,7 @@ def check_sparse(matrix: Any, place: str) -> None:
 
 def check_indices(group: h5py.Group, place: str) -> None:
     """The same for the indices of a sparse matrix that stays on disk."""
-    axis = SPARSE[_encoding(group)]
+    axis = SPARSE[encoding_of(group)]
     bound = _declared_shape(group, place)[1 - axis]
     _in_range(group["indices"], bound, f"{place}/indices")
 
@@ -174,7 +181,9 @@ def _element(item: Any, at: str) -> tuple[int, ...]:
     """Shape of any element; what is not an array has none."""
     if not hasattr(item, "keys"):
         return check_declared(item, at)
-    encoding = _encoding(item)
+    encoding = encoding_of(item)
+    if encoding not in KNOWN:
+        return ANY
     if encoding in SPARSE:
         return _sparse(item, at)
     if encoding == "categorical":
@@ -207,8 +216,8 @@ def _frame(group: h5py.Group, at: str) -> tuple[int, ...]:
         if not isinstance(name, str) or name not in group:
             raise CorruptFile(f"{at} names a column {visible(repr(name))} that it does not hold.")
         found = _vector(group, name, at)
-        shape = shape or found
-        _expect(found, shape, f"{at}/{visible(name)}")
+        shape = shape or (None if found is ANY else found)
+        _expect(found, shape or ANY, f"{at}/{visible(name)}")
     assert shape is not None
     return shape
 
@@ -228,13 +237,15 @@ def _matrix(item: Any, at: str) -> tuple[int, ...]:
             raise CorruptFile(f"{at} is a single value; a matrix was expected.")
         _kind(item, "iufb", at)
         return shape
-    if _encoding(item) not in SPARSE:
+    if encoding_of(item) not in KNOWN:
+        return ANY
+    if encoding_of(item) not in SPARSE:
         raise CorruptFile(f"{at} is neither a dense nor a sparse matrix.")
     return _sparse(item, at)
 
 
 def _sparse(group: h5py.Group, at: str) -> tuple[int, ...]:
-    shape, axis = _declared_shape(group, at), SPARSE[_encoding(group)]
+    shape, axis = _declared_shape(group, at), SPARSE[encoding_of(group)]
     lengths = {name: _vector(group, name, at)[0] for name in ("data", "indices", "indptr")}
     _kind(group["data"], "iufb", f"{at}/data")
     if group["data"].dtype == np.float16:
@@ -269,7 +280,7 @@ def _vector(group: h5py.Group, name: str, at: str) -> tuple[int, ...]:
     if name not in group:
         raise CorruptFile(f"{place} is missing.")
     shape = _element(group[name], place)
-    if len(shape) != 1:
+    if shape is not ANY and len(shape) != 1:
         raise CorruptFile(f"{place} has {len(shape)} dimensions; one was expected.")
     return shape
 
@@ -287,7 +298,8 @@ def _group(item: Any, at: str) -> h5py.Group:
     return item
 
 
-def _encoding(item: h5py.Group | h5py.Dataset) -> str:
+def encoding_of(item: Any) -> str:
+    """The encoding that an element names, "" where it names none."""
     value = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -298,5 +310,5 @@ def _kind(dataset: h5py.Dataset, kinds: str, at: str) -> None:
 
 
 def _expect(found: tuple[int, ...], expected: tuple[int, ...], at: str) -> None:
-    if found[: len(expected)] != expected:
+    if found is not ANY and expected is not ANY and found[: len(expected)] != expected:
         raise CorruptFile(f"{at} has the shape {found}; {expected} was expected from the numbers of cells and genes.")

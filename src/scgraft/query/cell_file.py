@@ -11,6 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from scgraft.errors import NotCounts, QueryError
+from scgraft.files.known import read_table
+from scgraft.files.structure import KNOWN, encoding_of
 from scgraft.query.align import select_genes
 from scgraft.query.counts import counts_of, take_first
 from scgraft.query.genes import GeneMatch
@@ -261,15 +263,13 @@ def as_codes(obs: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(group: Any, n: int, totals: Mapping[str, np.ndarray], prefer: str | None) -> Cells:
     """Where the counts of a file could be; what cannot be read by cells is no such place, and says why when no other is."""
-    from anndata.io import read_elem
-
-    layers = {name: rows_of(item) for name, item in members(group, "layers").items()}
+    layers = {n: rows_of(item) for n, item in members(group, "layers").items() if encoding_of(item) in KNOWN}
     raw = members(group, "raw")
     places = in_order(
         rows_of(group["X"]) if "X" in group and group["X"].attrs.get("encoding-type") != "null" else None,
         layers,
-        read_elem(group["var"]),
-        (rows_of(raw["X"]), read_elem(raw["var"])) if "X" in raw else None,
+        read_table(group["var"]),
+        (rows_of(raw["X"]), read_table(raw["var"])) if "X" in raw else None,
         prefer,
     )
     names = row_names(group["obs"])
