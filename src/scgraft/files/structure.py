@@ -60,6 +60,8 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
         if part not in file:
             raise CorruptFile(f"it has no {part}: it is not an AnnData file.")
         shapes[part] = _element(file[part], part)
+        if shapes[part] is ANY:
+            raise CorruptFile(f"{part} is encoded as {visible(encoding_of(file[part]))}, which is not known here.")
         if len(shapes[part]) != 1:
             raise CorruptFile(f"{part} is not a table.")
     lengths = (*shapes["obs"], *shapes["var"])
