@@ -65,6 +65,9 @@ class Novelty:
     states: tuple[State, ...] = ()
     mixture: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
+    def __post_init__(self) -> None:
+        seal_fields(self)
+
     @property
     def mixed(self) -> np.ndarray:
         """True where a cell holds several types rather than one, (n,) bool; one label says too little of it."""
@@ -104,9 +107,6 @@ class State:
     genes: tuple[tuple[str, float], ...]
     lacking: tuple[tuple[str, float], ...]
     sentence: str
-
-    def __post_init__(self) -> None:
-        seal_fields(self)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html
