@@ -60,7 +60,9 @@ def references(search: str | Sequence[str] = (), *, limit: int = 50, offline: bo
     Examples
     --------
     >>> import scgraft
-    >>> scgraft.references("lung")  # doctest: +SKIP
+    >>> found = scgraft.references("lung", offline=True)  # without it, the hub is asked
+    >>> list(found.to_frame().columns[:4])
+    ['revision', 'family', 'tissue', 'species']
     """
     words = (search.split() if isinstance(search, str) else [str(word) for word in search]) or []
     if offline or said_offline():
