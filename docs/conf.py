@@ -30,4 +30,5 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+os.environ.pop("MPLBACKEND", None)  # the kernels' own backend, which shows the figures
 os.environ.setdefault("TQDM_DISABLE", "1")  # no bars among the results

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 # That tell the types apart best: with all of them test doublets of PBMC and islets are ranked as well (areas under the curve .968 and
-# .963 instead of .962 and .964, with profiles of the query's batches), at ten times the cost.
+# .963 instead of .962 and .964, measured with profiles of the query's batches, an earlier variant), at ten times the cost.
 GENES = 300
 BATCHES = 8  # of the reference that a type's profile is the mean of; chosen by eye, not measured
 ROUNDS = 15  # of expectation maximisation; chosen by eye: the areas above are those of 15, and of 30 with all genes
