@@ -115,7 +115,7 @@ def made(monkeypatch, tmp_path):
 def test_what_was_made_for_many_points_is_kept_for_the_next_run(made, monkeypatch):
     index, near, _ = made
     monkeypatch.setattr(module, "make_lists", None)
-    monkeypatch.setattr(module, "local_spacing", None)
+    monkeypatch.setattr(module, "estimated_spacing", None)
     again = kept_index(monkeypatch)
     found = again.near(cloud(1, 200))
     assert np.array_equal(found.found.indices, near.found.indices) and np.array_equal(found.distance, near.distance)

@@ -77,3 +77,22 @@ def test_nearer_neighbours_weigh_more_where_distances_differ(seed):
     spread = distance.std()
     slow = np.exp(-distance[0] * spread**2 / 4)
     assert np.allclose(share[0], slow / slow.sum(), atol=1e-6) and (np.diff(share[0]) <= 0).all()
+
+
+def test_a_sparse_type_is_as_near_where_the_spacing_of_few_is_measured(monkeypatch):
+    """Cells among a tenth of the points that lie ten times farther apart: at distance one, whichever were measured."""
+    rng = np.random.default_rng(1)
+    dense, sparse = rng.standard_normal((3600, 3)), 100 + 10 * rng.standard_normal((400, 3))
+    points = np.concatenate([dense, sparse]).astype(np.float32)
+    queries = np.concatenate([rng.standard_normal((500, 3)), 100 + 10 * rng.standard_normal((100, 3))]).astype(
+        np.float32
+    )
+    found = nearest(points, queries, k=30)
+    exact = relative_distance(points, found)
+    monkeypatch.setattr(votes, "SPACING_CELLS", 800)
+    sampled = relative_distance(points, found)
+    assert len(np.unique(found.indices[:, :15])) > 800
+    assert (
+        abs(np.log(sampled[500:] / exact[500:]).mean()) < 0.2 and abs(np.log(sampled[:500] / exact[:500]).mean()) < 0.1
+    )
+    assert (sampled[500:] > 3).sum() == (exact[500:] > 3).sum() == 0

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from scgraft.numerics.index_store import folder_of, keep_lists, keep_spacing, kept_lists, kept_spacing
-from scgraft.numerics.neighbors import Neighbours, exact_distances, local_spacing, nearest
+from scgraft.numerics.neighbors import Neighbours, exact_distances, nearest
 from scgraft.numerics.sealed import seal_fields
+from scgraft.numerics.votes import SPACING_CELLS, SPACING_K, estimated_spacing
 from scgraft.progress import step
 
 K = 30  # neighbours that vote (labels/transfer.py says why)
-SPACING_K = 15  # as scgraft.numerics.votes has it
-# Points whose spacing is measured; measuring 20,000 takes seconds at any size.
-SPACING_CELLS = 20_000
 # Measured on one core, 10 dimensions, CPU seconds for 20,000 queries: exact 6 and IVF 2 with its building at 100,000 points,
 # 36 and 10 at 600,000. Below 150,000 the difference is not worth an answer that is not exact.
 EXACT = 150_000
@@ -128,11 +126,8 @@ class Index:
     def _estimated_spacing(self) -> np.ndarray:
         n = len(self.points)
         chosen = np.sort(np.random.default_rng(0).choice(n, SPACING_CELLS, replace=False))
-        few, measured = self.points[chosen], self._spacing_of(self.points[chosen])
-        factor = measured.mean() / local_spacing(few, k=SPACING_K).mean()
-        spacing = factor * nearest(few, self.points, k=SPACING_K).distances.mean(axis=1)
-        spacing[chosen] = measured
-        estimated: np.ndarray = spacing.astype(np.float32)
+        measured = self._spacing_of(self.points[chosen])
+        estimated: np.ndarray = estimated_spacing(self.points, chosen, measured).astype(np.float32)
         return estimated
 
     def _spacing_of(self, points: np.ndarray) -> np.ndarray:

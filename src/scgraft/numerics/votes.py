@@ -8,7 +8,7 @@ from scgraft.numerics.neighbors import Neighbours, local_spacing, nearest
 
 K = 30  # 10, 15 and 20 were better alone and no better in the blend (docs/trust-evidence.md)
 SPACING_K = 15  # half of the neighbours that vote; chosen by eye, not measured
-SPACING_CELLS = 20_000  # seconds at any size (scgraft.numerics.index.SPACING_CELLS)
+SPACING_CELLS = 20_000  # points whose spacing is measured: seconds, however many points there are
 
 
 def neighbour_weights(distances: np.ndarray) -> np.ndarray:
@@ -26,15 +26,26 @@ def relative_distance(points: np.ndarray, found: Neighbours) -> np.ndarray:
     """
     k = min(SPACING_K, found.indices.shape[1])
     used, inverse = np.unique(found.indices[:, :k], return_inverse=True)
-    if len(used) > SPACING_CELLS:  # a sample stands for all of them
-        chosen = np.random.default_rng(0).choice(len(used), SPACING_CELLS, replace=False)
-        measured = _spacing_of(points, used[chosen])
-        spacing = np.full(len(used), measured.mean())
-        spacing[chosen] = measured
+    if len(used) > SPACING_CELLS:
+        chosen = np.sort(np.random.default_rng(0).choice(len(used), SPACING_CELLS, replace=False))
+        spacing = estimated_spacing(points[used], chosen, _spacing_of(points, used[chosen]))
     else:
         spacing = _spacing_of(points, used)
     local = spacing[inverse.reshape(found.indices[:, :k].shape)].mean(axis=1)
     return (found.distances[:, :k].mean(axis=1) / np.maximum(local, 1e-12)).astype(np.float32)
+
+
+def estimated_spacing(points: np.ndarray, chosen: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Spacing (n,) of points (n, d) of which that of some, at the positions `chosen`, was measured.
+
+    That of any other is its mean distance to the 15 nearest of these, which are farther apart, times what that overstates the
+    spacing of the measured ones on average: where points are sparse it is large, whichever were measured.
+    """
+    few = points[chosen]
+    factor = measured.mean() / local_spacing(few, k=SPACING_K).mean()
+    spacing: np.ndarray = factor * nearest(few, points, k=SPACING_K).distances.mean(axis=1)
+    spacing[chosen] = measured
+    return spacing
 
 
 def _spacing_of(points: np.ndarray, index: np.ndarray) -> np.ndarray:
