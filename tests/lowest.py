@@ -16,7 +16,7 @@ def lowest(extras: list[str]) -> list[str]:
     wanted = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]
     found = {}
     for requirement in wanted:
-        name, version = re.match(r"([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)", requirement).groups()
+        name, version = re.match(r"([A-Za-z0-9_.-]+(?:\[[a-z,]+\])?)\s*>=\s*([0-9.]+)", requirement).groups()
         found.setdefault(name, f"{name}=={version}")
     return [pin for name, pin in found.items() if name != "torch"]
 
