@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 
 # What the hub's .gitattributes sends through the large-file protocol.
 LARGE = (".pt", ".h5ad", ".safetensors")
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = []
         for name, repo in self.hub.repos.items():
             commit = repo.refs["main"]
-            header = read_card(repo.commits[commit].get("README.md", b"").decode()).header
+            header = parse_card(repo.commits[commit].get("README.md", b"").decode()).header
             tags = [str(tag) for tag in (header.get("library_name"), *(header.get("tags") or [])) if tag]
             if not repo.private and set(asked.get("filter", [])) <= set(tags):
                 size = sum(map(len, repo.commits[commit].values()))

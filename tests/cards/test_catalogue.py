@@ -11,7 +11,7 @@ import pytest
 from hub_server import HubServer, Repo
 from scgraft.cards.card import Card
 from scgraft.cards.catalogue import from_card
-from scgraft.cards.reading import read_card
+from scgraft.cards.reading import parse_card
 from scgraft.testing import write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
 from shared_files import shared
@@ -121,6 +121,6 @@ def test_a_stranger_s_card_never_fails():
 
 def test_cards_of_scvi_tools_itself():
     folder = shared("hub", "cells", "pbmc-10x-scanvi")
-    found = from_card(read_card((folder / "README.md").read_text()), "hub/pbmc", None)
+    found = from_card(parse_card((folder / "README.md").read_text()), "hub/pbmc", None)
     assert (found.family, found.cells, found.genes, found.batches, found.surgery) == ("SCANVI", 3503, 2000, 2, "fit")
     assert found.label_key == "cell_type" and found.licence == "cc-by-4.0" and found.modality == "rna"

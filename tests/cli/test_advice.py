@@ -23,7 +23,7 @@ COMMAND_LINE = (
     "results/stream.py",
     "mapping/stream.py",
 )
-IN_PYTHON_ONLY = ("pl/",)
+IN_PYTHON_ONLY = ("pl/", "expression/compare.py")
 # Texts that are no advice to the user of a mapping: for developers, and what is written into a model's card.
 NO_ADVICE = ("testing/", "cards/card.py", "model/families/", "labels/methods", "files/trial.py", "model/options.py")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

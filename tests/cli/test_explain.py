@@ -36,7 +36,9 @@ def test_the_explanation_is_that_of_the_mapping(mapped):
     (key,) = [name.removesuffix("_probability") for name in table if name.endswith("_probability")]
     for said in json.loads(done.output):
         row = table.loc[said["cell"]]
-        assert said["label"] == row[key] and said["probability"] == pytest.approx(row[f"{key}_probability"], rel=1e-4)
+        assert said["label"] == row[f"{key}_call"] and said["probability"] == pytest.approx(
+            row[f"{key}_probability"], rel=1e-4
+        )
         assert said["novelty"] == pytest.approx(row["novelty"], rel=1e-4)
         assert len(said["neighbours"]) == 5 and said["genes"]
 

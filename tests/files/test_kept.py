@@ -1,6 +1,7 @@
 """What is kept of references: listed, limited, removed, and not believed where somebody else can write."""
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from scgraft.cli.main import main
 from scgraft.files import cache
 from scgraft.testing.tiny_model import TinyConfig
 from tiny import reference_of
+
+
+@dataclass(frozen=True)
+class Stub:
+    """Stands for a calibration."""
+
+    name: str
+    base_cells: str = ""
 
 
 @pytest.fixture
@@ -61,15 +70,16 @@ def test_the_cache_is_listed_and_cleared(root):
 
 
 def test_a_cache_that_others_can_write_to_is_left_alone(root, monkeypatch):
+    found, made = Stub("found"), Stub("made")
     reference = reference_of(TinyConfig(minified="latent_posterior_parameters", n_cells=60))
-    monkeypatch.setattr(module, "calibrate", lambda *given, **options: {"": "made"})
-    monkeypatch.setattr(module, "load_calibration", lambda *given, **options: {"": "found"})
+    monkeypatch.setattr(module, "calibrate", lambda *given, **options: {"": made})
+    monkeypatch.setattr(module, "load_calibration", lambda *given, **options: {"": found})
     monkeypatch.setattr(module, "save_calibration", lambda *given, **options: None)
     folder = cache_folder(reference, ())
     folder.mkdir(parents=True)
-    assert cache.is_own(folder) and module.calibration_of(reference, []) == {"": "found"}
+    assert cache.is_own(folder) and module.calibration_of(reference, [])[""].name == "found"
     folder.chmod(0o777)
-    assert not cache.is_own(folder) and module.calibration_of(reference, []) == {"": "made"}
+    assert not cache.is_own(folder) and module.calibration_of(reference, []) == {"": made}
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     folder.chmod(0o755)
     assert not cache.is_own(folder / "not there yet")

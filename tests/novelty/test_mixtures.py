@@ -80,7 +80,7 @@ def test_spots_of_three_cells_get_no_sure_label():
     )
     several = spots.obs["types"].astype(str).str.contains("+", regex=False).to_numpy()
     mapped = scgraft.map_query(reference, spots, batch_key="batch")
-    (labels,) = [made for key, made in mapped.labels.items() if not key.endswith(":classifier")]
+    (labels,) = [made for key, made in mapped.labels.items() if not key.endswith("_classifier")]
     lights = {m.name: m.light for m in mapped.verdict.measures}
     assert mapped.novelty.mixed[several].mean() > 0.5 and lights["mixtures"] == "red"
     assert (labels.unknown | (labels.probability < 0.9))[several].mean() > 0.6

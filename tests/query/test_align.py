@@ -339,7 +339,7 @@ def test_files_of_every_kind(tmp_path):
         if backed:
             found.file.close()
     (tmp_path / "q.txt").write_text("no")
-    for name, word in (("q.txt", "Known are .h5ad"), ("absent.h5ad", "does not exist")):
+    for name, word in (("q.txt", "is no table"), ("absent.h5ad", "does not exist")):
         with pytest.raises(QueryError, match=word):
             read_query(tmp_path / name)
     (tmp_path / "bad.h5ad").write_text("no")

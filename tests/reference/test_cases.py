@@ -4,12 +4,10 @@ import anndata
 import numpy as np
 import pytest
 
-from scgraft.errors import UnsupportedModel
 from scgraft.labels.votes import classify
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
 from scgraft.reference.cells import reference_classes
-from scgraft.reference.model_file import read_model_file
 from scgraft.values.graft import FitConfig
 from shared_files import shared
 
@@ -77,9 +75,9 @@ def test_a_saved_query_model_is_the_next_reference():
     assert labels.method == "the reference model's own classifier"
 
 
-def test_a_folder_of_scarches_own_classes_is_named():
-    with pytest.raises(UnsupportedModel, match="scArches"):
-        read_model_file(shared("golden_families", "scpoli_default__scarches0.6.1", "model_params.pt"))
+def test_a_folder_of_scarches_own_classes_is_read():
+    folder = shared("golden_families", "scpoli_default__scarches0.6.1")
+    assert load_reference(folder).base.family == "scPoli"
 
 
 def test_intervals_are_three_different_batches():

@@ -224,7 +224,7 @@ def test_what_lies_on_this_machine_is_not_asked_of_the_hub(tmp_path, monkeypatch
     (tmp_path / "models" / "lung.zip").write_bytes(b"PK")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scgraft.reference.hub.download", None)
-    with pytest.raises(errors.RepositoryNotFound, match="is a file.*Unpack"):
+    with pytest.raises(errors.RepositoryNotFound, match="is a file.*folder that holds model.pt"):
         fetch("models/lung.zip")
     with pytest.raises(errors.RepositoryNotFound, match="no folder models/lugn; models holds lung"):
         fetch("models/lugn")

@@ -277,7 +277,7 @@ def test_a_changed_tensor_of_a_model_that_is_only_described_is_named(model, tmp_
         monkeypatch.setattr(model_file, "read_torch_file", lambda path, budget: raw)
         return describe(read(bundle))
 
-    assert description()["base"]["family"] == model.split()[0]
+    assert description().base.family == model.split()[0]
     for key, (kind, change) in itertools.product(shapes, TENSOR_CHANGES.items()):
         if kind == "turned" and shapes[key] == shapes[key][::-1] and len(shapes[key]) > 1:
             continue

@@ -56,7 +56,8 @@ def test_a_mapping_and_what_it_holds_are_shown_in_a_few_lines():
     assert most in text and len(text.splitlines()) < 12
     frame = mapped.to_frame()
     assert frame.index.tolist() == mapped.latent.cells.tolist()
-    assert frame[key].tolist() == mapped.labels[key].label.tolist()
+    assert frame[f"{key}_call"].tolist() == mapped.labels[key].label.tolist()
+    assert frame[key].tolist() == np.where(mapped.labels[key].unknown, "unknown", mapped.labels[key].label).tolist()
     assert {f"{key}_probability", f"{key}_unknown", f"{key}_set", "novelty", "cluster", "map_distance"} <= set(frame)
 
 

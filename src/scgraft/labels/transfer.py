@@ -189,7 +189,7 @@ def _by_method(
         if vote is None:
             raise NoLabels(
                 f"The label method {name!r} cannot vote on {key!r} of {reference.base.repo}: the reference has no cells, classifier or "
-                "prototypes for this column, or the method needs the query's counts (query=...). Choose another method or column."
+                "prototypes for this column, or the method needs the query's counts, which were not given. Choose another method or column."
             )
         if len(vote.share) != len(latent.mean):
             raise BadOption(
@@ -197,7 +197,9 @@ def _by_method(
             )
         result[key] = _labels(key, method.sentence, vote, None if near is None else near.distance)
     if not result:
-        raise NoLabels("The reference's registry has no label column. Name one of its obs with labels=[...].")
+        raise NoLabels(
+            "The reference's registry has no label column. Name one of its obs with labels=[...] (--labels)."
+        )
     return result
 
 

@@ -123,7 +123,7 @@ def export_scvi(
         what = (
             "Leave the query out, or export without a query"
             if why_not
-            else "Leave the query out, or export with cells=True"
+            else "Leave the query out, or export with cells=True (without --no-cells)"
         )
         raise UnsupportedModel(f"The query cannot be written beside the model: {why_not or 'cells is off'}. {what}.")
     extra = _unlabeled_category(reference, query, query_labels)
@@ -293,12 +293,12 @@ def _reference_labels(reference: Reference, names: Sequence[str]) -> np.ndarray:
     if key not in obs:
         raise CorruptFile(
             f"The reference's cells have no column obs[{key!r}], which its model was trained with. Add it to the AnnData file of the "
-            "reference, or export without cells (cells=False)."
+            "reference, or export without cells: cells=False (--no-cells)."
         )
     found = [level_name(value) for value in obs[key]]
     if alien := sorted(set(found) - set(names)):
         raise CorruptFile(
-            f"obs[{key!r}] of the reference holds {alien[0]!r}, which its registry does not know. Rename it, or export with cells=False."
+            f"obs[{key!r}] of the reference holds {alien[0]!r}, which its registry does not know. Rename it, or export with cells=False (--no-cells)."
         )
     return np.array([names.index(name) for name in found], np.int64)
 

@@ -46,6 +46,9 @@ class Ballot:
     query: Query | None = None
     device: str = "auto"
 
+    __repr__ = fields_as_text
+    _repr_html_ = fields_as_html
+
     @cached_property
     def _classes(self) -> tuple[np.ndarray, np.ndarray]:
         return reference_classes(self.reference, self.key)
