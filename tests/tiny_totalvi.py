@@ -50,8 +50,9 @@ def write_h5mu(adata, path):
     with h5py.File(path, "w") as file:
         write_elem(file, "obs", adata.obs)
         write_elem(file, "var", pd.DataFrame(index=[*GENES, *own.columns]))
+        modalities = file.create_group("mod")
         for name, part in parts.items():
-            write_elem(file, f"mod/{name}", part)
+            write_elem(modalities, name, part)
         file["mod"].attrs["mod-order"] = list(parts)
     return path
 

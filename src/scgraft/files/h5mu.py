@@ -73,7 +73,10 @@ def joined(mods: Mapping[str, AnnData], obs: pd.DataFrame, name: str, modality: 
         )
     taken = genes[rows]
     own = pd.concat([obs, taken.obs[[c for c in taken.obs if c not in obs]].set_axis(obs.index)], axis=1)
-    adata = anndata.AnnData(taken.X, obs=own, var=taken.var.copy(), layers=dict(taken.layers))
+    layers = {
+        key: taken.layers[key] for key in taken.layers if key is not None
+    }  # anndata 0.13 lists X as a layer named None
+    adata = anndata.AnnData(taken.X, obs=own, var=taken.var.copy(), layers=layers)
     for key, part in mods.items():
         if key == first:
             continue

@@ -57,8 +57,9 @@ def write_by_cells(path: Path, out: Path, *, advance: Callable[[int], object] = 
         for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
             write_elem(new, name, {})
         if "raw/X" in places:
-            write_elem(new, "raw/var", read_elem(old["raw/var"]))
-            new["raw"].attrs["encoding-type"], new["raw"].attrs["encoding-version"] = "raw", "0.1.0"
+            raw = new.create_group("raw")
+            write_elem(raw, "var", read_elem(old["raw/var"]))
+            raw.attrs["encoding-type"], raw.attrs["encoding-version"] = "raw", "0.1.0"
         for place in places:
             with tempfile.TemporaryDirectory(prefix="by-cells-", dir=made.parent) as folder:
                 _transpose(old[place], new.create_group(place), Path(folder), advance)
