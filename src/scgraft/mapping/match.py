@@ -25,7 +25,7 @@ from scgraft.novelty.query_graph import query_graph
 from scgraft.novelty.score import distance_to, present_genes
 from scgraft.numerics.clusters import k_means
 from scgraft.numerics.lognorm import log_normalised
-from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.neighbors import Neighbours, nearest
 from scgraft.numerics.votes import K, neighbour_vote
 from scgraft.progress import LOG, showing, step
 from scgraft.query.align import align
@@ -173,9 +173,10 @@ def _judged(source: str, reference: Reference, query: Query, labels: str | None,
     folds = [hold_out(reference, b, m, seed=seed, config=config, condition=condition) for b, m in plan]
     graft = fit(reference, query, config)
     latent, graph = embed(reference, query, graft), query_graph(query.counts, seed=seed)
+    near = reference.latent.index.near(latent.mean, k=K)
     null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
     novelty = find_novelty(
-        reference, query, graft, latent, null, null_distance=far, key=key if len(classes) else None, graph=graph,
+        reference, query, graft, latent, null, null_distance=far, key=key if len(classes) else None, graph=graph, near=near,
         distance=distance_to(reference, unfitted(reference, query, graft, latent)),
     )  # fmt: skip
     types = codes if len(classes) else _stand_ins(reference.latent.mean, seed)
@@ -193,8 +194,15 @@ def _judged(source: str, reference: Reference, query: Query, labels: str | None,
     if not len(classes):
         said = f"{1 - unknown:.0%} of the cells are explained; the reference has no labels to give"
         return replace(made, sentence=f"{said} (see --labels)." if reference.obs.shape[1] else f"{said}.")
-    voted = _vote(codes, len(classes), reference.latent.mean, latent.mean, graph.cluster)
-    held = [(_vote(codes[f.kept], len(classes), f.rest.latent.mean, f.latent.mean, f.graph.cluster), codes[f.index]) for f in folds if f.rest.latent is not None]  # fmt: skip
+    voted = _vote(codes, len(classes), near.found, graph.cluster)
+    held = [
+        (
+            _vote(codes[f.kept], len(classes), nearest(f.rest.latent.mean, f.latent.mean, k=K), f.graph.cluster),
+            codes[f.index],
+        )
+        for f in folds
+        if f.rest.latent is not None
+    ]
     accuracy, error = expected_accuracy(voted.share, [(v.share, v.label == right) for v, right in held], unknown)
     if query.alignment.missing:
         lost, _ = cost_of_missing_genes(reference, str(key), present_genes(reference, query), query, seed)
@@ -262,8 +270,8 @@ def _profiles(values: csr_matrix, groups: np.ndarray, present: np.ndarray) -> np
     return np.stack([np.asarray(values[groups == g].mean(axis=0)).ravel()[present] for g in np.unique(groups)])
 
 
-def _vote(codes: np.ndarray, n_classes: int, own: np.ndarray, cells: np.ndarray, cluster: np.ndarray) -> _Voted:
-    shares = neighbour_vote(codes, n_classes, nearest(own, cells, k=min(K, len(own))))
+def _vote(codes: np.ndarray, n_classes: int, found: Neighbours, cluster: np.ndarray) -> _Voted:
+    shares = neighbour_vote(codes, n_classes, found)
     label = shares.argmax(axis=1)
     table = np.zeros((int(cluster.max()) + 1, n_classes))
     np.add.at(table, (cluster, label), 1)
