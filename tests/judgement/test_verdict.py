@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scgraft.judgement.verdict import _beyond, _large, _small, verdict
+from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _beyond, _large, _small, verdict
 from scgraft.values.quality import Measure
 
 nulls = st.lists(st.floats(0.2, 1.0), min_size=2, max_size=8).map(tuple)
@@ -29,6 +29,21 @@ def test_grey_lines_decide_nothing_unless_they_are_all():
     grey, green, red = (Measure(light, light, 0.0, (), "") for light in ("grey", "green", "red"))
     assert verdict((grey, green)).light == "green" and verdict((grey, red, green)).light == "red"
     assert verdict((grey,)).light == "grey" and "compare" in verdict((grey,)).sentence
+
+
+@pytest.mark.parametrize(("spec", "said"), [(".0%", "20% to 50%"), (".2f", "0.20 to 0.50")])
+def test_the_range_of_held_out_batches_is_written_as_the_number_beside_it(spec, said):
+    for judge in (_small, _large):
+        line = judge(0.4, (0.5, float("nan"), 0.2), "name", 1.0, 2.0, f"It is {{value:{spec}}}", "act").sentence
+        assert line == f"It is {0.4:{spec}} (held-out batches of the reference: {said})."
+    assert _small(0.4, (), "name", 1.0, 2.0, f"It is {{value:{spec}}}", "act").sentence == f"It is {0.4:{spec}}."
+
+
+def test_lines_are_whole_sentences_that_say_what_was_seen_before_what_to_do():
+    """No line begins with a number that has no noun, and each that can ask for care says what to do."""
+    for *_, said, action in (DISTANCE, PRESERVATION, MIXING, AGREEMENT):
+        assert said[0].isupper() and "{value" in said and not said.startswith("{")
+        assert action[0].isupper() and action.endswith(".")
 
 
 @given(nulls, st.floats(0, 5))

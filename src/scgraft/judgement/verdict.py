@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -117,15 +118,19 @@ def verdict(measures: tuple[Measure, ...]) -> Verdict:
     worst: Light = max((m.light for m in measures), key=ORDER.index, default=ORDER[0])
     names = [m.name for m in measures if m.light == worst]
     if worst == "grey":
-        return Verdict(worst, "There are no held-out batches of the reference to compare this mapping with.", measures)
+        return Verdict(
+            worst,
+            "This mapping cannot be judged: no batches of the reference could be held out and mapped, to compare it with.",
+            measures,
+        )
     if worst == "green":
         return Verdict(
             worst,
-            "Every number is in the range of the reference's own batches when they are held out and mapped.",
+            "Every number is as good as those of the reference's own batches when they are held out and mapped.",
             measures,
         )
-    word = "Use it with care" if worst == "amber" else "Do not use it before looking"
-    return Verdict(worst, f"{word}: {', '.join(names)}.", measures)
+    word = "Use this mapping with care" if worst == "amber" else "Do not use this mapping yet"
+    return Verdict(worst, f"{word}; first read what these lines say: {', '.join(names)}.", measures)
 
 
 def _vote_numbers(
@@ -138,26 +143,41 @@ def _vote_numbers(
 
 # For each measure: how far beyond the worst held-out batch it may lie before it is amber, and before it is red (round
 # numbers, set by hand); what is said; and what to do.
-DISTANCE = (0.25, 1.0, "The median cell lies {value:.2f} standard deviations from the nearest reference cluster", (
-    "Look at the batches that moved most, and at the dossiers; try FitConfig(objective='elbo') (--objective elbo)."
+DISTANCE = (0.25, 1.0, (
+    "Your cells should lie in the clusters of the reference: half of them lie within {value:.2f} standard deviations of the "
+    "nearest cluster's centre"
+), (
+    "Look at the batches that moved most, and at the unknown groups; try FitConfig(objective='elbo') (--objective elbo)."
 ))  # fmt: skip
 # Set by hand, not measured.
-PRESERVATION = (0.15, 0.35, "The query's own clusters keep {value:.0%} of their neighbourhoods in the latent", (
-    "Your cells may differ in ways that the reference does not show; do not look for such differences in this latent."
-))  # fmt: skip
+PRESERVATION = (0.15, 0.35, (
+    "Cells that are alike in your counts should stay together in the reference's space: your clusters keep {value:.0%} of their "
+    "neighbourhoods there, beyond what chance gives"
+), "Some differences between your cells are lost in that space: look for them in your counts, not there.")  # fmt: skip
 # Set by hand, not measured.
 MIXING = (0.35, 0.7, (
-    "Around a query cell lie {value:.0%} of the reference cells that would lie there if cells of the same label were mixed fully"
-), "Give finer batches (donor, sample), so that each is fitted alone; labels can still be right.")  # fmt: skip
+    "Your cells should lie among reference cells of the same label: they have {value:.0%} of the reference neighbours that full "
+    "mixing would give them"
+), (
+    "Give finer batches (batch_key=, --batch-key: donor or sample), so that each is fitted by itself. Labels can be right all the same."
+))  # fmt: skip
 # Set by hand, not measured.
 AGREEMENT = (0.1, 0.3, (
-    "{value:.0%} of the cells get the same label from their neighbours in the latent and from the classifier on genes"
-), "Believe labels only where both agree: see scgraft.explain (scgraft explain FOLDER CELL), and prediction sets at a small error rate.")  # fmt: skip
+    "Two votes make a label, and they should agree: for {value:.0%} of the cells, the neighbours in the reference's space and the "
+    "classifier on genes name the same one"
+), (
+    "Trust labels where both votes agree: scgraft.explain (scgraft explain FOLDER CELL) shows them, and prediction sets at a small "
+    "error rate say which labels are possible."
+))  # fmt: skip
 
 
-def _range(null: tuple[float, ...]) -> str:
+def _range(null: tuple[float, ...], said: str) -> str:
+    """The same number of the held-out batches, in the format that the sentence has for its own."""
     finite = [v for v in null if np.isfinite(v)]
-    return f" (held-out reference batches: {min(finite):.2f} to {max(finite):.2f})." if finite else "."
+    if not finite:
+        return "."
+    shown = next(spec for _, name, spec, _ in Formatter().parse(said) if name == "value") or ""
+    return f" (held-out batches of the reference: {min(finite):{shown}} to {max(finite):{shown}})."
 
 
 def _light(excess: float, amber: float, red: float) -> Light:
@@ -186,7 +206,7 @@ def _small(
     worst = max(*finite, float(np.mean(finite)) + _beyond(finite))
     light = _light(value / max(worst, 1e-9) - 1, amber, red)
     return Measure(
-        name, light, value, null, said.format(value=value) + _range(null), "" if light == "green" else action
+        name, light, value, null, said.format(value=value) + _range(null, said), "" if light == "green" else action
     )
 
 
@@ -199,13 +219,16 @@ def _large(
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
     light = _light(min(*finite, float(np.mean(finite)) - _beyond(finite)) - value, amber, red)
     return Measure(
-        name, light, value, null, said.format(value=value) + _range(null), "" if light == "green" else action
+        name, light, value, null, said.format(value=value) + _range(null, said), "" if light == "green" else action
     )
 
 
 def _one_type(preservation: Measure) -> Measure:
     """Clusters within one type are noise in part: that they are not kept says nothing of the mapping."""
-    said = preservation.sentence + " Nearly all cells have one label, so its clusters are no yardstick."
+    said = (
+        preservation.sentence
+        + " Nearly all of your cells have one label; clusters within one type are noise in part, so this is not judged."
+    )
     return replace(preservation, light="grey", sentence=said, action="")
 
 
@@ -213,13 +236,16 @@ def _genes(query: Query, calibration: Calibration) -> Measure:
     """Genes found; where the calibration lacks the same ones, their cost is measured, else it is guessed from the share."""
     share = query.alignment.found_weight
     light: Light = "green" if share > 0.95 else "amber" if share > 0.75 else "red"
-    said = f"{query.alignment.n_found} of {query.alignment.n_genes} genes were found ({share:.1%} by weight)."
+    said = (
+        f"{query.alignment.n_found} of {query.alignment.n_genes} genes of the reference were found in your data; they carry "
+        f"{share:.1%} of the weight that the model gives to genes."
+    )
     cells = calibration.reliability[:, 2]
     if not calibration.classifier.genes.all() and cells.sum():
         right = float(calibration.reliability[:, 1] @ cells / cells.sum())
         light = "green" if right > ACCURATE else "amber" if right > FAIR else "red"
-        said += f" Held-out cells of the reference with these genes alone get the right label in {right:.1%}."
-    action = "Run scgraft.check (scgraft check): it says which cell types the missing genes cost."
+        said += f" With these genes alone, {right:.1%} of the reference's held-out cells get the right label."
+    action = "Run scgraft.check (scgraft check): it names the cell types whose labels suffer from the missing genes."
     return Measure("genes", light, share, (), said, "" if light == "green" else action)
 
 
@@ -228,13 +254,14 @@ def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
     worst = max([v for v in null if np.isfinite(v)], default=0.0)
     light: Light = "green" if value < max(2, 1.5 * worst) else "amber" if value < max(5, 2 * worst) else "red"
     said = (
-        f"The model's errors that similar cells share are {value:.2f} times as large as noise alone makes them"
-        + _range(null)
+        "The model should explain your counts: the errors that cells of one kind share are {value:.2f} times as large as noise "
+        "alone would make them"
     )
     action = (
-        "The counts may be reads instead of UMIs, or from another chemistry. Up to three times as many known cells as "
-        "declared may be called novel: believe an unknown group only if its genes are markers."
+        "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to three times as many known "
+        "cells as declared may then be called novel: believe an unknown group only if its genes are known markers."
     )
+    said = said.format(value=value) + _range(null, said)
     return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
 
 
@@ -242,13 +269,13 @@ def _unexplained(novelty: Novelty) -> Measure:
     share = float(novelty.novel.mean())
     light: Light = "green" if share <= 2 * novelty.false_alarms and not novelty.dossiers else "amber"
     light = "red" if share > 0.5 else light
+    groups = f"{len(novelty.dossiers)} unknown group" + ("" if len(novelty.dossiers) == 1 else "s")
     said = (
-        f"{share:.1%} of the cells are not explained by the reference (declared false alarms: {novelty.false_alarms:.0%}), "
-        f"with {len(novelty.dossiers)} unknown groups."
+        f"{share:.1%} of your cells are not explained by the reference, with {groups} among them; of cells that it knows, "
+        f"{novelty.false_alarms:.0%} are called so by chance."
     )
-    return Measure(
-        "novelty", light, share, (), said, "" if light == "green" else "Read the dossiers of the unknown groups."
-    )
+    action = "Read the dossiers of the unknown groups: what their genes are, and which reference cells are near."
+    return Measure("novelty", light, share, (), said, "" if light == "green" else action)
 
 
 def _states(novelty: Novelty, *, placed: bool) -> Measure:
@@ -257,19 +284,31 @@ def _states(novelty: Novelty, *, placed: bool) -> Measure:
     Without labels (`placed` is False) no type has a place that could be compared, and the line is grey.
     """
     if not novelty.states and not placed:
-        return Measure("state", "grey", 1.0, (), "Without labels a new state cannot be told from a new type.")
+        return Measure(
+            "state",
+            "grey",
+            1.0,
+            (),
+            "Whether known types are in a new state was not looked at: without labels there are no types to compare.",
+        )
     if not novelty.states:
-        return Measure("state", "green", 1.0, (), "No type of the query is shifted as a whole against the reference.")
+        return Measure(
+            "state",
+            "green",
+            1.0,
+            (),
+            "No cell type of your data is shifted as a whole against the same type of the reference.",
+        )
     told = []
     for state in novelty.states[:STATES]:
         genes = f", most in {', '.join(g for g, _ in state.genes[:3])}" if state.genes else ""
-        told.append(f"{state.label} ({state.shift:.1f} times the errors{genes})")
+        told.append(f"{state.label} (errors {state.shift:.1f} times as large{genes})")
     more = len(novelty.states) - STATES
-    said = f"Known cells in another state, which lie where the reference has them: {', '.join(told)}"
+    said = f"Known cell types in another state (they lie where the reference has them, but share errors): {', '.join(told)}"
     said += f", and {more} more." if more > 0 else "."
     action = (
-        "Labels stand. Another laboratory does this as well as a condition: compare these genes between your own samples before "
-        "you call it biology."
+        "Their labels stand. Another laboratory has the same effect as a disease or a treatment: compare these genes between your "
+        "own samples before you call it biology."
     )
     return Measure("state", "green", novelty.states[0].shift, (), said, action)
 
@@ -282,11 +321,14 @@ def _mixtures(novelty: Novelty) -> Measure:
             "grey",
             0.0,
             (),
-            "Whether cells hold several types was not looked at: there are no types to mix.",
+            "Whether your cells are mixtures (doublets, spots) was not looked at: without labels there are no types to mix.",
         )
     share = float(novelty.mixed.mean())
-    said = f"{share:.1%} of the cells are explained better by several types than by one (declared false alarms: {RATE:.0%})."
-    action = "Labels of these cells are unknown. Remove doublets; for spots, take a deconvolution instead of labels."
+    said = (
+        f"{share:.1%} of your cells look like mixtures of several cell types (doublets, spots); of single cells, {RATE:.0%} are "
+        "called so by chance."
+    )
+    action = "These cells are marked unknown. Remove doublets; for spots, use a deconvolution instead of labels."
     light: Light = "green" if share <= DOUBLETS else "amber" if share <= SPOTS else "red"
     return Measure("mixtures", light, share, (), said, "" if light == "green" else action)
 
@@ -308,12 +350,11 @@ def _did_fitting_help(
     light: Light = "green" if gain > -max(SMALL_CHANGE, noise) or mixed > 0.1 else "amber"
     word = "helped" if gain > SMALL_CHANGE or mixed > 0.05 else "changed little" if light == "green" else "did not help"
     said = (
-        f"Fitting {word}: agreement with the genes {before:.1%} without and {after:.1%} with it, "
-        f"mixing {mixed_before:.0%} and {value['mixing']:.0%}."
+        f"Fitting {word}: the two votes agreed for {before:.1%} of the cells before the fit and for {after:.1%} after it; mixing was "
+        f"{mixed_before:.0%} before and {value['mixing']:.0%} after."
     )
-    return Measure(
-        "fitting", light, gain, (), said, "" if light == "green" else "Map with FitConfig(epochs=0) (--epochs 0)."
-    )
+    action = "Map again without fitting: FitConfig(epochs=0) (--epochs 0)."
+    return Measure("fitting", light, gain, (), said, "" if light == "green" else action)
 
 
 def verdict_as_dict(verdict: Verdict) -> dict[str, Any]:
