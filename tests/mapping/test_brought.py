@@ -11,10 +11,12 @@ import pytest
 
 import scgraft
 from case_files import case, hub_reference, plain_query
-from scgraft.errors import BatchColumn, GenesNotFound
+from scgraft.errors import BatchColumn, EmptyCells, GenesNotFound
 from scgraft.mapping.check import _types
 from scgraft.mapping.cost import judge_missing_genes
+from scgraft.mapping.stream import open_query
 from scgraft.query.align import align
+from scgraft.query.given import some_cells
 from scgraft.query.read import read_query
 from scgraft.reference.cells import reference_classes
 from scgraft.reference.describe import describe
@@ -23,6 +25,7 @@ from scgraft.results.folder import write
 from scgraft.results.writable import write_annotated
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.query import AlignOptions
 
 CONFIG = TinyConfig(encode_covariates=True, minified="latent_posterior_parameters")
 
@@ -125,3 +128,73 @@ def test_check_gives_no_all_clear_to_cells_that_are_all_unseen():
     cells = plain_query("pbmc-10x-scanvi")[:600].copy()
     findings = scgraft.check(hub_reference("pbmc-10x-scanvi"), cells, batch_key="batch").findings
     assert [f.grade for f in findings if f.name == "unknown cells"] == ["ok"]
+
+
+def test_check_stops_at_cells_without_counts_where_a_mapping_refuses_them(mapped_tiny):
+    reference, adata, _ = mapped_tiny
+    empty = adata.copy()
+    keep = np.ones((adata.n_obs, 1))
+    keep[[3, 9]] = 0
+    empty.X = adata.X.multiply(keep).tocsr()
+    found = {f.name: f for f in scgraft.check(reference, empty, batch_key="batch").findings}["empty cells"]
+    assert found.grade == "stop" and f"{empty.obs_names[3]}, {empty.obs_names[9]}" in found.sentence
+    with pytest.raises(EmptyCells):
+        align(reference, empty, batch_key="batch")
+    left = scgraft.check(reference, empty, batch_key="batch", drop_empty=True)
+    assert {f.name: f.grade for f in left.findings}["empty cells"] == "repaired" and left.grade != "stop"
+    assert "empty cells" not in {f.name for f in scgraft.check(reference, adata, batch_key="batch").findings}
+
+
+@pytest.mark.parametrize(("least", "refused"), [(0.9, True), (0.0, False)])
+def test_check_and_map_refuse_genes_alike(mapped_tiny, least, refused):
+    reference, adata, _ = mapped_tiny
+    few = adata[:, : adata.n_vars // 3].copy()
+    options = {"batch_key": "batch", "min_found": least, "drop_empty": True}
+    found = scgraft.check(reference, few, **options)
+    assert (found.grade == "stop") == refused
+    if refused:
+        with pytest.raises(GenesNotFound) as caught:
+            align(reference, few, **options)
+        assert found.findings[-1].sentence == str(caught.value)
+
+
+def _in_obsm(adata):
+    adata.obsm["spatial"] = np.zeros((adata.n_obs, 2))
+
+
+def _in_uns(adata):
+    adata.uns["spatialdata_attrs"] = {"region": "slide"}
+
+
+def _in_obs(adata):
+    adata.obs["in_tissue"] = 1
+
+
+@pytest.mark.parametrize("write_places", [_in_obsm, _in_uns, _in_obs])
+@pytest.mark.parametrize("way", ["memory", "backed", "lazy", "parts"])
+def test_a_spatial_file_is_told_so_whatever_way_it_is_read(mapped_tiny, write_places, way, tmp_path):
+    reference, adata, _ = mapped_tiny
+    slide, path = adata.copy(), tmp_path / "slide.h5ad"
+    write_places(slide)
+    slide.write_h5ad(path)
+    if way == "parts":
+        file = open_query(reference, path, AlignOptions("batch"))
+        assert any("is spatial" in note for note in file.notes)
+        return
+    given = {
+        "memory": lambda: anndata.read_h5ad(path),
+        "backed": lambda: read_query(path, backed=True),
+        "lazy": lambda: anndata.experimental.read_lazy(path),
+    }[way]()
+    assert "spatial" in {f.name for f in scgraft.check(reference, given, batch_key="batch").findings}
+    assert any("is spatial" in said for said in align(reference, given, batch_key="batch").alignment.messages)
+
+
+def test_check_sees_proteins_in_obsm():
+    """The sample of cells that is looked at has what the cells have beside their genes."""
+    adata = anndata.AnnData(np.ones((6, 2), np.float32))
+    adata.obsm["protein"] = pd.DataFrame({"CD3": range(6)}, index=adata.obs_names)
+    adata.obsm["X_pca"], adata.uns["names"] = np.arange(12.0).reshape(6, 2), ["CD3"]
+    some = some_cells(adata, np.array([1, 4]))
+    assert some.obsm["protein"]["CD3"].tolist() == [1, 4] and some.obsm["X_pca"].tolist() == [[2, 3], [8, 9]]
+    assert list(some.uns["names"]) == ["CD3"]

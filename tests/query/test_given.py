@@ -95,15 +95,17 @@ def test_what_is_no_anndata_is_named(reference, adata, make):
     assert scgraft.check(reference, query).grade == "stop"
 
 
-def test_some_cells_are_read_and_nothing_else(adata, tmp_path):
+def test_of_some_cells_what_they_have_is_read_and_no_other_cell(adata, tmp_path):
     adata.layers["a"], adata.raw = adata.X * 2, adata
-    adata.obsm["X_pca"] = np.zeros((adata.n_obs, 2))
+    adata.obsm["X_pca"] = np.arange(2.0 * adata.n_obs).reshape(-1, 2)
+    adata.obsp["near"] = sp.identity(adata.n_obs, format="csr")
     adata.write_h5ad(tmp_path / "q.h5ad")
     backed = anndata.read_h5ad(tmp_path / "q.h5ad", backed="r")
     rows = np.array([1, 5, 9])
     for whole in (adata, given(backed)):
         part = some_cells(whole, rows)
-        assert not part.isbacked and part.obs.equals(adata.obs.iloc[rows]) and not list(part.obsm)
+        assert not part.isbacked and part.obs.equals(adata.obs.iloc[rows]) and not list(part.obsp)
+        assert np.array_equal(part.obsm["X_pca"], adata.obsm["X_pca"][rows])
         for found, expected in ((part.X, adata.X), (part.layers["a"], adata.layers["a"]), (part.raw.X, adata.raw.X)):
             assert np.array_equal(sp.csr_matrix(found).toarray(), sp.csr_matrix(expected).toarray()[rows])
     backed.file.close()

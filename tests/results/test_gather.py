@@ -1,10 +1,11 @@
 """Parts put together, on a few rows written by hand."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
-from scgraft.results.gather import write_labels, write_parquet
+from scgraft.results.gather import write_cells, write_labels, write_parquet
 from scgraft.results.parts import Part, write_part
 
 LABELS = (["c", "a", "a"], ["a", "b", "a"])
@@ -45,3 +46,16 @@ def test_labels_as_parquet_have_the_same_rows(parts, tmp_path):
     pytest.importorskip("pyarrow")
     assert write_parquet(parts, tmp_path / "labels.parquet")
     check(pd.read_parquet(tmp_path / "labels.parquet").set_index("barcode"))
+
+
+def test_a_label_column_with_a_slash_becomes_a_column_of_the_file(tmp_path):
+    table = pd.DataFrame({"level/2": ["a", "b", "a"]}, index=pd.Index(["x", "y", "z"], name="barcode"))
+    write_part(tmp_path / "0.npz", Part(np.arange(3), np.zeros((3, 2), np.float32), table))
+    anndata.AnnData(np.ones((3, 2), np.float32), obs=pd.DataFrame(index=["x", "y", "z"])).write_h5ad(
+        tmp_path / "q.h5ad"
+    )
+    for counts in (False, True):
+        write_cells(
+            [tmp_path / "0.npz"], tmp_path / "q.h5ad", tmp_path / "m.h5ad", columns=["level/2"], uns={}, counts=counts
+        )
+        assert anndata.read_h5ad(tmp_path / "m.h5ad").obs["scgraft_level_2"].tolist() == ["a", "b", "a"]

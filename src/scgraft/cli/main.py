@@ -50,6 +50,8 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
 OBJECTIVES = ("match", "atlas", "elbo")
 TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 GENE_MAP = "Table (csv or tsv) of two columns without a header: gene of the query, gene of the reference."
+DROP_EMPTY = "Leave out cells without any count in the reference's genes."
+MIN_FOUND = "Least share of the reference's genes, by weight; default: what the missing ones cost decides."
 
 
 class _Group(click.Group):
@@ -106,6 +108,8 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--batch-key", help="obs column of the query's batches.")
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
+@click.option("--drop-empty", is_flag=True, help=DROP_EMPTY)
+@click.option("--min-found", type=click.FloatRange(0, 1), help=MIN_FOUND)
 @click.option("--gene-map", type=TABLE, help=GENE_MAP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
@@ -116,6 +120,8 @@ def check_command(
     revision: str | None,
     batch_key: str | None,
     layer: str | None,
+    drop_empty: bool,
+    min_found: float | None,
     gene_map: Path | None,
     as_json: bool,
 ) -> None:
@@ -133,7 +139,15 @@ def check_command(
 
     reference, adata = load_reference(source, revision), read_query(query, backed=True)
     genes = None if gene_map is None else read_gene_map(gene_map)
-    result = check(reference, adata, batch_key=batch_key, layer=layer, gene_map=genes)
+    result = check(
+        reference,
+        adata,
+        batch_key=batch_key,
+        layer=layer,
+        drop_empty=drop_empty,
+        min_found=min_found,
+        gene_map=genes,
+    )
     document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
     say(json.dumps(document, indent=2) if as_json else check_text(result))
     ctx.exit({"warning": 11, "stop": 3}.get(result.grade, 0))
@@ -174,7 +188,7 @@ def check_command(
     "--learning-rate", type=click.FloatRange(0), help="Learning rate of the fit; lower it where the fit diverges."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
-@click.option("--drop-empty", is_flag=True, help="Leave out cells without any count in the reference's genes.")
+@click.option("--drop-empty", is_flag=True, help=DROP_EMPTY)
 @click.option(
     "--memory", type=Size(), help="A larger query is mapped in parts (4G); default: a quarter of what is free."
 )
@@ -185,11 +199,7 @@ def check_command(
     help="Let the workers of a dask cluster make the parts: the scheduler's address (tcp://host:8786), or its file.",
 )
 @click.option("--without-counts", is_flag=True, help="Write mapped.h5ad without X, layers and raw.")
-@click.option(
-    "--min-found",
-    type=click.FloatRange(0, 1),
-    help="Least share of the reference's genes, by weight; default: what the missing ones cost decides.",
-)
+@click.option("--min-found", type=click.FloatRange(0, 1), help=MIN_FOUND)
 @click.option("--gene-map", type=TABLE, help=GENE_MAP)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.pass_obj

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +22,10 @@ from scgraft.model.families import family_of
 from scgraft.novelty.find import find_novelty, reference_types
 from scgraft.novelty.score import present_genes
 from scgraft.progress import Advance, showing, step
-from scgraft.query.align import align_as, cell_names, spatial_messages
-from scgraft.query.given import given, some_cells
+from scgraft.query.align import align_as, cell_names
+from scgraft.query.given import as_anndata, given, some_cells
 from scgraft.query.levels import code_obs
+from scgraft.query.spatial import spatial_messages
 from scgraft.reference.cells import label_key, missing_columns, reference_classes
 from scgraft.reference.describe import describe
 from scgraft.values.description import LabelFacts, Surgery
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 CELLS = 2000  # of the query that are looked at: a check takes seconds at any size
 TINY = 20  # cells of a batch: below that, types set no limit of novelty either (scgraft.novelty.score.LEAST_BATCH)
+FEW = 5  # names in a message, as many as fit on a line
 LOSS = 0.05  # of a type's accuracy: a cell in twenty; chosen by eye, not measured
 BIOLOGY = re.compile(
     r"disease|condition|diagnos|treat|stim|perturb|genotyp|phenotyp|status|tissue|cohort|"
@@ -52,6 +55,8 @@ def check(
     *,
     batch_key: str | None = None,
     layer: str | None = None,
+    drop_empty: bool = False,
+    min_found: float | None = None,
     gene_map: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -65,8 +70,8 @@ def check(
     adata
         The query, in memory or backed; it is not changed. Counts are looked at in at most 2000 of its cells (seeded), obs in
         all of them.
-    batch_key, layer, gene_map
-        As for :func:`scgraft.map_query`.
+    batch_key, layer, drop_empty, min_found, gene_map
+        As for :func:`scgraft.map_query`: what a mapping with these refuses is a finding of grade "stop".
     seed
         Random are the cells that are sampled, and those that are generated to see what missing genes cost.
     progress
@@ -87,7 +92,7 @@ def check(
     >>> check.grade in ("ok", "repaired", "warning", "stop"), check.findings[0].name
     (True, 'counts')
     """
-    options = AlignOptions(batch_key, layer, drop_empty=True, min_found=0.0, gene_map=gene_map)
+    options = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map)
     with showing(progress), step("checking", 4, "part") as advance:
         return Check(tuple(_findings(reference, adata, options, seed, advance)))
 
@@ -97,6 +102,8 @@ def _findings(
 ) -> list[Finding]:
     batch_key = options.batch_key
     try:
+        adata = as_anndata(adata)
+        names = (adata.obsm, adata.uns, adata.obs.columns)
         adata = given(adata)
     except QueryError as error:
         return [_stop(error)]
@@ -106,13 +113,14 @@ def _findings(
         cell_names(adata)
         sample = some_cells(adata, index)
         size = code_obs(adata.obs, reference.schema, batch_key).cells_per_batch
-        query = align_as(reference, sample, options)
+        query = align_as(reference, sample, replace(options, drop_empty=True))
     except QueryError as error:
         return [*findings, _stop(error)]
     advance(1)
-    findings = [_counts(query, adata.n_obs), _genes(query), *findings]
+    findings = [*_counts(query, adata.n_obs, options.drop_empty), _genes(query), *findings]
     try:
-        judge_missing_genes(reference, query, seed=seed)
+        if options.min_found is None:
+            judge_missing_genes(reference, query, seed=seed)
     except GenesNotFound as error:
         findings.append(Finding("missing genes", "stop", str(error), "Give the query the reference's gene names."))
         return findings
@@ -124,7 +132,7 @@ def _findings(
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     findings += [
         Finding("spatial", "warning", said, "Segmented cells can be mapped; spots need a deconvolution.")
-        for said in spatial_messages(sample)
+        for said in spatial_messages(*names)
     ]
     facts = describe(reference)
     findings += [_training(facts.surgery), _types(reference, facts.labels)]
@@ -162,26 +170,32 @@ def _batch_column(adata: AnnData, batch_key: str | None) -> list[Finding]:
     ]
 
 
-def _counts(query: Query, n: int) -> Finding:
-    source, dropped = query.alignment.counts_from, query.alignment.dropped
-    sampled = len(query.cells) + len(dropped)
+def _counts(query: Query, n: int, drop_empty: bool) -> list[Finding]:
+    source = query.alignment.counts_from
+    sampled = len(query.cells) + len(query.alignment.dropped)
     looked = f" {sampled:,} of {n:,} cells were looked at." if sampled < n else ""
     notes = [m for m in query.alignment.messages if m.startswith((source, "The counts of "))]
     if "recovered" in source:
-        return Finding("counts", "repaired", f"Raw counts were {source}.{looked}")
-    said = " ".join([f"Raw counts are in {source}.{looked}", *notes])
-    if dropped:
-        return Finding(
-            "counts",
-            "warning",
-            f"{said} {len(dropped)} of the sampled cells have no count in the reference's genes.",
-            "Map with drop_empty=True (--drop-empty).",
-        )
-    if any(m.startswith(source) for m in notes):
-        return Finding(
-            "counts", "warning", said, "Look whether these are raw counts; name their place with layer=... (--layer)."
-        )
-    return Finding("counts", "ok", said)
+        found = Finding("counts", "repaired", f"Raw counts were {source}.{looked}")
+    else:
+        said = " ".join([f"Raw counts are in {source}.{looked}", *notes])
+        doubted = any(m.startswith(source) for m in notes)
+        action = "Look whether these are raw counts; name their place with layer=... (--layer)." if doubted else ""
+        found = Finding("counts", "warning" if doubted else "ok", said, action)
+    return [found, *_empty_cells(query, sampled, drop_empty)]
+
+
+def _empty_cells(query: Query, sampled: int, drop_empty: bool) -> list[Finding]:
+    """Cells without a count, which a mapping refuses unless it is told to leave them out."""
+    dropped = query.alignment.dropped
+    if not dropped:
+        return []
+    said = f"{len(dropped)} of {sampled:,} cells have no count in any gene of the reference: {', '.join(dropped[:FEW])}"
+    said += ", ..." if len(dropped) > FEW else "."
+    if drop_empty:
+        return [Finding("empty cells", "repaired", f"{said} They are left out.")]
+    action = "Filter them (scanpy.pp.filter_cells), or leave them out with drop_empty=True (--drop-empty)."
+    return [Finding("empty cells", "stop", f"{said} A mapping refuses them.", action)]
 
 
 def _genes(query: Query) -> Finding:

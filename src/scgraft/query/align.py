@@ -20,6 +20,7 @@ from scgraft.query.levels import code_obs
 from scgraft.query.places import Place
 from scgraft.query.proteins import align_proteins
 from scgraft.query.regions import are_regions, other_peaks, spelled_as
+from scgraft.query.spatial import spatial_messages
 from scgraft.values.blocks import BlockCounts
 from scgraft.values.names import column_text
 from scgraft.values.query import Alignment, AlignOptions, Query
@@ -98,7 +99,7 @@ def options_as_found(alignment: Alignment) -> AlignOptions:
 def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False) -> Query:
     """:func:`align` with its options as one value, as a mapping carries them; `judged` counts are known to be counts."""
     require_mapping(reference.base.family)
-    adata = _opened(adata, reference.schema)
+    adata, spatial = _opened(adata, reference.schema)
     schema, batch_key = reference.schema, options.batch_key
     cells = cell_names(adata)
     weight, genes_of = gene_weight(reference), gene_finder(reference, options.gene_map)
@@ -162,7 +163,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
             *of_blocks,
             *known_messages(known),
             *count_messages(counts, reference),
-            *spatial_messages(adata),
+            *spatial,
         ),
     )
     return Query(
@@ -183,10 +184,14 @@ def of_molecules(reference: Reference) -> bool:
     return reference.base.family not in OF_REGIONS and not are_regions(reference.schema.genes)
 
 
-def _opened(adata: AnnData, schema: Schema) -> AnnData:
-    """The query as one AnnData. Of what is on disk :func:`given` leaves out obsm, where proteins can be: that is read whole."""
+def _opened(adata: AnnData, schema: Schema) -> tuple[AnnData, list[str]]:
+    """The query as one AnnData, and what to tell the user of its place in a tissue.
+
+    Of what is on disk :func:`given` leaves out obsm, where proteins can be: that is read whole.
+    """
     whole = as_anndata(adata)
-    return given(whole.to_memory() if schema.blocks and whole.isbacked else whole)
+    told = spatial_messages(whole.obsm, whole.uns, whole.obs.columns)
+    return given(whole.to_memory() if schema.blocks and whole.isbacked else whole), told
 
 
 def _align_blocks(
@@ -293,16 +298,6 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, w
     if len(set(match.gene.tolist())) < len(match.gene):
         out.sum_duplicates()
     return out
-
-
-def spatial_messages(adata: AnnData) -> list[str]:
-    """What to know of cells that have a place in a tissue: `spatial` in obsm or uns, as squidpy and scanpy write it."""
-    if "spatial" not in adata.obsm and "spatial" not in adata.uns:
-        return []
-    return [
-        "The file is spatial. If its spots hold several cells, one label says too little of a spot: spots that several types explain "
-        "better than one are called mixed, and their label unknown."
-    ]
 
 
 def gene_messages(match: GeneMatch, weight: np.ndarray, schema: Schema, set_aside: np.ndarray) -> list[str]:

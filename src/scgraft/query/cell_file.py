@@ -19,6 +19,7 @@ from scgraft.query.genes import GeneMatch
 from scgraft.query.judge import NAMED, Asked, Judged, Used, doubts, passed_over
 from scgraft.query.on_disk import BY_GENES, OnDisk, check_file, members, names_of, opened, row_names, rows_of
 from scgraft.query.places import TOTALS, Cells, Place, here, in_order, judged_rows, sample, to_csr, totals_of
+from scgraft.query.spatial import spatial_messages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +224,9 @@ def open_cells(
         cells = _cells(group, n_cells, totals_of(obs), prefer)
         obs = obs[[name for name in there if name in columns]]
         asked = Asked(prefer, layer, molecules)
-        return found_cells(path, cells, obs, asked, used, lambda place: OnDisk(path, place))
+        spatial = spatial_messages(members(group, "obsm"), members(group, "uns"), group["obs"])
+        found = found_cells(path, cells, obs, asked, used, lambda place: OnDisk(path, place))
+        return replace(found, notes=(*found.notes, *spatial))
 
 
 def found_cells(

@@ -8,7 +8,7 @@ import numpy as np
 
 from scgraft.errors import CorruptFile, QueryError
 from scgraft.files.h5mu import joined
-from scgraft.query.places import cells_of, some_rows
+from scgraft.query.places import cells_of, here, some_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,7 +75,7 @@ def require_anndata(adata: Any) -> None:
 
 
 def some_cells(adata: AnnData, rows: np.ndarray) -> AnnData:
-    """Some cells with their annotation and every matrix that could hold counts, in memory; of the rest nothing is read.
+    """Some cells with their annotation and every matrix that could hold counts, in memory; of other cells nothing is read.
 
     Parameters
     ----------
@@ -95,6 +95,10 @@ def some_cells(adata: AnnData, rows: np.ndarray) -> AnnData:
             out.raw = anndata.AnnData(matrix, obs=out.obs[[]], var=adata.raw.var)
         else:
             out.layers[place.layer] = matrix
+    for name, table in adata.obsm.items():
+        out.obsm[name] = table.iloc[rows] if hasattr(table, "iloc") else here(table[rows])
+    for name in adata.uns:
+        out.uns[name] = adata.uns[name]
     return out
 
 

@@ -14,6 +14,7 @@ from scgraft.query.cell_file import BYTES, CellFile, bytes_in_memory, found_cell
 from scgraft.query.judge import Asked, Used
 from scgraft.query.on_disk import BY_GENES, OnDisk, opened, row_names
 from scgraft.query.places import TOTALS, Cells, here, in_order, to_csr, totals_of
+from scgraft.query.spatial import spatial_messages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def open_lazy(
     )
     places = tuple(replace(p, problem=BY_GENES) if _is_by_genes(p.matrix) else p for p in places)
     cells = Cells(places, adata.n_obs, totals_of(obs), lambda rows: names[rows].tolist())
-    return found_cells(
+    file = found_cells(
         str(adata.filename) if adata.isbacked else "the query",
         cells,
         obs[[name for name in obs if name in columns]].set_axis(range(adata.n_obs), axis=0),
@@ -102,6 +103,7 @@ def open_lazy(
         found.__getitem__,
         names,
     )
+    return replace(file, notes=(*file.notes, *spatial_messages(adata.obsm, adata.uns, adata.obs.columns)))
 
 
 def _is_by_genes(matrix: Any) -> bool:

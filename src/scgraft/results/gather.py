@@ -16,6 +16,7 @@ from scgraft.query.on_disk import opened, row_names
 from scgraft.results.colours import in_order
 from scgraft.results.parts import column_names, read_column, read_latent, read_part
 from scgraft.results.summary import safe_table
+from scgraft.results.writable import as_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def write_cells(
     path
         Where to write.
     columns
-        Columns of the parts' tables, which become ``obs["scgraft_<name>"]``.
+        Columns of the parts' tables, which become ``obs["scgraft_<name>"]``; a slash becomes "_", as no file has it in a name.
     uns
         What becomes ``uns["scgraft"]``.
     counts
@@ -132,9 +133,9 @@ def write_cells(
                 column = _clusters(parts, common[key], n)
             else:
                 column = _column(parts, name, n)
-            _replace(new["obs"], f"scgraft_{name}", column)
+            _replace(new["obs"], as_key(f"scgraft_{name}"), column)
         order = [str(name) for name in new["obs"].attrs["column-order"]]
-        added = [f"scgraft_{name}" for name in columns]
+        added = [as_key(f"scgraft_{name}") for name in columns]
         new["obs"].attrs["column-order"] = np.array([*(c for c in order if c not in added), *added], dtype=object)
 
 

@@ -30,10 +30,11 @@ from scgraft.query.by_cells import places_by_genes, write_by_cells
 from scgraft.query.cell_file import CellFile
 from scgraft.query.lazy import for_workers
 from scgraft.results.folder import check_free, write
-from scgraft.results.gather import write_cells, write_labels, write_parquet
-from scgraft.results.parts import Parts, all_finished, part_of, read_column
+from scgraft.results.gather import common_calls, write_cells, write_labels, write_parquet
+from scgraft.results.parts import Parts, all_finished, column_names, part_of, read_column
 from scgraft.results.stored import written
 from scgraft.results.summary_format import SUMMARY, parse_summary
+from scgraft.results.writable import as_key
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.mapping import MappedQuery
@@ -338,7 +339,9 @@ def gather(work: Path, *, counts: bool = False, force: bool = False) -> Path:
         write_parquet(parts, new / "labels.parquet")
         advance(1)
         sample = read_h5ad(new / SAMPLE_FOLDER / "mapped.h5ad")
-        columns = [c.removeprefix("scgraft_") for c in sample.obs if c.startswith("scgraft_")]
+        own = (*column_names(parts[0]), *(f"{key}_cluster" for key in common_calls(parts)))
+        written_as = {as_key(f"scgraft_{name}"): name for name in own}
+        columns = [written_as[name] for name in sample.obs if name in written_as]
         uns = sample.uns["scgraft"]
         write_cells(parts, source, new / "mapped.h5ad", columns=columns, uns=uns, counts=counts)
         advance(1)

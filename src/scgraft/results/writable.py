@@ -19,8 +19,9 @@ GROUPS = ("obsm", "varm", "obsp", "varp", "uns")
 def write_annotated(adata: AnnData, path: Path, *, counts: bool = True) -> tuple[str, ...]:
     """Write an AnnData (which turns its columns of text into categories, as anndata does).
 
-    It is tried as it is. Where that fails, text of pandas' own kinds is written as plain text, columns with a reserved name get
-    another, and every part that still cannot be written is left out.
+    It is tried as it is. Where that fails, or a name has a slash (anndata 0.12 makes a group of it, 0.13 refuses), text of pandas'
+    own kinds is written as plain text, columns with such a name or a reserved one get another, and every part that still cannot be
+    written is left out.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def write_annotated(adata: AnnData, path: Path, *, counts: bool = True) -> tuple
     tuple of str
         What was changed or left out, one sentence part each; () where everything was written as it is.
     """
-    if counts:
+    if counts and all(as_key(name) == name for name in _names(adata)):
         try:
             adata.write_h5ad(path)
             return ()
@@ -56,6 +57,34 @@ def write_annotated(adata: AnnData, path: Path, *, counts: bool = True) -> tuple
     return tuple(said)
 
 
+def as_key(name: str) -> str:
+    """A name as a key of a file, where a slash would be a folder."""
+    return name.replace("/", "_")
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that no other has."""
+    return name if name not in taken else _free(f"{name}_", taken)
+
+
+def _keyed(value: Any) -> Any:
+    """Nested tables with keys that a file can have."""
+    if not isinstance(value, Mapping):
+        return value
+    out: dict[Any, Any] = {}
+    for key, inner in value.items():
+        new = as_key(key) if isinstance(key, str) else key
+        out[_free(new, {*out, *value} - {key}) if new != key else key] = _keyed(inner)
+    return out
+
+
+def _names(adata: AnnData) -> Iterator[str]:
+    """Names of columns, tables and matrices."""
+    yield from (str(name) for frame in (adata.obs, adata.var) for name in frame.columns)
+    for group in (*GROUPS, "layers"):
+        yield from (str(key) for key in _keys(dict(getattr(adata, group))) if key is not None)
+
+
 def _bare(adata: AnnData, said: list[str], *, counts: bool) -> AnnData:
     """An AnnData of the parts that can be written; what became of the others is added to `said`."""
     import anndata
@@ -65,9 +94,16 @@ def _bare(adata: AnnData, said: list[str], *, counts: bool) -> AnnData:
     for group in GROUPS:
         kept = getattr(out, group)
         for key, value in getattr(adata, group).items():
+            name = str(key)
+            if "/" in name:
+                name = _free(as_key(name), {*kept, *map(str, getattr(adata, group))})
+                said.append(f"{group}[{key!r}] is called {name!r}, as no name in a file has a slash")
             value = _plain(value, f"{group}[{key!r}]", said) if hasattr(value, "columns") else value
+            if isinstance(value, Mapping) and not all(map(_fits_name, _keys(value))):
+                value = _keyed(value)
+                said.append(f"{group}[{key!r}] has names with slashes, which are written with '_' instead")
             if _fits(value):
-                kept[key] = value
+                kept[name] = value
             else:
                 said.append(f"{group}[{key!r}] ({type(value).__name__}) was left out")
     if not counts:
@@ -76,7 +112,11 @@ def _bare(adata: AnnData, said: list[str], *, counts: bool) -> AnnData:
         out.X = adata.X
     for key, value in adata.layers.items():
         if key is not None:  # anndata 0.13 lists X as the layer None
-            out.layers[key] = value
+            new = str(key)
+            if "/" in new:
+                new = _free(as_key(new), {*out.layers, *map(str, adata.layers)})
+                said.append(f"layers[{key!r}] is called {new!r}, as no name in a file has a slash")
+            out.layers[new] = value
     if adata.raw is not None:
         names = _plain(adata.raw.var, "raw.var", said)
         out.raw = anndata.AnnData(adata.raw.X, obs=obs[[]], var=names)
@@ -90,6 +130,9 @@ def _plain(frame: pd.DataFrame, place: str, said: list[str]) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for i, name in enumerate(frame.columns):
         new, column = str(name), frame.iloc[:, i]
+        if "/" in new:
+            new = _free(as_key(new), {*columns, *map(str, frame.columns)})
+            said.append(f"{place}[{name!r}] is called {new!r}, as no name in a file has a slash")
         if new == RESERVED:
             new = "index_"
             said.append(f"{place}[{name!r}] is called {new!r}, as its name is reserved")
