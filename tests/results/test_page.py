@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scgraft
+from many_cells import many_cells
 from scgraft.cli.main import main
 from scgraft.cli.text import check_text
 from scgraft.errors import BadOption, CorruptFile, NoLabels
@@ -25,7 +26,7 @@ from scgraft.results.colours import COLOURS, SILENT, in_order, palette
 from scgraft.results.figures import density_figure, flow_figure, plain
 from scgraft.results.folder import write
 from scgraft.results.methods import bibtex, methods
-from scgraft.results.page import ReportData, read_report_data, report_html
+from scgraft.results.page import read_report_data, report_html
 from scgraft.results.placement import place, published_map
 from scgraft.results.summary import summary_of
 from scgraft.testing import tiny_query
@@ -281,20 +282,7 @@ def test_a_page_of_very_many_cells_is_small(demo, tmp_path):
     """A hundred thousand cells with random scores, thirty types, and barcodes of sixteen letters."""
     reference, query, mapped = demo
     out = write(mapped, query.copy(), tmp_path / "out", reference=reference)
-    made, rng, n = read_report_data(out), np.random.default_rng(0), 100_000
-    types = [f"type {i}" for i in range(30)]
-    cells = made.cells.iloc[rng.integers(len(made.cells), size=n)].copy()
-    letters = rng.choice(np.array(list("ACGT")), (n, 16))
-    cells.index = pd.Index([f"{''.join(row)}-1" for row in letters], name="barcode")
-    cells["bulk_labels"] = np.array(types)[rng.integers(30, size=n)]
-    for name in ("bulk_labels_probability", "novelty"):
-        cells[name] = rng.random(n).round(6).astype(str)
-    points = {
-        "reference": rng.standard_normal((50_000, 2)), "query": rng.standard_normal((n, 2)), "tray": np.zeros(n, bool),
-        "batch": rng.choice(["a", "b"], n), "source": np.array("a map"), "types": np.array(json.dumps({"bulk_labels": types})),
-        "types_0": rng.integers(30, size=50_000),
-    }  # fmt: skip
-    page = report_html(ReportData(made.summary, cells, points, made.calibration))
+    page = report_html(many_cells(read_report_data(out), 100_000))
     assert len(page.encode()) < 8e6
 
 

@@ -70,26 +70,24 @@ def level_column(
     )  # fmt: skip
 
 
-def number_column(name: str, values: np.ndarray, title: str = "", meaning: str = "", *, coarse: int = 1) -> Column:
-    """Numbers to a 65,534th of their range, or to `coarse` of these steps; what is not finite is missing."""
+def number_column(name: str, values: np.ndarray, title: str = "", meaning: str = "") -> Column:
+    """Numbers to a 65,534th of their range; what is not finite is missing."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 1.0)
     # Where all values are one, any width serves: every code is then 0.
     width = high - low or 1.0
     codes = np.full(len(values), MISSING)
-    steps = np.round((values[finite] - low) / width * (MISSING - 1) / coarse) * coarse
-    codes[finite] = np.minimum(steps, MISSING - 1).astype(int)
+    codes[finite] = np.round((values[finite] - low) / width * (MISSING - 1)).astype(int)
     return Column(name, title or name, meaning, "number", codes.astype("<u2").tobytes(), (), low, low + width)
 
 
-def shade_column(
-    name: str, values: np.ndarray, title: str = "", meaning: str = "", *, high: float = 1.0, coarse: int = 1
-) -> Column:
-    """Numbers between 0 and `high` that are seen as colours: 64 steps, as many as an eye tells apart; larger ones are `high`; `coarse` takes so many as one."""
+def shade_column(name: str, values: np.ndarray, title: str = "", meaning: str = "", *, high: float = 1.0) -> Column:
+    """Numbers between 0 and `high` that are seen as colours: 64 steps, as many as an eye tells apart; larger ones are `high`."""
     share = np.clip(np.nan_to_num(np.asarray(values, np.float64)) / high, 0, 1)
-    steps = np.minimum(np.rint(share * (SHADES - 1) / coarse) * coarse, SHADES - 1)
-    return Column(name, title or name, meaning, "shade", steps.astype("u1").tobytes(), (), 0.0, high)
+    return Column(
+        name, title or name, meaning, "shade", np.rint(share * (SHADES - 1)).astype("u1").tobytes(), (), 0.0, high
+    )
 
 
 def flag_column(name: str, values: np.ndarray, title: str = "", meaning: str = "") -> Column:
@@ -97,7 +95,7 @@ def flag_column(name: str, values: np.ndarray, title: str = "", meaning: str = "
     return Column(name, title or name, meaning, "flag", np.asarray(values, bool).astype("u1").tobytes())
 
 
-def column_of(name: str, values: pd.Series[Any], title: str, meaning: str, *, coarse: int = 1) -> Column:
+def column_of(name: str, values: pd.Series[Any], title: str, meaning: str) -> Column:
     """The kind that fits a column of ``labels.csv``, which holds text."""
     import pandas as pd
 
@@ -110,7 +108,7 @@ def column_of(name: str, values: pd.Series[Any], title: str, meaning: str, *, co
         whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
         # A cluster's number is a name.
         return level_column(name, text, title, meaning) if whole and len(found) < 1000 else number_column(
-            name, numbers, title, meaning, coarse=coarse
+            name, numbers, title, meaning
         )  # fmt: skip
     if len(found) < MISSING:
         return level_column(name, text, title, meaning)
@@ -143,4 +141,9 @@ def pack(tables: Mapping[str, Sequence[Column]]) -> tuple[dict[str, list[dict[st
             parts.append(data)
             at += len(data)
         heading[table] = listed
-    return heading, base64.b64encode(zlib.compress(b"".join(parts), 9)).decode("ascii")
+    return heading, squeezed(b"".join(parts))
+
+
+def squeezed(data: bytes) -> str:
+    """Bytes compressed (zlib) as base64, which a script of the page can hold."""
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

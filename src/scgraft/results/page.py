@@ -22,7 +22,16 @@ from scgraft.files.atomic import new_file
 from scgraft.files.text import visible
 from scgraft.results import figures
 from scgraft.results.colours import COLOURS, SHAPES, SILENT, in_order, palette
-from scgraft.results.columns import Column, column_of, level_column, number_column, pack, shade_column, text_column
+from scgraft.results.columns import (
+    Column,
+    column_of,
+    level_column,
+    number_column,
+    pack,
+    shade_column,
+    squeezed,
+    text_column,
+)
 from scgraft.results.methods import bibtex, methods, reference_name
 from scgraft.results.points import map_points
 from scgraft.results.stored import read_cells, read_stored
@@ -38,11 +47,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 PAGE = "report.html"
-TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
-# Above so many cells a page keeps numbers to a 4,096th of their range, for which a table of three digits is as good; with that a
-# page of 100,000 cells and some genes stays below 8 MB (tests/results/test_page.py).
-MANY, COARSE = 50_000, 16
-SHADES_DRAWN = 20  # of a scale of colours on the map: more are slower to draw; chosen by eye, not measured
+TEMPLATE, STYLE, SCRIPTS = "report.html.j2", "report.css", ("map.js", "report.js")
+SHADES_DRAWN = 64  # of a scale of colours on the map: as many as a column of shades holds
 # Cells that the table shows at once, and that a page of very many cells holds at all.
 ROWS = 200
 # What a light is called beside its colour and shape.
@@ -159,7 +165,7 @@ def report_html(data: ReportData) -> str:
     drawn = {name: json.loads(figure.to_json() or "{}") for name, figure in figures_drawn.items()}
     document = {
         "columns": heading, "keys": keys, "rows": ROWS, "figures": drawn,
-        "colours": COLOURS, "shapes": [plotly for plotly, _ in SHAPES], "silent": SILENT,
+        "nothing": {key: no_label(_names(data, key)) for key in keys}, "colours": COLOURS, "shapes": [plotly for plotly, _ in SHAPES], "silent": SILENT,
         "viridis": sample_colorscale("Viridis", SHADES_DRAWN, colortype="rgb"),
         "tray": bool(len(data.points.get("tray", ())) and data.points["tray"].any()),
     }  # fmt: skip
@@ -181,8 +187,8 @@ def report_html(data: ReportData) -> str:
         document=_json(json.dumps(document)),
         packed=packed,
         style=(home / STYLE).read_text(encoding="utf-8"),
-        script=(home / SCRIPT).read_text(encoding="utf-8"),
-        plotlyjs=get_plotlyjs(),
+        script="".join((home / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        plotlyjs=squeezed(get_plotlyjs().encode()),
         methods=methods(data.summary),
         bibtex=Markup(escape(bibtex(data.summary))),
         version=__version__,
@@ -310,12 +316,11 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
                 level_column(str(name), values.to_numpy(), title, meaning, list(palette(_shown_names(data, str(name)))))
             )
         else:
-            query.append(column_of(str(name), values, title, meaning, coarse=COARSE if len(cells) > MANY else 1))
+            query.append(column_of(str(name), values, title, meaning))
     if "query" not in points or _dense(data):
         return {"query": query, "reference": []}
-    few = 4 if len(cells) > MANY else 1  # a pixel of the largest screen is as wide; of shades, 16 are left
-    query += [number_column(axis, points["query"][:, i], coarse=few) for i, axis in enumerate("xy")]
-    reference = [number_column(axis, points["reference"][:, i], coarse=few) for i, axis in enumerate("xy")]
+    query += [number_column(axis, points["query"][:, i]) for i, axis in enumerate("xy")]
+    reference = [number_column(axis, points["reference"][:, i]) for i, axis in enumerate("xy")]
     for key, names in _types(data).items():
         reference.append(
             level_column(key, names, names=list(palette(_shown_names(data, key))) if key in keys else None)
@@ -323,8 +328,8 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
     for name, title, of_query, of_reference in _genes(points):
         # One scale for both, on which a few extreme cells do not make all others dark.
         high = max(float(np.quantile(values, 0.995)) for values in (of_query, of_reference)) or 1.0
-        query.append(shade_column(name, of_query, title, high=high, coarse=few))
-        reference.append(shade_column(name, of_reference, title, high=high, coarse=few))
+        query.append(shade_column(name, of_query, title, high=high))
+        reference.append(shade_column(name, of_reference, title, high=high))
     return {"query": query, "reference": reference}
 
 

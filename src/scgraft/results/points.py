@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 LOG = logging.getLogger(__name__)
-# Genes that the page can colour the map by, fewer where there are many cells: four genes of 100,000 cells are 0.4 MB of a page
-# that is to stay below 8 MB (tests/results/test_page.py).
-GENES, FEW_GENES, MANY_CELLS, MOST_CELLS = 8, 4, 50_000, 100_000
+# Genes that the page can colour the map by, of at most so many cells: eight genes of 100,000 cells are 1.2 MB of a page that is
+# to stay below 8 MB (tests/results/test_page.py).
+GENES, MOST_CELLS = 8, 100_000
 DIGITS = 2  # of log1p of counts per ten thousand: a colour shows no more
 
 
@@ -59,7 +59,7 @@ def _expression(mapped: MappedQuery, adata: AnnData, reference: Reference, cells
     None where the query's counts are not at hand, or there are very many cells: the genes would be most of the page.
     """
     n = len(mapped.latent.cells)
-    most = 0 if n > MOST_CELLS else GENES if n <= MANY_CELLS else FEW_GENES
+    most = GENES if n <= MOST_CELLS else 0
     names = telling_genes(reference, mapped, most=most)
     if not names or not adata.n_vars:
         return {}
