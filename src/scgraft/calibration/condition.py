@@ -61,7 +61,7 @@ def condition_of(reference: Reference, query: Query, *, seed: int = 0) -> Condit
     reference has the reference's. Values of a normal likelihood have no depth.
     """
     genes = own_condition(reference).genes
-    if query.alignment.found_weight < 1 - LOST:
+    if query.alignment.found_weight < 1 - LOST or query.alignment.lacking:
         genes = present_genes(reference, query)
     blocks = {name: np.asarray(block.measured.any(axis=0)) for name, block in query.blocks.items()}
     if reference.hyper.gene_likelihood == "normal":

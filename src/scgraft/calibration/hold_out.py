@@ -71,7 +71,7 @@ def subset(reference: Reference, kept: np.ndarray) -> Reference:
         reference,
         latent=Latent(latent.mean[kept], latent.variance[kept], latent.cells[kept]),
         obs=None if reference.obs is None else reference.obs.iloc[np.flatnonzero(kept) if kept.dtype == bool else kept],
-        library=None if reference.library is None else np.asarray(reference.library).ravel()[kept],
+        library=None if reference.library is None else np.asarray(reference.library)[kept],
         maps={key: points[kept] for key, points in reference.maps.items()},
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -13,7 +15,12 @@ WALK, STEPS, PIECE = 16.0, 64, 1 << 16
 
 
 def draw_counts(likelihood: str, expression: Expression, random: np.random.Generator) -> np.ndarray:
-    """Counts (n, G) float32 from the parameters of their distribution."""
+    """Counts (n, G) float32 from the parameters of their distribution; regions beside genes are seen or not."""
+    if n := expression.n_regions:
+        genes = draw_counts(likelihood, replace(expression, rate=expression.rate[:, :-n], n_regions=0), random)
+        return np.hstack(
+            [genes, draw_counts("bernoulli", Expression(expression.scale, expression.rate[:, -n:], None, None), random)]
+        )
     rate = expression.rate.double().cpu().numpy()
     if likelihood == "bernoulli":
         return (random.random(rate.shape) < rate).astype(np.float32)

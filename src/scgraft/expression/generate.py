@@ -72,7 +72,7 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     assert reference.latent is not None
     rng = np.random.default_rng(seed)
     latent, library = reference.latent, library_sizes(reference)
-    if nominal is not None and reference.hyper.gene_likelihood != "bernoulli":
+    if nominal is not None and reference.hyper.gene_likelihood != "bernoulli" and library.ndim == 1:
         library = np.full_like(library, nominal)
     mean, variance = latent.mean[index], latent.variance[index]
     z = mean + np.sqrt(variance) * rng.standard_normal(mean.shape)

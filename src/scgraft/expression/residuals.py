@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,11 +47,13 @@ def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
 
 
 def observed(reference: Reference, counts: csr_matrix) -> csr_matrix:
-    """Counts (n, G) as the model's likelihood sees them: for PEAKVI ones and zeros, whether a region was seen at all."""
-    if reference.hyper.gene_likelihood != "bernoulli":
+    """Counts (n, G) as the model's likelihood sees them: of regions ones and zeros, whether they were seen at all."""
+    of_regions = reference.hyper.gene_likelihood == "bernoulli"
+    if not of_regions and not reference.schema.n_regions:
         return counts
     seen = counts.copy()
-    seen.data = (seen.data > 0).astype(np.float32)
+    of_regions = of_regions | (seen.indices >= len(reference.schema.genes) - reference.schema.n_regions)
+    seen.data = np.where(of_regions, seen.data > 0, seen.data).astype(np.float32)
     return seen
 
 
@@ -72,6 +75,10 @@ def _moments(expression: Expression, likelihood: str) -> tuple[Tensor, Tensor]:
     """Mean and variance (n, G) of the counts."""
     import torch
 
+    if n := expression.n_regions:
+        seen = expression.rate[:, -n:]
+        mean, variance = _moments(replace(expression, rate=expression.rate[:, :-n], n_regions=0), likelihood)
+        return torch.cat([mean, seen], dim=1), torch.cat([variance, seen * (1 - seen)], dim=1)
     rate, theta = expression.rate, expression.theta
     if likelihood == "bernoulli":
         return rate, rate * (1 - rate)

@@ -1,19 +1,20 @@
-"""Cells of a MuData file as one AnnData: the genes in X, the other modalities in obsm. The package mudata is not needed.
+"""Cells of a MuData file as one AnnData: genes and regions of chromatin in X, other modalities in obsm. mudata is not needed.
 
 Source of the layout: the specification of MuData (muon): an AnnData group for each modality under ``mod``, and annotation of all
-cells beside it. A cell that a modality lacks has missing values there.
+cells beside it. A cell that a modality lacks has missing values there; in X, which is sparse, it has no counts of the regions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scgraft.errors import CorruptFile
 from scgraft.files.h5ad import open_h5
+from scgraft.files.regions import are_regions
 from scgraft.files.structure import check_matrices, check_structure
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 GENES = ("rna", "gex", "gene_expression", "gene expression")
 
 
-def read_h5mu(path: Path, *, modality: str | None = None) -> AnnData:
-    """Read a MuData file.
+def read_h5mu(path: Path, *, modality: str | None = None, regions: str | None = None) -> AnnData:
+    """Read a MuData file; `modality` and `regions` are those of genes and of regions of chromatin, looked for where not given.
 
     Raises
     ------
@@ -44,45 +45,94 @@ def read_h5mu(path: Path, *, modality: str | None = None) -> AnnData:
             check_structure(group)
         mods = {name: read_elem(group) for name, group in parts.items()}
         obs = read_elem(file["obs"])
-    return joined(mods, obs, path.name, modality)
+    return joined(mods, obs, path.name, modality, regions)
 
 
-def joined(mods: Mapping[str, AnnData], obs: pd.DataFrame, name: str, modality: str | None = None) -> AnnData:
+def joined(
+    mods: Mapping[str, AnnData],
+    obs: pd.DataFrame,
+    name: str,
+    modality: str | None = None,
+    regions: str | None = None,
+) -> AnnData:
     """One AnnData of the modalities of a MuData, with the cells of `obs`.
+
+    Regions of chromatin stand in X beside the genes, as features of the type ``Peaks``: there may be a million of them.
 
     Raises
     ------
     CorruptFile
-        There is no modality of genes.
+        There is neither a modality of genes nor one of regions.
     """
     import anndata
     import pandas as pd
 
+    for part in mods.values():
+        check_matrices(part)
     first = modality or next((key for key in mods if key.lower() in GENES), None)
-    if first is None or first not in mods:
+    second = regions or next((key for key, part in mods.items() if key != first and are_regions(part.var_names)), None)
+    features = [key for key in (first, second) if key is not None and key in mods]
+    if not features or modality is not None and modality not in mods:
         raise CorruptFile(
             f"{name} has the modalities {', '.join(mods)}, and none of them is called 'rna'. Rename that of the genes."
         )
-    for part in mods.values():
-        check_matrices(part)
-    genes = mods[first]
-    rows = pd.Index(genes.obs_names).get_indexer(obs.index)
-    if (rows < 0).any():
+    at = {key: pd.Index(part.obs_names).get_indexer(obs.index) for key, part in mods.items()}
+    if len(features) == 1 and first in features and (at[features[0]] < 0).any():
         raise CorruptFile(
-            f"{int((rows < 0).sum())} cells of {name} have no row in the modality {first!r}; genes are needed for every cell."
+            f"{int((at[features[0]] < 0).sum())} cells of {name} have no row in the modality {first!r}; genes are needed for every cell."
         )
-    taken = genes[rows]
-    own = pd.concat([obs, taken.obs[[c for c in taken.obs if c not in obs]].set_axis(obs.index)], axis=1)
+    own = obs
+    for key in features:  # columns of a modality's own cells
+        more = mods[key].obs
+        more = more[[c for c in more if c not in own]].reindex(obs.index)
+        own = pd.concat([own, more], axis=1)
+    parts = [mods[key] for key in features]
     layers = {
-        key: taken.layers[key] for key in taken.layers if key is not None
+        key for part in parts for key in part.layers if key is not None
     }  # anndata 0.13 lists X as a layer named None
-    adata = anndata.AnnData(taken.X, obs=own, var=taken.var.copy(), layers=layers)
+    rows = [at[key] for key in features]
+    adata = anndata.AnnData(
+        _beside([part.X for part in parts], rows),
+        obs=own,
+        var=_var(parts, [key == second for key in features]),
+        layers={key: _beside([p.layers[key] if key in p.layers else p.X for p in parts], rows) for key in layers},
+    )
     for key, part in mods.items():
-        if key == first:
+        if key in features:
             continue
-        at = pd.Index(part.obs_names).get_indexer(obs.index)
         values = np.full((len(obs), part.n_vars), np.nan, np.float32)
         dense = part.X.toarray() if hasattr(part.X, "toarray") else np.asarray(part.X)
-        values[at >= 0] = dense[at[at >= 0]]
+        values[at[key] >= 0] = dense[at[key][at[key] >= 0]]
         adata.obsm[key] = pd.DataFrame(values, index=obs.index, columns=part.var_names.astype(str))
     return adata
+
+
+def _beside(matrices: Sequence[Any], rows: Sequence[np.ndarray]) -> Any:
+    """Columns of several matrices side by side, each with its rows for every cell; a cell that a matrix lacks has zeros there."""
+    from scipy import sparse
+
+    if len(matrices) == 1 and (rows[0] >= 0).all():
+        return matrices[0][rows[0]]
+    taken = []
+    for matrix, at in zip(matrices, rows, strict=True):
+        there = np.flatnonzero(at >= 0)
+        place = sparse.csr_matrix(
+            (np.ones(len(there), np.float32), (there, at[there])), shape=(len(at), matrix.shape[0]), dtype=np.float32
+        )
+        taken.append(place @ sparse.csr_matrix(matrix))
+    return sparse.hstack(taken, format="csr")
+
+
+def _var(parts: Sequence[AnnData], of_regions: Sequence[bool]) -> pd.DataFrame:
+    """Annotation of the features; where there are regions, with their type."""
+    import pandas as pd
+
+    if not any(of_regions):
+        return parts[0].var.copy()
+    tables = []
+    for part, regions in zip(parts, of_regions, strict=True):
+        table = part.var.copy()
+        if regions or "feature_types" not in table:
+            table["feature_types"] = "Peaks" if regions else "Gene Expression"
+        tables.append(table)
+    return pd.concat(tables)

@@ -75,14 +75,16 @@ def observed_library(
 ) -> np.ndarray:
     """What multiplies the decoder's output for each cell, (n,) float32: its counts, or PEAKVI's depth in [0, 1].
 
-    PEAKVI reads the depth from the counts with an encoder of its own, so it takes the same arguments as :func:`embed`.
+    PEAKVI reads the depth from the counts with an encoder of its own, so it takes the same arguments as :func:`embed`. MULTIVI reads
+    the library of its genes and the depth of its regions, (n, 2); they are 0 where a cell has no counts of them.
     """
-    if reference.hyper.gene_likelihood != "bernoulli":
+    n_regions = reference.schema.n_regions
+    if reference.hyper.gene_likelihood != "bernoulli" and not n_regions:
         return np.asarray(query.counts.sum(axis=1), dtype=np.float32).ravel()
-    found = np.empty(len(query.cells), np.float32)
+    found = np.empty((len(query.cells), 2 if n_regions else 1), np.float32)
     for block, model, cells, rows in _blocks(reference, query, graft, device):
-        found[block] = model.library(cells, rows).exp().float().cpu().numpy().ravel()
-    return found
+        found[block] = model.library(cells, rows).exp().float().cpu().numpy()
+    return found if n_regions else found.ravel()
 
 
 def _blocks(

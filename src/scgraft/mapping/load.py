@@ -12,7 +12,8 @@ from scgraft.files.text import visible
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
 from scgraft.progress import step
-from scgraft.reference.counts import open_own, own_query
+from scgraft.query.align import mean_counts
+from scgraft.reference.counts import open_own, own_query, with_own_cells
 from scgraft.reference.hub import fetch
 from scgraft.reference.read import read
 from scgraft.values.reference import Reference
@@ -69,6 +70,8 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         return replace(reference, latent_source=f"none: the stored cells cannot be encoded ({error})")
     finally:
         adata.file.close()
+    if getattr(reference.hyper, "weighted_cells", 0):
+        query = with_own_cells(reference, query)
     with step("encoding the reference's own cells"):
         latent = embed(reference, query)
     kept = reference.obs.index.astype(str).isin(latent.cells)
@@ -79,5 +82,5 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         obs=reference.obs.loc[kept],
         maps={key: points[np.asarray(kept)] for key, points in reference.maps.items()},
         library=observed_library(reference, query),
-        mean_count=float(query.counts.data.mean()),
+        mean_count=mean_counts(query.counts, reference.schema),
     )

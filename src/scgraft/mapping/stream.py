@@ -17,9 +17,9 @@ import numpy as np
 from scgraft.errors import QueryError, ScgraftError
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import SAMPLE, Frozen, choose_sample, map_cells, pieces
-from scgraft.query.align import align_as, gene_finder, gene_messages, gene_weight, of_molecules
+from scgraft.query.align import align_as, gene_messages, of_molecules
 from scgraft.query.cell_file import CellFile, open_cells, stacked
-from scgraft.query.genes import require_genes
+from scgraft.query.features import gene_finder, gene_weight, require_features
 from scgraft.query.lazy import open_lazy
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions, Query
@@ -69,8 +69,7 @@ def open_query(reference: Reference, source: Path | AnnData, options: AlignOptio
         molecules=of_molecules(reference),
     )
     own, found = schema.genes.astype(str), genes_of(file.where)
-    n_found = len(np.unique(found.match.gene))
-    require_genes(found.match, own, file.where.genes, found.share, min_found=options.min_found or 0.0, n_found=n_found)
+    require_features(reference, found, file.where.genes, options.min_found)
     said = gene_messages(found.match, gene_weight(reference), schema, file.where.genes[~found.usable])
     return replace(file.matched(found.match, own), notes=(*file.notes, *said))
 

@@ -55,6 +55,8 @@ def make_cells(
         device=device,
         dtype=dtype,
     )
+    if query.own is not None:
+        cells = replace(cells, own=torch.as_tensor(query.own.astype(np.int64)).to(device))
     if PROTEINS not in query.blocks:
         return cells
     block = query.blocks[PROTEINS]
@@ -80,14 +82,15 @@ def inputs(
     codes, continuous
         Codes (n, 1 + c) of batch and covariates, and continuous covariates (n, k).
     library
-        Observed library size in counts, (n,); None where it is not known, which stands for one count.
+        Observed library size in counts, (n,), or with a depth beside it, (n, 2); None where it is not known, which stands for one count.
     size_factor, labels
         Size factors (n,), and codes of the labels (n,), -1 where unknown.
     product
         First product of the encoders over the genes; None where only the decoder is asked.
     """
     with np.errstate(divide="ignore"):
-        log_library = np.log(np.ones(len(codes)) if library is None else library.astype(np.float64))[:, None]
+        log_library = np.log(np.ones(len(codes)) if library is None else library.astype(np.float64))
+        log_library = log_library if log_library.ndim == 2 else log_library[:, None]
 
     def move(array: np.ndarray) -> torch.Tensor:
         return as_tensor(array).to(device, dtype)
@@ -113,6 +116,7 @@ def take_cells(query: Query, index: np.ndarray | slice) -> Query:
         size_factor=None if query.size_factor is None else query.size_factor[index],
         label_codes=None if query.label_codes is None else query.label_codes[index],
         blocks={name: block.take(index) for name, block in query.blocks.items()},
+        own=None if query.own is None else query.own[index],
     )
 
 

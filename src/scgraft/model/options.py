@@ -79,6 +79,8 @@ class Hyper:
     normalises_input: bool = False  # whether TOTALVI's encoder takes counts over one plus their mean
     background_activation: str = "softplus"
     background_floor: float = 0.0
+    modality_penalty: str = "None"  # of MULTIVI, between the posteriors of a cell by its genes, regions and proteins
+    weighted_cells: int = 0  # of MULTIVI: cells of the reference that have weights of their own
     takes_values: bool = False  # whether the input is any values that are not negative, and not counts
 
     @property

@@ -50,7 +50,7 @@ class Cells:
     `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
     `labels` codes or -1 (n,). `counts`, where a likelihood is needed, are the stored raw counts, or dense ones (n, G).
     `proteins` and what of them was `measured` are (n, P). `posterior`, where nothing that is trained moves it, is mean and
-    variance of the latent, each (n, d), computed once.
+    variance of the latent, each (n, d), computed once. `own` are positions among the reference's own cells, (n,), where they are these.
     """
 
     product: Tensor
@@ -63,6 +63,7 @@ class Cells:
     posterior: tuple[Tensor, Tensor] | None = None
     proteins: Tensor | None = None
     measured: Tensor | None = None
+    own: Tensor | None = None
 
     def take(self, index: Tensor, counts: Tensor | StoredCounts | None = None) -> Cells:
         """A subset of the cells, with their counts."""
@@ -75,7 +76,7 @@ class Cells:
             None if self.labels is None else self.labels[index],
             counts,
             None if self.posterior is None else (self.posterior[0][index], self.posterior[1][index]),
-            *(None if part is None else part[index] for part in (self.proteins, self.measured)),
+            *(None if part is None else part[index] for part in (self.proteins, self.measured, self.own)),
         )
 
 
@@ -83,13 +84,15 @@ class Cells:
 class Expression:
     """Parameters of the count distribution: `scale` (n, G) sums to one without size factors, `rate` is the mean.
 
-    For PEAKVI `scale` is the probability that a region is open, and `rate` that it is also seen, at the cell's depth.
+    For PEAKVI `scale` is the probability that a region is open, and `rate` that it is also seen, at the cell's depth. The last
+    `n_regions` columns are such regions beside the genes, which `theta` and `zi_logits` do not cover.
     """
 
     scale: Tensor
     rate: Tensor
     theta: Tensor | None
     zi_logits: Tensor | None
+    n_regions: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ NEAR_TYPES = 3  # the distance to other types is read a third of the way up the 
 QUARTER = 0.25  # of a query must be known cells, for it to show its own scale; 0.2 and 0.3 are as good
 DISTANCE_POWER = 2.0  # 1 leaves more false alarms (.06 of known cells instead of .04), 3 finds fewer missing types
 TOWARDS = 1 / 3  # of the squared distance to other types: the square root, 0.58, is more than half of the way
+SILENT = 1e-9  # stands for a sum of expected counts that is 0, where a cell has no genes
 LEAST_TOWARDS = 0.5  # in units of the noise: types closer to each other than this set no limit
 
 
@@ -74,17 +75,34 @@ def type_distances(
     own = neighbour_vote(compact, len(names), found).argmax(axis=1)
     centres = np.stack([points[compact == c].mean(axis=0) for c in range(len(names))])
     # Without counts (values of a normal likelihood, regions that are open or not) the output is a profile as it is.
+    n_regions = reference.schema.n_regions
     has_depth = reference.hyper.gene_likelihood not in ("normal", "bernoulli")
     for code in np.unique(batch):
         rows = np.flatnonzero(batch == code)
-        profile, _ = decode(centres, np.full(len(names), rows[0]))
-        profile = profile / profile.sum(axis=1, keepdims=True) if has_depth else profile
+        like = _with_all_kinds(decode, latent.mean, rows) if n_regions else rows[0]
+        profile, _ = decode(centres, np.full(len(names), like))
+        if n_regions:
+            profile[:, :-n_regions] /= np.maximum(profile[:, :-n_regions].sum(axis=1, keepdims=True), SILENT)
+        else:
+            profile = profile / profile.sum(axis=1, keepdims=True) if has_depth else profile
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
             mean, variance = decode(latent.mean[part], part)
-            weight = (mean.sum(axis=1, keepdims=True) ** 2 if has_depth else 1.0) / (variance + 1e-9)
+            if n_regions:
+                weight = 1.0 / (variance + 1e-9)
+                weight[:, :-n_regions] *= mean[:, :-n_regions].sum(axis=1, keepdims=True) ** 2
+                weight[variance == 0] = 0.0  # a kind of features that the cell lacks tells no types apart
+            else:
+                weight = (mean.sum(axis=1, keepdims=True) ** 2 if has_depth else 1.0) / (variance + 1e-9)
             out[part] = nearest_third(profile, weight.astype(np.float32), own[part], present)
     return out
+
+
+def _with_all_kinds(decode: Decode, points: np.ndarray, rows: np.ndarray) -> int:
+    """A cell of some rows (n,) that has both genes and regions, where one of the first does: its output has no zeros."""
+    some = rows[:BLOCK]
+    mean, _ = decode(points[some], some)
+    return int(some[np.argmax((mean > 0).sum(axis=1))])
 
 
 def types_of(codes: np.ndarray, found: Neighbours) -> np.ndarray:

@@ -92,7 +92,10 @@ def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) 
         Genes that the query has, (G,) bool.
     """
     names = np.unique(codes[codes >= 0])
-    if len(names) < 2 or reference.hyper.gene_likelihood in ("normal", "bernoulli"):
+    present = present & (
+        np.arange(len(present)) < len(present) - reference.schema.n_regions
+    )  # counts of molecules, not open regions
+    if len(names) < 2 or not present.any() or reference.hyper.gene_likelihood in ("normal", "bernoulli"):
         return None
     assert reference.latent is not None
     centres = np.stack([reference.latent.mean[codes == c].mean(axis=0) for c in names])

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from scgraft.errors import EmptyCells, GenesNotFound, QueryError
-from scgraft.model.families import family_of, require_mapping
+from scgraft.errors import EmptyCells, QueryError
+from scgraft.files.regions import are_regions
+from scgraft.model.families import require_mapping
 from scgraft.query.counts import find_counts
+from scgraft.query.features import gene_finder, gene_weight, kind_messages, require_features
 from scgraft.query.find_values import find_values
-from scgraft.query.genes import GeneMatch, expression_rows, match_genes, require_genes
+from scgraft.query.genes import GeneMatch
 from scgraft.query.given import as_anndata, given
 from scgraft.query.levels import code_obs
-from scgraft.query.places import Place
 from scgraft.query.proteins import align_proteins
-from scgraft.query.regions import are_regions, other_peaks, spelled_as
 from scgraft.query.spatial import spatial_messages
 from scgraft.values.blocks import BlockCounts
-from scgraft.values.names import column_text
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 FEW = 5  # examples in a sentence; chosen by eye
 # Models of open chromatin: zeros and ones, or two insertions for each fragment, are what they are trained on.
-OF_REGIONS = ("PEAKVI", "POISSONVI")
+OF_REGIONS = ("PEAKVI", "POISSONVI", "MULTIVI")
 # Insertions are twice as many as fragments, and counts cut to one are fewer than either: half of a factor of two apart.
 OTHER_COUNTS = 2**0.5
 
@@ -116,12 +114,9 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         )
     )
     genes = genes_of(found.place)
-    match, share, n_found = genes.match, genes.share, len(set(genes.match.gene.tolist()))
+    match, n_found = genes.match, len(set(genes.match.gene.tolist()))
     set_aside = found.genes[~genes.usable]
-    least = options.min_found or 0.0
-    if share < least and (said := other_peaks(n_found, schema.genes, found.genes)):
-        raise GenesNotFound(said)
-    require_genes(match, schema.genes, found.genes, share, min_found=least, n_found=n_found)
+    require_features(reference, genes, found.genes, options.min_found)
     counts = select_genes(found.matrix, match, len(schema.genes), whole=not any_values)
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
@@ -145,7 +140,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         n_cells=int(keep.sum()),
         n_genes=len(schema.genes),
         n_found=n_found,
-        found_weight=share,
+        found_weight=genes.share,
         matched_by=match.matched_by,
         missing=match.missing,
         summed=match.summed,
@@ -156,9 +151,11 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         known_batches=known,
         cells_per_batch=used,
         dropped=tuple(dropped.tolist()),
+        lacking=genes.lacking,
         messages=(
             *coded.messages,
             *found.notes,
+            *kind_messages(reference, genes.lacking),
             *gene_messages(match, weight, schema, set_aside),
             *of_blocks,
             *known_messages(known),
@@ -207,16 +204,6 @@ def _align_blocks(
     return blocks, messages
 
 
-def match_query(
-    reference: Reference, var: pd.DataFrame, genes: np.ndarray, gene_map: Mapping[str, str] | None
-) -> tuple[GeneMatch, np.ndarray]:
-    """Which column of a query is which gene, from names (m,) and a table of its genes; and which columns are expression."""
-    own = reference.schema.genes
-    usable = np.ones(len(var), bool) if are_regions(own) else expression_rows(var)
-    mine = {"var_names": spelled_as(own, genes.astype(str))} | _text_columns(var)
-    return match_genes(reference_names(reference), mine, gene_map=gene_map, usable=usable), usable
-
-
 def cell_names(adata: AnnData) -> np.ndarray:
     """Names of the cells, (n,) str, which key all results.
 
@@ -233,53 +220,6 @@ def cell_names(adata: AnnData) -> np.ndarray:
             "Cell names (obs_names) are not unique, and results are keyed by them. Call adata.obs_names_make_unique()."
         )
     return cells
-
-
-def reference_names(reference: Reference) -> dict[str, np.ndarray]:
-    """The model's gene names, and every other column of the reference's var that names genes."""
-    own = reference.schema.genes.astype(str)
-    names = {"var_names": own}
-    var = reference.var
-    if var is not None and len(var) == len(own) and np.array_equal(np.asarray(var.index.astype(str)), own):
-        names |= _text_columns(var)
-    return names
-
-
-@dataclass(frozen=True)
-class Genes:
-    """How the genes of one matrix meet the reference's; `usable` (m,) are those that are genes, `share` the found weight."""
-
-    match: GeneMatch
-    usable: np.ndarray
-    share: float
-
-
-def gene_finder(reference: Reference, gene_map: Mapping[str, str] | None) -> Callable[[Place], Genes]:
-    """What finds the genes of a place; X and the layers have the same, which are looked up once."""
-    weight, met = gene_weight(reference), dict[bool, Genes]()
-
-    def genes_of(place: Place) -> Genes:
-        raw = place.source == "raw.X"
-        if raw not in met:
-            match, usable = match_query(reference, place.var, place.genes, gene_map)
-            met[raw] = Genes(match, usable, float(weight[np.unique(match.gene)].sum()))
-        return met[raw]
-
-    return genes_of
-
-
-def _text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns that are not numbers, as text."""
-    plain = [i for i, kind in enumerate(var.dtypes) if kind.kind not in "biufcmM" and str(kind) != "boolean"]
-    return {f"var[{var.columns[i]!r}]": column_text(var.iloc[:, i]) for i in plain}
-
-
-def gene_weight(reference: Reference) -> np.ndarray:
-    """How much each gene matters to the encoder, (G,), summing to one: the norm of its column in the first layer."""
-    n = len(reference.schema.genes)
-    first = reference.weights.get(family_of(reference.base.family).encoder_weight)
-    norm = np.ones(n) if first is None else np.linalg.norm(first[:, :n].astype(np.float64), axis=0)
-    return norm / (norm.sum() or 1.0)
 
 
 def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, whole: bool = True) -> sparse.csr_matrix:
@@ -338,17 +278,30 @@ def _some(names: Sequence[str]) -> str:
 
 def count_messages(counts: sparse.csr_matrix, reference: Reference) -> list[str]:
     """A warning where the encoder takes raw counts, and those of the query were counted in another way."""
-    mean, hyper = reference.mean_count, reference.hyper
-    if mean is None or hyper.log_variational or not counts.nnz:
+    means, hyper = reference.mean_count, reference.hyper
+    if means is None or hyper.log_variational:
         return []
-    own = float(counts.data.mean())
-    if 1 / OTHER_COUNTS < own / mean < OTHER_COUNTS and not (counts.data.max() == 1 and mean > 1):
-        return []
-    return [
-        f"The query's counts are {own:.2f} on average where they are not zero, those of the reference {mean:.2f}. The encoder "
-        "of this reference takes the counts as they are, so its cells are shifted in the latent. Zeros and ones, fragments and "
-        "insertions differ in this way: count the query as the reference was."
-    ]
+    said = []
+    for (kind, at), mean in zip(reference.schema.kinds.items(), means, strict=True):
+        part = counts if counts.shape[1] == at.stop - at.start else counts[:, at]
+        if not part.nnz or not mean:
+            continue
+        own = float(part.data.mean())
+        if 1 / OTHER_COUNTS < own / mean < OTHER_COUNTS and not (part.data.max() == 1 and mean > 1):
+            continue
+        of = f" of {kind}" if len(means) > 1 else ""
+        said.append(
+            f"The query's counts{of} are {own:.2f} on average where they are not zero, those of the reference {mean:.2f}. The encoder "
+            "of this reference takes the counts as they are, so its cells are shifted in the latent. Zeros and ones, fragments and "
+            "insertions differ in this way: count the query as the reference was."
+        )
+    return said
+
+
+def mean_counts(counts: sparse.csr_matrix, schema: Schema) -> tuple[float, ...]:
+    """Mean of the counts (n, G) that are not zero, of each kind of features; 0 where there are none."""
+    parts = [counts if len(schema.kinds) == 1 else counts[:, at] for at in schema.kinds.values()]
+    return tuple(float(part.data.mean()) if part.nnz else 0.0 for part in parts)
 
 
 def known_messages(known: tuple[str, ...]) -> list[str]:

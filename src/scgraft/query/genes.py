@@ -153,6 +153,19 @@ def match_genes(
     )
 
 
+def both(first: GeneMatch, second: GeneMatch, after: int) -> GeneMatch:
+    """Two matches of the same columns as one; the features of the second stand `after` so many of the first."""
+    return GeneMatch(
+        np.concatenate([first.column, second.column]),
+        np.concatenate([first.gene, second.gene + after]),
+        {**first.matched_by, **second.matched_by},
+        (*first.missing, *second.missing),
+        {**first.summed, **second.summed},
+        first.ambiguous,
+        first.other_species,
+    )
+
+
 def _taken(
     owner: np.ndarray, proposed: np.ndarray, names: np.ndarray, ids: np.ndarray
 ) -> tuple[np.ndarray, dict[int, tuple[str, ...]]]:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
 import numpy as np
 
-REGION = re.compile(r"(chr[\w.]+|[\dXYM]{1,2}|[A-Z]{2}\d{6}\.\d)[:_-](\d+)[_-](\d+)", re.IGNORECASE)
-SAMPLED = 200  # names that are looked at to tell what all of them are
-
-
-def are_regions(names: Sequence[str] | np.ndarray) -> bool:
-    """Whether the names are intervals of a genome, judged by the first two hundred."""
-    sample = [str(name) for name in names[:SAMPLED]]
-    return bool(sample) and sum(REGION.fullmatch(name) is not None for name in sample) > len(sample) / 2
+from scgraft.errors import GenesNotFound
+from scgraft.files.regions import REGION, are_regions, regions_among
+from scgraft.query.genes import GeneMatch
 
 
 def same_spelling(names: np.ndarray) -> np.ndarray:
@@ -40,13 +32,34 @@ def spelled_as(reference: np.ndarray, query: np.ndarray) -> np.ndarray:
     return np.array([known.get(s, n) for s, n in zip(same_spelling(query).tolist(), own, strict=True)], dtype=str)
 
 
-def other_peaks(n_found: int, reference: np.ndarray, query: np.ndarray) -> str | None:
-    """What to do where both sides have regions, and they are not the same ones; None where that is not so."""
-    if not (are_regions(reference) and are_regions(query)):
-        return None
-    return (
-        f"Only {n_found} of the reference's {len(reference)} regions are among the query's {len(query)}: the query was "
+def match_regions(reference: np.ndarray, names: np.ndarray) -> GeneMatch:
+    """Which columns of a query, with names (m,), are which regions of a reference (R,): the same interval, however it is written."""
+    position = {name: i for i, name in enumerate(same_spelling(reference).tolist())}
+    at = np.array([position.get(name, -1) for name in same_spelling(names).tolist()], np.int64)
+    column = np.flatnonzero(at >= 0)
+    count = np.bincount(at[column], minlength=len(reference))
+    summed = {str(reference[g]): tuple(names[at == g].astype(str).tolist()) for g in np.flatnonzero(count > 1)}
+    found = int((count > 0).sum())
+    matched_by = {"regions": found} if found else {}
+    return GeneMatch(column, at[column], matched_by, tuple(reference[count == 0].astype(str).tolist()), summed)
+
+
+def require_regions(n_found: int, share: float, least: float, reference: np.ndarray, query: np.ndarray) -> None:
+    """Refuse a query whose regions are not those of the reference; nothing where either side has none.
+
+    Raises
+    ------
+    GenesNotFound
+        The regions that both have carry less than `least` of the weight.
+    """
+    if share >= least or not are_regions(reference):
+        return
+    own = query[regions_among(query)]
+    if not len(own):
+        return
+    raise GenesNotFound(
+        f"Only {n_found} of the reference's {len(reference)} regions are among the query's {len(own)}: the query was "
         "counted on another set of peaks, and neighbouring intervals are not the same feature. Count the query's "
         "fragments again on the reference's regions, and check that both use the same genome build. "
-        f"The reference has {', '.join(map(str, reference[:3]))}, ...; the query has {', '.join(map(str, query[:3]))}, ...."
+        f"The reference has {', '.join(map(str, reference[:3]))}, ...; the query has {', '.join(map(str, own[:3]))}, ...."
     )

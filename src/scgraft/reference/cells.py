@@ -120,11 +120,13 @@ def _annotated(reference: Reference) -> pd.DataFrame:
 
 
 def library_sizes(reference: Reference) -> np.ndarray:
-    """Library size (n,), float32, of the reference cells: as stored, else a nominal 3000 counts."""
+    """Library size (n,), float32, of the reference cells: as stored, else a nominal 3000 counts; MULTIVI's (n, 2) with a depth."""
     assert reference.latent is not None
     n = len(reference.latent.mean)
     if reference.library is None:
         return np.full(n, NOMINAL_LIBRARY, np.float32)
+    if reference.schema.n_regions:  # a cell has no library of genes, or no depth, that it was not measured for
+        return np.asarray(reference.library, np.float32)
     least = 1e-6 if reference.hyper.gene_likelihood == "bernoulli" else 1.0  # a depth, or one count
     return np.maximum(np.asarray(reference.library, np.float32).ravel(), least)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import MovedFile, NotCounts, QueryError
+from scgraft.errors import CorruptFile, MovedFile, NotCounts, QueryError
+from scgraft.model.families.multivi import check_cells
 from scgraft.query.align import align, align_as
 from scgraft.reference.stored_cells import read_cells
 from scgraft.values.blocks import BlockCounts
@@ -74,10 +75,10 @@ def stored_inputs(reference: Reference, index: np.ndarray) -> tuple[csr_matrix, 
     return with_none(query.counts)[at], blocks
 
 
-def gene_modality(reference: Reference) -> str | None:
-    """Modality of the genes of a model that was set up on MuData."""
+def modality_of(reference: Reference, field: str) -> str | None:
+    """Modality of the genes (``"X"``) or regions (``"atac"``) of a model that was set up on MuData."""
     fields = reference.registry.get("field_registries") or {}
-    modality: str | None = ((fields.get("X") or {}).get("data_registry") or {}).get("mod_key")
+    modality: str | None = ((fields.get(field) or {}).get("data_registry") or {}).get("mod_key")
     return modality
 
 
@@ -91,7 +92,7 @@ def open_own(reference: Reference) -> AnnData:
             "when a calibration, the gene classifier or the metrics of a card need them. Put it back, or load the reference again from "
             "where it is now: load_reference(folder)."
         )
-    return read_cells(path, modality=gene_modality(reference))
+    return read_cells(path, modality_of(reference, "X"), modality_of(reference, "atac"))
 
 
 def _file(reference: Reference) -> str:
@@ -114,6 +115,24 @@ def own_query(reference: Reference, adata: AnnData) -> Query:
         codes = np.concatenate([np.zeros_like(query.codes[:, :1]), query.codes[:, 1:]], axis=1)
         query = replace(query, codes=codes, levels=levels)
     return query
+
+
+def with_own_cells(reference: Reference, query: Query) -> Query:
+    """The reference's own cells with their places among all of them: the model has numbers of each."""
+    import pandas as pd
+
+    assert reference.obs is not None
+    check_cells(reference.hyper, len(reference.obs))
+    names = reference.obs.index.astype(str)
+    if not names.is_unique:
+        raise CorruptFile(
+            "Two cells of the reference have one name, and its model has weights of each cell: they cannot be told apart."
+        )
+    order = np.arange(len(names))
+    if "_indices" in reference.obs:  # where scvi-tools numbered them, whatever their order in the file is
+        said = np.asarray(reference.obs["_indices"])
+        order = said if np.array_equal(np.sort(said), order) else order
+    return replace(query, own=order[names.get_indexer(pd.Index(query.cells))])
 
 
 def _own_counts(reference: Reference) -> AnnData:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
-from scgraft.reference.saved_registry import mapping, texts
+from scgraft.reference.saved_registry import mapping, texts, whole
 from scgraft.values.blocks import PROTEINS, Block
 from scgraft.values.names import covariate_name, level_name, shown
 from scgraft.values.reference import Covariate
@@ -16,12 +16,37 @@ from scgraft.values.reference import Covariate
 
 def gene_names(registry: Mapping[str, Any], name: str) -> np.ndarray:
     """Names of the genes (G,) of a model set up on MuData, whose file may list all modalities in one."""
-    _, state = _field(registry, "X")
-    return np.array(texts(state.get("column_names"), f"column_names of field 'X' in the registry of {name}"), dtype=str)
+    return feature_names(registry, "X", name)
+
+
+def feature_names(registry: Mapping[str, Any], field: str, name: str) -> np.ndarray:
+    """Names of the columns of a field, (m,)."""
+    _, state = _field(registry, field)
+    return np.array(
+        texts(state.get("column_names"), f"column_names of field {field!r} in the registry of {name}"), dtype=str
+    )
+
+
+def features_of(registry: Mapping[str, Any], saved: np.ndarray, n_regions: object, name: str) -> tuple[np.ndarray, int]:
+    """Genes followed by regions, (G + R,), of a model of both, and how many are regions.
+
+    A model that was set up on AnnData has them in one matrix (`saved` are its names), and its options say how many are regions.
+    """
+    if registry.get("setup_method_name") == "setup_mudata":
+        there = registry["field_registries"]
+        parts = [feature_names(registry, field, name) for field in ("X", "atac") if field in there]
+        regions = len(parts[-1]) if "atac" in there else 0
+        return (np.concatenate(parts) if parts else np.zeros(0, dtype=str)), regions
+    regions = whole(n_regions, f"n_regions in init_params_ of {name}")
+    if regions > len(saved):
+        raise CorruptFile(
+            f"The options of {name} speak of {regions} regions, and it names {len(saved)} features: its files contradict one another."
+        )
+    return saved, regions
 
 
 def protein_block(registry: Mapping[str, Any], name: str) -> tuple[Block, Covariate | None]:
-    """The proteins of the registry, and the covariate that says which panel a cell was stained with, where there are panels."""
+    """The proteins of the registry, which has them, and the covariate that says which panel a cell was stained with, where there are panels."""
     place, state = _field(registry, PROTEINS)
     saved = state.get("column_names")
     if isinstance(saved, (list, np.ndarray)):  # an array without names is numbered

@@ -22,7 +22,7 @@ from scgraft.reference.budget import Budget
 from scgraft.reference.cells import columns_lacking, label_key, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
-from scgraft.reference.protein_fields import gene_names, protein_block, protein_mask
+from scgraft.reference.protein_fields import features_of, gene_names, protein_block, protein_mask
 from scgraft.reference.saved_registry import flat_options, mapping, text
 from scgraft.reference.stored_cells import opened_cells
 from scgraft.values.blocks import PROTEINS
@@ -58,9 +58,12 @@ def read(bundle: Bundle) -> Reference:
     metadata = _read_metadata(bundle.metadata)
     name = _model_class(saved, metadata)
     family = family_of(name)
-    schema = read_schema(saved, model=name, keeps_unlabeled=family.keeps_unlabeled, blocks=family.blocks)
-    version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     options = flat_options(saved.attributes.get("init_params_"))
+    schema = read_schema(
+        saved, model=name, keeps_unlabeled=family.keeps_unlabeled, blocks=family.blocks,
+        n_regions=options.get("n_regions", 0) if family.region_weight else None,
+    )  # fmt: skip
+    version = saved.registry.get("scvi_version") or metadata.get("scvi_version") or "unknown"
     if family.blocks:  # what its numbers depend on besides
         options["scvi_version"] = version
     hyper = family.read_hyper(options, saved.weights, schema)
@@ -74,7 +77,7 @@ def read(bundle: Bundle) -> Reference:
     cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent, budget) if bundle.adata else {}
     _refuse_unknown_levels(schema, cells.get("obs"))
     attributes = saved.attributes
-    if PROTEINS in family.blocks:
+    if PROTEINS in [block.name for block in schema.blocks]:
         block, minified = schema.block(PROTEINS), cells.get("minified") == "latent_posterior_parameters"
         n_levels = len(schema.levels[block.panel])
         mask = protein_mask(saved.registry, n_levels, len(block.features), minified=minified, name=bundle.model.name)
@@ -146,8 +149,19 @@ def _field(registry: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict
     return entry.get("data_registry") or {}, entry.get("state_registry") or {}
 
 
-def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False, blocks: tuple[str, ...] = ()) -> Schema:
-    """What the reference asks of a query, from its registry."""
+def read_schema(
+    saved: Saved,
+    *,
+    model: str,
+    keeps_unlabeled: bool = False,
+    blocks: tuple[str, ...] = (),
+    n_regions: object | None = None,
+) -> Schema:
+    """What the reference asks of a query, from its registry.
+
+    `blocks` are the inputs that the family has beside the genes; `n_regions`, as the options have it, is None where it has no regions
+    of chromatin among its features.
+    """
     registry = saved.registry
     setup = registry["setup_args"]
     on_mudata = registry.get("setup_method_name") == "setup_mudata"
@@ -171,9 +185,13 @@ def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False, bloc
     mappings = covariates.get("mappings") or {}
     _, continuous = _field(registry, "extra_continuous_covs")
     factor, _ = _field(registry, "size_factor")
-    proteins, panel = protein_block(registry, model) if PROTEINS in blocks else (None, None)
+    has_proteins = PROTEINS in blocks and (n_regions is None or PROTEINS in registry["field_registries"])
+    proteins, panel = protein_block(registry, model) if has_proteins else (None, None)
+    genes, of_regions = gene_names(registry, model) if on_mudata and n_regions is None else saved.genes, 0
+    if n_regions is not None:
+        genes, of_regions = features_of(registry, saved.genes, n_regions, model)
     return Schema(
-        genes=gene_names(registry, model) if on_mudata else saved.genes,
+        genes=genes,
         batch_key=batch_key,
         batches=batches or ("0",),
         labels_key=labels_key,
@@ -190,6 +208,7 @@ def read_schema(saved: Saved, *, model: str, keeps_unlabeled: bool = False, bloc
         continuous=tuple(continuous.get("columns") or ()),
         size_factor_key=setup.get("size_factor_key") or factor.get("attr_key"),
         blocks=(proteins,) if proteins else (),
+        n_regions=of_regions,
     )
 
 
@@ -206,7 +225,8 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
 
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
-    with opened_cells(path, modality=_field(registry, "X")[0].get("mod_key")) as stored:
+    modalities = [_field(registry, field)[0].get("mod_key") for field in ("X", "atac")]
+    with opened_cells(path, modalities=tuple(name for name in modalities if name)) as stored:
         obs = stored.obs
         budget.go_on()
         latent = _stored_posterior(stored.obsm, registry, obs, n_latent)

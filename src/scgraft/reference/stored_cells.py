@@ -32,16 +32,17 @@ class Stored:
 
 
 @contextmanager
-def opened_cells(path: Path, modality: str | None = None) -> Iterator[Stored]:
+def opened_cells(path: Path, modalities: tuple[str, ...] = ()) -> Iterator[Stored]:
     """What is stored of a reference's cells, without X; whatever fails inside the block is an error of this file.
 
-    `modality` is that of the genes in a MuData file.
+    `modalities` are those of the genes, and of regions beside them, in a MuData file.
 
     Raises
     ------
     UnsafeFile, CorruptFile
         As :func:`scgraft.files.h5ad.open_h5ad`, or a link leads out of the store.
     """
+    import pandas as pd
     from anndata.io import read_elem
 
     if path.is_dir():
@@ -54,10 +55,11 @@ def opened_cells(path: Path, modality: str | None = None) -> Iterator[Stored]:
         if hasattr(file["obs"], "keys"):
             uns, obsm = (file[part] if part in file else {} for part in ("uns", "obsm"))
             mods = file["mod"] if "mod" in file else {}
-            genes = mods[modality] if modality in mods else file
-            if genes is not file:
-                check_structure(genes, ("var",))
-            yield Stored(read_elem(file["obs"]), read_elem(genes["var"]), obsm, _flag(uns))
+            parts = [mods[name] for name in modalities if name in mods]
+            for part in parts:
+                check_structure(part, ("var",))
+            var = [read_elem(part["var"]) for part in parts or [file]]
+            yield Stored(read_elem(file["obs"]), var[0] if len(var) == 1 else pd.concat(var), obsm, _flag(uns))
             return
     # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
     adata = read_h5ad(path, backed=True)
@@ -68,10 +70,10 @@ def opened_cells(path: Path, modality: str | None = None) -> Iterator[Stored]:
         adata.file.close()
 
 
-def read_cells(path: Path, modality: str | None = None) -> AnnData:
+def read_cells(path: Path, modality: str | None = None, regions: str | None = None) -> AnnData:
     """The cells with their counts, which stay on disk where the file allows; close ``.file`` of it.
 
-    Those of a MuData file are one AnnData, see :mod:`scgraft.files.h5mu`; `modality` is that of the genes.
+    Those of a MuData file are one AnnData, see :mod:`scgraft.files.h5mu`; `modality` is that of the genes, `regions` that of the regions.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def read_cells(path: Path, modality: str | None = None) -> AnnData:
     import anndata
 
     if path.suffix == ".h5mu":
-        return read_h5mu(path, modality=modality)
+        return read_h5mu(path, modality=modality, regions=regions)
     if not path.is_dir():
         return read_h5ad(path, backed=True)
     with _named(path):

@@ -79,6 +79,8 @@ class Alignment:
         Reference genes for which several query genes were added up, with the query's names.
     n_unused
         Genes of the query that the reference does not use.
+    lacking
+        Kinds of features that the reference takes and the query has none of: ``"regions"`` of a query of RNA alone.
     set_aside
         Features of the query that are not gene expression (antibodies, peaks, guides); they match no gene.
     options
@@ -109,6 +111,7 @@ class Alignment:
     known_batches: tuple[str, ...]
     cells_per_batch: Mapping[str, int]
     dropped: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     set_aside: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
 
@@ -145,6 +148,8 @@ class Query:
         How the query was brought into this form.
     blocks
         Inputs beside the genes by name, with what of them was measured.
+    own
+        Positions among the reference's own cells, (n,), where the cells are these: a model may have numbers of each of them.
     """
 
     counts: csr_matrix
@@ -156,6 +161,7 @@ class Query:
     label_codes: np.ndarray | None
     alignment: Alignment
     blocks: Mapping[str, BlockCounts] = field(default_factory=dict)
+    own: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         seal_fields(self)

@@ -95,7 +95,9 @@ class Schema:
     size_factor_key
         obs column of the size factors, or None.
     blocks
-        Inputs beside the genes: the proteins of TOTALVI.
+        Inputs beside the genes: the proteins of TOTALVI and MULTIVI.
+    n_regions
+        How many of `genes`, the last of them, are regions of chromatin beside genes: MULTIVI takes both from one matrix of counts.
     """
 
     genes: np.ndarray
@@ -110,6 +112,14 @@ class Schema:
     continuous: tuple[str, ...] = ()
     size_factor_key: str | None = None
     blocks: tuple[Block, ...] = ()
+    n_regions: int = 0
+
+    @property
+    def kinds(self) -> dict[str, slice]:
+        """Where the features of each kind are among `genes`: of most models one kind."""
+        n = len(self.genes) - self.n_regions
+        found = {"genes": slice(0, n), "regions": slice(n, len(self.genes))}
+        return {name: at for name, at in found.items() if at.stop > at.start or not self.n_regions and name == "genes"}
 
     def block(self, name: str) -> Block:
         """The input of that name, which the model has."""
@@ -190,9 +200,10 @@ class Reference:
         Two-dimensional embeddings of the reference cells, for example ``{"X_umap": (n, 2)}``.
     library
         Observed library size of each reference cell (counts over the model's genes; PEAKVI's depth, in [0, 1]), shape
-        (n,), or None.
+        (n,), or None. MULTIVI's are (n, 2): the RNA library that it predicts, and the depth of the regions.
     mean_count
-        Mean of the reference's counts that are not zero, where its cells were encoded from counts, else None.
+        Mean of the reference's counts that are not zero, of each kind of features (genes, regions), where its cells were encoded from
+        counts, else None.
     minified
         Minify type as found in the file (``"latent_posterior_parameters"``...), None when it holds counts or nothing.
     latent_source
@@ -224,7 +235,7 @@ class Reference:
     var: pd.DataFrame | None = None
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     library: np.ndarray | None = None
-    mean_count: float | None = None
+    mean_count: tuple[float, ...] | None = None
     minified: str | None = None
     latent_source: str = "none"
     scvi_version: str = "unknown"

@@ -24,7 +24,6 @@ GROUP = "scgraft.families"
 _REGISTERED: dict[str, Family] = {}
 # Classes that are known and not supported, and what is known of each.
 KNOWN = {
-    "MULTIVI": "a joint model of RNA, chromatin and proteins",
     "SysVI": "its encoder is trained with a cycle loss and a VampPrior; no published reference was found",
     "MRVI": "its encoder depends on the sample of each cell; no published reference was found",
     "RESOLVI": "it denoises spatial counts with each cell's neighbours in the tissue, which a query lacks",

@@ -104,8 +104,9 @@ class Family:
         Why no query can be mapped, in sentences for the user, where such a model can only be described; else None.
     blocks
         Names of its inputs beside the genes; such a model can be set up on MuData.
-    encoder_weight
-        Weight of the encoder's first layer, whose first columns belong to the genes.
+    encoder_weight, region_weight
+        Weight of the encoder's first layer, whose first columns belong to the genes; and that of the regions of chromatin, where
+        these have an encoder of their own.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Family:
     blocks: tuple[str, ...] = ()
     no_export: str | None = None
     encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
+    region_weight: str | None = None
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html
