@@ -10,7 +10,8 @@ import torch
 from anndata.io import write_elem
 from scipy.sparse import csr_matrix, hstack
 
-from scgraft.model.families.multivi import n_proteins, read_hyper, tensors
+from scgraft.model.families.multivi import read_hyper, tensors
+from scgraft.model.kinds import n_proteins
 from scgraft.values.blocks import PROTEINS, Block
 from scgraft.values.reference import Schema
 from tiny_totalvi import field

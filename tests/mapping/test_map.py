@@ -14,6 +14,7 @@ import scgraft
 from scgraft.cli.main import main
 from scgraft.errors import CorruptFile, IncompleteRepository, QueryError, UnsupportedModel
 from scgraft.mapping.load import load_reference
+from scgraft.model.families import family_of
 from scgraft.reference.describe import describe
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig

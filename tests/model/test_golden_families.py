@@ -130,7 +130,12 @@ def test_other_classes_are_refused_by_name(name):
 
 def test_every_family_that_maps_has_a_tiny_model():
     mapped = {name for name, family in families().items() if family.refusal is None}
-    assert mapped == {*MODELS, "scPoli", "TOTALVI", "MULTIVI"}  # scgraft.testing.tiny_scpoli, tests/tiny_totalvi.py, tests/tiny_multivi.py
+    assert mapped == {
+        *MODELS,
+        "scPoli",
+        "TOTALVI",
+        "MULTIVI",
+    }  # scgraft.testing.tiny_scpoli, tests/tiny_totalvi.py, tests/tiny_multivi.py
 
 
 @pytest.mark.parametrize("model", ["LinearSCVI", "POISSONVI", "PEAKVI"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scgraft.errors import UnknownBatch
 from scgraft.graft.embed import embed
 from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
@@ -27,6 +28,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.graft import Graft
 from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
+from scgraft.values.names import BATCH
 from scgraft.values.novelty import Novelty
 from scgraft.values.query import Alignment, Query
 from scgraft.values.reference import Latent, Reference
@@ -79,6 +81,14 @@ class Frozen:
     levels: Mapping[str, tuple[str, ...]]
     labels: tuple[str, ...]
     judgement: Judgement | None = None
+
+
+def strata(codes: np.ndarray) -> np.ndarray:
+    """Batch of each cell together with its levels of all covariates, (n,), from codes (n, 1 + c): a sample has to have each of them."""
+    if codes.shape[1] == 1:
+        return codes[:, 0]
+    found: np.ndarray = np.unique(codes, axis=0, return_inverse=True)[1].ravel()
+    return found
 
 
 def choose_sample(batch: np.ndarray, *, most: int, seed: int = 0) -> np.ndarray:
@@ -161,13 +171,27 @@ def latent_labels(
 
 
 def with_levels(query: Query, levels: Mapping[str, tuple[str, ...]]) -> Query:
-    """The same cells with codes that stand for given levels, which hold those that the cells have."""
+    """The same cells with codes that stand for given levels, which hold those that the cells have.
+
+    Raises
+    ------
+    UnknownBatch
+        A cell has a level, or a combination of levels, that is not among them.
+    """
     if query.levels == levels:
         return query
     columns = []
     for code, (name, own) in zip(query.codes.T, query.levels.items(), strict=True):
         position = {level: i for i, level in enumerate(levels[name])}
-        columns.append(np.array([position.get(level, -1) for level in own], np.int32)[code])
+        found = np.array([position.get(level, -1) for level in own], np.int32)[code]
+        if (found < 0).any():
+            names = sorted({own[c] for c in np.unique(code[found < 0])})
+            what = "batch" if name == BATCH else name.removeprefix("covariate:")
+            raise UnknownBatch(
+                f"{int((found < 0).sum())} cells have the {what} {', '.join(map(repr, names[:5]))}, which the sample that the mapping was "
+                "learnt from did not have: there are no columns for it. Map the whole query again, or these cells as a query of their own."
+            )
+        columns.append(found)
     return replace(query, codes=np.stack(columns, axis=1), levels=levels)
 
 

@@ -29,6 +29,7 @@ from scgraft.mapping.freeze import (
     latent_labels,
     map_cells,
     pieces,
+    strata,
     unfitted_near,
 )
 from scgraft.mapping.lazy import map_lazy
@@ -167,7 +168,7 @@ def _mapped(
     calibration: Literal["auto"] | Mapping[str, Calibration] | None,
 ) -> MappedQuery:
     """An aligned query, mapped: all of it at once, or what a sample of it taught on all of its cells."""
-    chosen = choose_sample(query.codes[:, 0], most=SAMPLE, seed=config.seed)
+    chosen = choose_sample(strata(query.codes), most=SAMPLE, seed=config.seed)
     whole = len(chosen) == len(query.cells)
     made, frozen = learn(
         reference,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu, logsigmoid
 
 from scgraft.model import likelihoods
-from scgraft.model.families.multivi import KINDS, WEIGHTS, mean_weights, n_proteins
+from scgraft.model.kinds import KINDS, WEIGHTS, mean_weights, n_proteins
 from scgraft.model.layers import (
     LEAK,
     Activation,

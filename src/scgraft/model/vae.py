@@ -8,8 +8,8 @@ The first product of the encoder over the genes is frozen too, so it is computed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+PER_CELL = ("product", "codes", "continuous", "library", "size_factor", "labels", "proteins", "measured", "own")
+
+
 @dataclass(frozen=True)
 class Cells:
     """Cells as the model takes them, all on one device.
@@ -50,7 +53,7 @@ class Cells:
     `product` is the cached first product of the encoders (n, P), `library` the log of the total counts (n, 1),
     `labels` codes or -1 (n,). `counts`, where a likelihood is needed, are the stored raw counts, or dense ones (n, G).
     `proteins` and what of them was `measured` are (n, P). `posterior`, where nothing that is trained moves it, is mean and
-    variance of the latent, each (n, d), computed once. `own` are positions among the reference's own cells, (n,), where they are these.
+    variance of the latent, each (n, d), computed once. `own` are positions among the reference's cells, (n,), where they are these.
     """
 
     product: Tensor
@@ -67,25 +70,17 @@ class Cells:
 
     def take(self, index: Tensor, counts: Tensor | StoredCounts | None = None) -> Cells:
         """A subset of the cells, with their counts."""
-        return Cells(
-            self.product[index],
-            self.codes[index],
-            self.continuous[index],
-            self.library[index],
-            None if self.size_factor is None else self.size_factor[index],
-            None if self.labels is None else self.labels[index],
-            counts,
-            None if self.posterior is None else (self.posterior[0][index], self.posterior[1][index]),
-            *(None if part is None else part[index] for part in (self.proteins, self.measured, self.own)),
-        )
+        taken: dict[str, Any] = {n: None if a is None else a[index] for n in PER_CELL for a in [getattr(self, n)]}
+        posterior = None if self.posterior is None else (self.posterior[0][index], self.posterior[1][index])
+        return replace(self, counts=counts, posterior=posterior, **taken)
 
 
 @dataclass(frozen=True)
 class Expression:
     """Parameters of the count distribution: `scale` (n, G) sums to one without size factors, `rate` is the mean.
 
-    For PEAKVI `scale` is the probability that a region is open, and `rate` that it is also seen, at the cell's depth. The last
-    `n_regions` columns are such regions beside the genes, which `theta` and `zi_logits` do not cover.
+    For PEAKVI `scale` is the probability that a region is open, and `rate` that it is seen, at the cell's depth. The last `n_regions`
+    columns are such regions beside genes; `theta` and `zi_logits` are of the genes.
     """
 
     scale: Tensor

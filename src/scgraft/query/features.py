@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.files.regions import are_regions, regions_among
 from scgraft.model.families import family_of
-from scgraft.model.families.multivi import cell_weights_message
+from scgraft.model.kinds import cell_weights_message
 from scgraft.query.genes import GeneMatch, both, expression_rows, match_genes, require_genes
 from scgraft.query.places import Place
 from scgraft.query.regions import match_regions, require_regions, spelled_as

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, MovedFile, NotCounts, QueryError
-from scgraft.model.families.multivi import check_cells
+from scgraft.model.kinds import check_cells
 from scgraft.query.align import align, align_as
 from scgraft.reference.stored_cells import read_cells
 from scgraft.values.blocks import BlockCounts

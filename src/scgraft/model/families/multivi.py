@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.errors import UnsupportedModel
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family
+from scgraft.model.kinds import KINDS, WEIGHTS, n_proteins
 from scgraft.model.options import Hyper, PeakOptions, size, stack_slots
 from scgraft.model.tensors import Shape, Shapes, Tensors, linear, stack, when
 from scgraft.values.blocks import PROTEINS
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from scgraft.model.multivi import Multivi
 
-KINDS = ("expression", "accessibility", "protein")
-WEIGHTS = "mod_weights"
 HIDDEN = ("py_fore_decoder", "py_back_decoder", "sigmoid_decoder")
 HEADS = ("py_fore_scale_decoder", "py_background_decoder", "py_back_mean_log_alpha", "py_back_mean_log_beta")
 PENALTIES = ("Jeffreys", "MMD", "None")
@@ -39,11 +38,6 @@ SILENT = frozenset({
     "region_factors", "fully_paired", "protein_dispersion", "protein_background_prior_mean", "protein_background_prior_scale",
     "n_obs",
 })  # fmt: skip
-
-
-def n_proteins(schema: Schema) -> int:
-    """Proteins of a model, none where it was set up without."""
-    return sum(len(block.features) for block in schema.blocks if block.name == PROTEINS)
 
 
 def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], schema: Schema) -> Hyper:
@@ -182,53 +176,6 @@ def _of_proteins(hyper: Hyper, schema: Schema, columns: int, batch_norm: bool) -
     for name in HEADS:
         found.needed.update(linear(f"z_decoder_pro.{name}.fc_layers.Layer 0.0", width + enters, n))
     return when(n > 0, found)
-
-
-def mean_weights(weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Log-weights (3,) of the kinds for a cell that has none of its own: as the model has them, or the mean of its cells' weights."""
-    own = weights[WEIGHTS].astype(np.float64)
-    if own.ndim == 1:
-        return own
-    share = np.exp(own - own.max(axis=1, keepdims=True))
-    mean: np.ndarray = np.log((share / share.sum(axis=1, keepdims=True)).mean(axis=0))
-    return mean
-
-
-def cell_weights_message(reference: Reference) -> str:
-    """What is used for cells of a query where the model has weights of its own cells, in a sentence; "" where it has none."""
-    if getattr(reference.hyper, "weighted_cells", 0) == 0:
-        return ""
-    has = np.array(
-        [
-            len(reference.schema.genes) > reference.schema.n_regions,
-            reference.schema.n_regions > 0,
-            n_proteins(reference.schema) > 0,
-        ]
-    )
-    share = np.exp(mean_weights(reference.weights)) * has
-    said = ", ".join(
-        f"{name} {w:.2f}"
-        for name, w, there in zip(("genes", "regions", "proteins"), share / share.sum(), has, strict=True)
-        if there
-    )
-    return (
-        "The model has weights of genes, regions and proteins for each cell that it was trained on. A query's cells have none: they "
-        f"get the mean weights ({said}) of the kinds that they have."
-    )
-
-
-def check_cells(hyper: Hyper, n_cells: int) -> None:
-    """Refuse cells that cannot be those that the weights belong to.
-
-    Raises
-    ------
-    CorruptFile
-        There are more or fewer of them.
-    """
-    if hyper.weighted_cells not in (0, n_cells):
-        raise CorruptFile(
-            f"The model has weights for {hyper.weighted_cells} cells, and its repository holds {n_cells}: they do not belong together."
-        )
 
 
 def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Multivi:
