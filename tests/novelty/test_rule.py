@@ -10,6 +10,7 @@ from scgraft.graft.fit import fit
 from scgraft.novelty.find import judge_sample
 from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import query_graph
+from scgraft.novelty.rule import NoveltyRule, none_known
 from scgraft.query.align import align
 from scgraft.testing import tiny_query
 from scgraft.testing.tiny_model import TinyConfig
@@ -54,3 +55,21 @@ def test_cells_are_judged_alone_as_in_company(judged, seed, n):
     threshold, strength = rule.judge(score, rule.apart(neighbours, batch), near[part].distance, rule.scale(neighbours))
     assert np.array_equal(score, novelty.score[part]) and np.array_equal(threshold, novelty.threshold[part])
     assert np.array_equal(strength, novelty.strength[part])
+
+
+def test_where_hardly_a_cell_is_explained_none_is():
+    n = 200
+    rule = NoveltyRule(
+        np.zeros((1, 1)), {}, np.zeros(1), np.ones(1, bool), 1.0, limit=2.0, held_out_limit=100.0, power=2.0
+    )
+    distance, apart, scale, none = np.ones(n), np.full(n, np.inf), np.ones(n), np.zeros(n, bool)
+    for share, whole in ((0.85, False), (0.95, True)):
+        score = np.where(np.arange(n) < share * n, 3.0, 1.0) + np.linspace(0, 0.1, n)
+        found = none_known(rule, none, score, apart, distance, scale)
+        strength = found.judge(score, apart, distance, scale)[1]
+        assert (strength > 1).all() == whole and (found is rule) == (not whole)
+        order = np.argsort(rule.judge(score, apart, distance, scale)[1], kind="stable")
+        assert (np.diff(strength[order]) >= 0).all()
+    assert (
+        none_known(rule, np.arange(n) < 0.95 * n, np.ones(n), apart, distance, scale).limit < 1
+    )  # mixed cells count too

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
-from scgraft.novelty.mixtures import RATE
+from scgraft.novelty.mixtures import RATE, SPOTS
 from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.index import Near
 from scgraft.numerics.votes import neighbour_vote
@@ -28,8 +28,7 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 ORDER: tuple[Light, ...] = ("grey", "green", "amber", "red")
-# Shares of mixed cells: what an overloaded droplet run has (10x Genomics: 8 % of 10,000 cells), and more than any such run can have.
-DOUBLETS, SPOTS = 0.1, 0.3
+DOUBLETS = 0.1  # of cells are mixed in an overloaded droplet run (10x Genomics: 8 % of 10,000 cells)
 STATES = 3  # named in the verdict's line, the others on the page; chosen by eye
 SMALL_CHANGE = 0.01  # of agreement: 20 of the 2,000 cells that are judged; chosen by eye, not measured
 # Share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps; chosen by eye, not measured.

@@ -20,10 +20,10 @@ from scgraft.novelty.limits import (
     type_distances,
     types_of,
 )
-from scgraft.novelty.mixtures import RATE, type_profiles
+from scgraft.novelty.mixtures import mixture_limit, type_profiles
 from scgraft.novelty.place import FARTHEST, HeldOut, Placed, own_scales, place_types
 from scgraft.novelty.query_graph import QueryGraph, query_graph
-from scgraft.novelty.rule import NoveltyRule
+from scgraft.novelty.rule import NoveltyRule, none_known
 from scgraft.novelty.score import LEAST_BATCH, at_common_depth, batch_centres, present_genes, used_genes
 from scgraft.novelty.states import states_of
 from scgraft.numerics.conformal import threshold_at
@@ -145,9 +145,11 @@ def judge_sample(
     rule = replace(rule, limit=limit, held_out_limit=threshold_at(held.score, false_alarms / 2), power=power)
     profiles = None if held.mixture is None else type_profiles(reference, codes, present)
     if profiles is not None and held.mixture is not None:
-        rule = replace(rule, profiles=replace(profiles, limit=threshold_at(held.mixture, RATE)))
+        rule = replace(rule, profiles=replace(profiles, limit=mixture_limit(profiles.gain(query.counts), held.mixture)))
     mixture = rule.mixture(query.counts)
-    threshold, strength = rule.judge(score, apart, distance, rule.scale(graph.neighbours))
+    scale = rule.scale(graph.neighbours)
+    rule = none_known(rule, mixture > 1, score, apart, distance, scale)
+    threshold, strength = rule.judge(score, apart, distance, scale)
     novel = strength > 1
     null = evidence(held.score, far, power)
     null = null / max(further_batch_limit(null, false_alarms, held.fold), 1e-12)

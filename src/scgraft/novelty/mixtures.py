@@ -16,6 +16,7 @@ import numpy as np
 
 from scgraft.expression.generate import counted_cells
 from scgraft.expression.residuals import decoder
+from scgraft.numerics.conformal import denser_tail, threshold_at
 from scgraft.reference.cells import reference_codes
 from scgraft.values.reference import Reference
 
@@ -31,6 +32,8 @@ BLOCK = 2048  # cells at a time: their counts in the genes that are used are a f
 RATE = (
     0.02  # of held-out cells are called mixed: every called cell loses its label, so less than novelty's; chosen by eye
 )
+SPOTS = 0.3  # of a query's cells mixed: more than any overloaded droplet run has, whose doublets are up to a tenth; chosen by eye
+DENSER = 2.0  # than held-out cells: there more than half are mixtures, whatever share of the query they are
 LEAST = 1e-9  # of a type's counts that a gene has: a single count of a silent gene must not decide; chosen by eye
 
 
@@ -79,6 +82,20 @@ def mixture_gain(counts: np.ndarray, profile: np.ndarray) -> np.ndarray:
     single = (counts @ np.log(np.maximum(profile, LEAST)).T).max(axis=1)
     gain: np.ndarray = np.maximum(mixed - single, 0.0) / np.sqrt(total[:, 0])
     return gain
+
+
+def mixture_limit(gain: np.ndarray, held: np.ndarray) -> float:
+    """Gain above which a cell of a query is mixed, from the gains of its cells (n,) and of held-out cells of the reference (m,).
+
+    It is what few held-out cells exceed. Where more than three cells of ten do, these are no cells of the reference's types: spots, or
+    types that it lacks, which look like mixtures of those that it has. Then a cell is mixed where such gains are twice as dense among
+    the query's cells as among held-out ones, so that it is a mixture more probably than a cell (a local false discovery rate of a half;
+    Efron 2004, doi:10.1198/016214504000000089).
+    """
+    limit = threshold_at(held, RATE)
+    if not (gain > limit).mean() > SPOTS:
+        return limit
+    return min(limit, denser_tail(gain, held, DENSER))
 
 
 def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) -> Profiles | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,9 @@ from scgraft.numerics.sealed import seal_fields
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+MISSED = 0.1  # of a query's cells pass under its limits where none is known, at most; chosen by eye, not measured
+LEAST = 1e-12  # limit of the evidence; numerical floor
 
 
 @dataclass(frozen=True)
@@ -94,3 +97,18 @@ class NoveltyRule:
         strength = np.maximum(found / limit, score / foreign).astype(np.float32)
         threshold = np.minimum(limit / np.maximum(distance, 1e-6) ** self.power, foreign)
         return threshold.astype(np.float32), strength
+
+
+def none_known(
+    rule: NoveltyRule, mixed: np.ndarray, score: np.ndarray, apart: np.ndarray, distance: np.ndarray, scale: np.ndarray
+) -> NoveltyRule:
+    """The rule, by which every cell of the query is novel where hardly any of its sample (n,) is explained.
+
+    The limits follow the query, so that those of a query without a single known cell are too high. Some of its cells pass under them,
+    and get the label of the nearest type. Where fewer are left than a tenth, they are those that are missed.
+    """
+    strength = rule.judge(score, apart, distance, scale)[1]
+    if (mixed | (strength > 1)).mean() <= 1 - MISSED:
+        return rule
+    least = float((evidence(score, distance, rule.power) / scale).min(initial=np.inf))
+    return replace(rule, limit=min(rule.limit, max(least / 2, LEAST)))

@@ -227,6 +227,31 @@ def coverage_across(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, alpha: f
     return tuple(out)
 
 
+def denser_tail(values: np.ndarray, null: np.ndarray, ratio: float) -> float:
+    """Value above which values (n,) are everywhere at least `ratio` times as dense as null values (m,) are; infinite if nowhere.
+
+    Densities are those of the p-values by the null, decreasing ones (the slopes of the least concave majorant of their distribution;
+    Grenander 1956, doi:10.1080/03461238.1956.10414944).
+    """
+    if not len(values) or not len(null):
+        return float("inf")
+    ordered = np.sort(null)
+    exceed = (1 + len(ordered) - np.searchsorted(ordered, values, side="left")) / (len(ordered) + 1)
+    at, number = np.unique(exceed, return_counts=True)
+    at, share = np.append(at, 1.0), np.append(np.cumsum(number) / len(values), 1.0)
+    x, y, last = 0.0, 0.0, 0
+    while x < 1:  # the corners of the majorant, one after the other
+        slope = (share - y) / np.maximum(at - x, 1e-12)
+        slope[at <= x] = -np.inf
+        best = len(slope) - 1 - int(slope[::-1].argmax())
+        if slope[best] < ratio:
+            break
+        x, y, last = float(at[best]), float(share[best]), best + 1
+    if not last:
+        return float("inf")
+    return float(np.nextafter(values[exceed <= x].min(), -np.inf))
+
+
 def threshold_at(null: np.ndarray, rate: float) -> float:
     """The smallest threshold that at most a share `rate` of new scores exceeds, if these are exchangeable with the null.
 
