@@ -103,7 +103,7 @@ def ours(reference: object, query: object, name: str, seed: int, cells: Path) ->
     from scgraft.graft.embed import embed
     from scgraft.graft.fit import fit
     from scgraft.labels.transfer import transfer_labels
-    from scgraft.mapping.map import calibrated
+    from scgraft.mapping.calibrated import calibrated
     from scgraft.values.mapping import MappedQuery
 
     torch.set_num_threads(1)  # scanpy's PCA, which the scores use, sets it to all cores

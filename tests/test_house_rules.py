@@ -139,6 +139,41 @@ def length_faults(tree: ast.Module) -> list[str]:
     return found
 
 
+def told_devices(modules: dict[str, ast.Module]) -> dict[tuple[str, str], int]:
+    """Functions that would choose a device where none is named (``device="auto"``), and the place of that argument."""
+    found = {}
+    for module, tree in modules.items():
+        for node in tree.body:
+            if isinstance(node, Function):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+                defaults = dict(zip(names[::-1], node.args.defaults[::-1], strict=False))
+                defaults |= {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d}
+                if "device" in defaults and ast.unparse(defaults["device"]) == "'auto'":
+                    found[module, node.name] = names.index("device") if "device" in names else len(names) + 99
+    return found
+
+
+def device_faults(name: str, tree: ast.Module, told: dict[tuple[str, str], int]) -> list[str]:
+    """Calls that leave out the device, so that a step would choose one; of commands, in those that have ``--device``."""
+    known = {other: (name, other) for module, other in told if module == name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            home = (node.module or "").removeprefix("scgraft").removeprefix(".")
+            known |= {a.asname or a.name: (home, a.name) for a in node.names if (home, a.name) in told}
+    where: list[ast.AST] = [tree]
+    if room(name) in ("cli", "app"):
+        where = [n for n in functions(tree) if "device" in [a.arg for a in (*n.args.args, *n.args.kwonlyargs)]]
+    found = []
+    for node in (inner for part in where for inner in ast.walk(part)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        called, named = node.func.id, {k.arg for k in node.keywords}
+        left_out = called in known and len(node.args) <= told[known[called]]
+        if not named & {"device", None} and (left_out or called == "FitConfig" and (node.args or named)):
+            found.append(f"{name}:{node.lineno} calls {called} without its device")
+    return found
+
+
 def signature_faults(tree: ast.Module) -> list[str]:
     return [
         f"{name} takes **{n.args.kwarg.arg}"
@@ -266,6 +301,28 @@ def test_imports_run_downward(name: str) -> None:
     if name:  # the package itself names everything, for a type checker and on demand
         assert floor_faults(name, SOURCES[name], SOURCES) == []
         assert outside_faults(name, SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name) != "testing"])
+def test_the_device_is_passed_on(name: str) -> None:
+    """What asks for a device (``device=``, ``--device``) gives it to every step; tests/test_device.py runs them."""
+    told = told_devices(SOURCES)
+    assert ("graft.embed", "embed") in told and device_faults(name, SOURCES[name], told) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from scgraft.low import step\nstep(1)", 1),
+        ("from scgraft.low import step as s\ns(1, device='cpu')\ns(1)", 1),
+        ("from scgraft.low import other\nother(1)\nother(1, 'cpu')", 1),
+        ("from scgraft.high import step\nstep(1)\nself.step(1)", 0),
+        ("FitConfig()\nFitConfig(seed=1, device=d)\nFitConfig(seed=1)", 1),
+    ],
+)
+def test_a_device_that_is_left_out_is_found(source: str, found: int) -> None:
+    low = ast.parse("def step(x, *, device='auto'): pass\ndef other(x, device='auto'): pass\ndef free(x, device): pass")
+    assert len(device_faults("a", ast.parse(source), told_devices({"low": low}))) == found
 
 
 def test_no_circle_within_a_folder() -> None:

@@ -49,6 +49,7 @@ def calibrate(
     share: float = 1.0,
     blocks: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    device: str = "auto",
     progress: bool | None = None,
 ) -> dict[str, Calibration]:
     """Calibrate label transfer and novelty on held-out batches of the reference.
@@ -70,6 +71,8 @@ def calibrate(
         Features of other inputs that the query has, (F,) bool by name: ``{"proteins": ...}``. None takes all of them.
     seed
         Seed of everything random: which cells are used, the counts that are generated, and the fits.
+    device
+        Where torch computes: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
     progress
         Show a progress bar; None shows it on a terminal and in a notebook.
 
@@ -113,7 +116,7 @@ def calibrate(
             f"{', '.join(map(str, reference.obs.columns))}. Choose one of these."
         )
     plan = choose_folds(reference, seed)
-    config = FitConfig(labels=next(iter(labels), None), seed=seed, device="cpu")
+    config = FitConfig(labels=next(iter(labels), None), seed=seed, device=device)
     condition = Condition(share, own_condition(reference).genes if genes is None else genes, blocks or {})
     keys, folds = labels or [""], []
     total = HELD_OUT * len(plan) + len(keys) * (len(plan) + 1)
@@ -121,12 +124,13 @@ def calibrate(
         for batches, members in plan:
             folds.append(hold_out(reference, batches, members, seed=seed, config=config, condition=condition))
             advance(HELD_OUT)
-        return {key: _calibration(reference, key, folds, condition, seed, advance) for key in keys}
+        return {key: _calibration(reference, key, folds, condition, config, advance) for key in keys}
 
 
 def _calibration(
-    reference: Reference, key: str, folds: list[Fold], condition: Condition, seed: int, advance: Advance
+    reference: Reference, key: str, folds: list[Fold], condition: Condition, config: FitConfig, advance: Advance
 ) -> Calibration:
+    seed, device = config.seed, config.device
     source = counted_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
     classes: tuple[str, ...] = ()
     classifier = without_classes(condition.genes, source)
@@ -142,7 +146,7 @@ def _calibration(
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
-        mixture = [_mixture(fold, codes[fold.kept]) for fold in folds]
+        mixture = [_mixture(fold, codes[fold.kept], device) for fold in folds]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
         for fold in folds:
@@ -193,9 +197,9 @@ def _null(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def _mixture(fold: Fold, codes: np.ndarray) -> np.ndarray:
+def _mixture(fold: Fold, codes: np.ndarray, device: str) -> np.ndarray:
     """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,)."""
-    profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query))
+    profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query), device=device)
     gained = np.zeros(len(fold.index), np.float32)
     return gained if profiles is None else profiles.gain(fold.query.counts)
 
@@ -259,7 +263,7 @@ def is_kept(reference: Reference, keys: Sequence[str], condition: Condition) -> 
 
 
 def calibration_of(
-    reference: Reference, keys: Sequence[str], condition: Condition | None = None
+    reference: Reference, keys: Sequence[str], condition: Condition | None = None, *, device: str = "auto"
 ) -> dict[str, Calibration]:
     """The calibration of a reference for cells measured like a query's: from the user's cache, or made now and kept there.
 
@@ -269,7 +273,7 @@ def calibration_of(
     condition = own_condition(reference) if condition is None else condition
     folder = cache_folder(reference, keys, condition)
     if not is_own(folder):
-        return calibrate(reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks)
+        return _made(reference, keys, condition, device)
     try:
         found = load_calibration(folder)
         if set(found) == set(keys or [""]):
@@ -278,10 +282,17 @@ def calibration_of(
             return {key: replace(value, base_cells=reference.base.cells) for key, value in found.items()}
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
-    made = calibrate(reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks)
+    made = _made(reference, keys, condition, device)
     try:
         save_calibration(made, folder)
         keep_below()
     except (OSError, ScgraftError):
         pass  # a home that cannot be written to: it is made again next time
     return made
+
+
+def _made(reference: Reference, keys: Sequence[str], condition: Condition, device: str) -> dict[str, Calibration]:
+    """A calibration that is made now, for cells measured so."""
+    return calibrate(
+        reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks, device=device
+    )

@@ -118,12 +118,13 @@ def hold_out(
         index = index[left]
     query = as_new_batches(cells, reference)
     graft = fit(rest, query, config)
-    latent = embed(rest, query, graft)
+    latent = embed(rest, query, graft, device=config.device)
     graph = query_graph(query.counts, seed=seed)
-    found = residuals(decoder(rest, query, graft), observed(rest, query.counts), latent.mean)
+    decode = decoder(rest, query, graft, device=config.device)
+    found = residuals(decode, observed(rest, query.counts), latent.mean)
     residual = at_common_depth(found, query.counts)
     score, misfit = novelty_score(residual[graph.anchors], graph, query.codes[:, 0], present_genes(rest, query))
-    distance = distance_to(rest, unfitted(rest, query, graft, latent))
+    distance = distance_to(rest, unfitted(rest, query, graft, latent, device=config.device))
     return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit, distance)
 
 

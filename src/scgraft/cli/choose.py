@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scgraft.cli.size import Size
+from scgraft.cli.size import DEVICE, Device, Size
 from scgraft.cli.text import say
 
 
@@ -47,6 +47,7 @@ def references_command(words: tuple[str, ...], limit: int, offline: bool, as_jso
 @click.option("--labels", help="Label column of the references; default: each registry's.")
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--device", type=Device(), default="auto", show_default=True, help=DEVICE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def match_command(
@@ -60,6 +61,7 @@ def match_command(
     labels: str | None,
     layer: str | None,
     seed: int,
+    device: str,
     as_json: bool,
 ) -> None:
     """Rank references by how well they fit QUERY, tried on 1,000 of its cells.
@@ -90,6 +92,7 @@ def match_command(
         labels=labels,
         layer=layer,
         seed=seed,
+        device=device,
         progress=False if ctx.obj else None,
     )
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scgraft.cli.size import DEVICE, Device
 from scgraft.cli.text import say
 from scgraft.errors import CorruptFile, QueryError
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Number of nearest reference cells to list.",
 )
+@click.option("--device", type=Device(), default="auto", show_default=True, help=DEVICE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def explain_command(
     folder: Path,
@@ -47,6 +49,7 @@ def explain_command(
     labels: str | None,
     alpha: float,
     neighbours: int,
+    device: str,
     as_json: bool,
 ) -> None:
     """Say why CELLs of the mapping in FOLDER have their labels: neighbours, votes, prediction set, novelty, genes.
@@ -55,12 +58,12 @@ def explain_command(
     """
     from scgraft.labels.explain import explain
 
-    reference, adata, mapped = again(folder, source, query)
+    reference, adata, mapped = again(folder, source, query, device)
     found = [explain(reference, mapped, cell, labels=labels, adata=adata, k=neighbours, alpha=alpha) for cell in cells]
     say(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n\n".join(map(str, found)))
 
 
-def again(folder: Path, source: str | None, query: Path | None) -> tuple[Reference, AnnData, MappedQuery]:
+def again(folder: Path, source: str | None, query: Path | None, device: str) -> tuple[Reference, AnnData, MappedQuery]:
     """The mapping of a folder, made again from what the folder holds, with its reference and its query.
 
     Raises
@@ -74,11 +77,12 @@ def again(folder: Path, source: str | None, query: Path | None) -> tuple[Referen
     from scgraft.mapping.map import map_query
     from scgraft.query.read import read_query
     from scgraft.results.stored import label_keys, read_summary
+    from scgraft.values.graft import FitConfig
 
     summary = read_summary(folder)
     base, options = summary["base"], summary["alignment"]["options"]
     local = base["revision"] == "local"
-    reference = load_reference(source or base["repo"], None if local or source else base["revision"])
+    reference = load_reference(source or base["repo"], None if local or source else base["revision"], device=device)
     adata = read_query(query or folder / "mapped.h5ad")
     if query is None and adata.X is None and not adata.layers and adata.raw is None:
         raise QueryError(f"{folder / 'mapped.h5ad'} holds no counts. Name the file that was mapped with --query.")
@@ -94,6 +98,7 @@ def again(folder: Path, source: str | None, query: Path | None) -> tuple[Referen
         reference,
         adata,
         labels=keys or None,
+        config=FitConfig(device=device),
         graft=load_graft(folder / "graft", reference=reference),
         calibration=calibration,
         batch_key=options["batch_key"],

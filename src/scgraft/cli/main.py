@@ -23,7 +23,7 @@ import click
 from scgraft import errors
 from scgraft._version import __version__
 from scgraft.cli import choose, share
-from scgraft.cli.size import Shard, Size
+from scgraft.cli.size import DEVICE, Device, Shard, Size
 from scgraft.cli.text import report_lines, say
 from scgraft.progress import showing
 
@@ -44,6 +44,7 @@ EXIT_CODES: tuple[tuple[type[errors.ScgraftError], int], ...] = (
     (errors.ClusterError, 13),
     (errors.NoLabels, 8),
     (errors.FitDiverged, 8),
+    (errors.BadOption, 2),
 )
 
 
@@ -111,6 +112,7 @@ def describe_command(source: str, revision: str | None, as_json: bool) -> None:
 @click.option("--drop-empty", is_flag=True, help=DROP_EMPTY)
 @click.option("--min-found", type=click.FloatRange(0, 1), help=MIN_FOUND)
 @click.option("--gene-map", type=TABLE, help=GENE_MAP)
+@click.option("--device", type=Device(), default="auto", show_default=True, help=DEVICE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def check_command(
@@ -123,6 +125,7 @@ def check_command(
     drop_empty: bool,
     min_found: float | None,
     gene_map: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     """Say what mapping QUERY onto a reference will run into, before any training.
@@ -137,7 +140,7 @@ def check_command(
     from scgraft.query.gene_map import read_gene_map
     from scgraft.query.read import read_query
 
-    reference, adata = load_reference(source, revision), read_query(query, backed=True)
+    reference, adata = load_reference(source, revision, device=device), read_query(query, backed=True)
     genes = None if gene_map is None else read_gene_map(gene_map)
     result = check(
         reference,
@@ -147,6 +150,7 @@ def check_command(
         drop_empty=drop_empty,
         min_found=min_found,
         gene_map=genes,
+        device=device,
     )
     document = {"grade": result.grade, "findings": [asdict(finding) for finding in result.findings]}
     say(json.dumps(document, indent=2) if as_json else check_text(result))
@@ -188,6 +192,7 @@ def check_command(
     "--learning-rate", type=click.FloatRange(0), help="Learning rate of the fit; lower it where the fit diverges."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--device", type=Device(), default="auto", show_default=True, help=DEVICE)
 @click.option("--drop-empty", is_flag=True, help=DROP_EMPTY)
 @click.option(
     "--memory", type=Size(), help="A larger query is mapped in parts (4G); default: a quarter of what is free."
@@ -222,6 +227,7 @@ def map_command(
     objective: str | None,
     learning_rate: float | None,
     seed: int,
+    device: str,
     drop_empty: bool,
     memory: int | None,
     with_counts: bool,
@@ -252,13 +258,13 @@ def map_command(
     from scgraft.values.query import AlignOptions
 
     check_free(out, force=force)
-    reference = load_reference(source, revision)
+    reference = load_reference(source, revision, device=device)
     graft = None if graft_source is None else load_graft(graft_source, reference=reference)
     made = None if calibration_folder is None else load_calibration(calibration_folder, reference=reference)
     wanted: Any = None if no_labels else list(labels) or "auto"
     chosen = {"max_steps": max_steps, "objective": objective, "learning_rate": learning_rate}
     settings: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    config = FitConfig(epochs=epochs, seed=seed, **settings)
+    config = FitConfig(epochs=epochs, seed=seed, device=device, **settings)
     trusted: Any = None if no_calibration else made or "auto"
     genes = None if gene_map is None else read_gene_map(gene_map)
     client = None if scheduler is None else connect(scheduler)

@@ -1,4 +1,4 @@
-"""What a user writes for a size of memory (``4G``) and for a share of the work (``3/16``)."""
+"""What a user writes for a size of memory (``4G``), a share of the work (``3/16``) and a device (``cuda:1``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import re
 
 import click
 
+from scgraft.errors import BadOption
+from scgraft.values.options import device_name
+
+DEVICE = "Where torch computes: auto (CUDA where there is one), cpu, cuda or cuda:1."
 # Prefixes of the International System of Units: a GB is 10^9 bytes, not 2^30.
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -43,3 +47,16 @@ class Shard(click.ParamType):
                 f"{value!r} is no share of the work; write for example 3/16 for the third of sixteen.", param, ctx
             )
         return number - 1, of
+
+
+class Device(click.ParamType):
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+
+    name = "device"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it was written."""
+        try:
+            return device_name(value)
+        except BadOption as error:
+            self.fail(str(error), param, ctx)

@@ -68,6 +68,10 @@ def generate(reference: Reference, index: np.ndarray, *, seed: int = 0, nominal:
     Query
         Counts (m, G) CSR float32 in the reference's genes, batches and covariates of the cells drawn. A cell that came
         out empty gets one count of its most expressed gene.
+
+    Notes
+    -----
+    The model works on the CPU, whatever the device of the other steps: the cells that are drawn are the same on every machine.
     """
     assert reference.latent is not None
     rng = np.random.default_rng(seed)

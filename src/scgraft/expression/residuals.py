@@ -26,19 +26,19 @@ LARGEST = 10.0  # standard deviations, as scanpy's tutorials cut scaled values; 
 Decode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def decoder(reference: Reference, query: Query, graft: Graft | None) -> Decode:
+def decoder(reference: Reference, query: Query, graft: Graft | None, *, device: str = "auto") -> Decode:
     """Mean and variance (m, G) of the counts at latents (m, d), in the batch and at the depth of given query cells (m,)."""
     import torch
 
-    device = pick_device("auto")
-    model = build(reference, device)
+    where = pick_device(device)
+    model = build(reference, where)
     codes = level_codes(query, reference.schema, {} if graft is None else graft.levels)
-    cells, rows = make_cells(model, query, codes, device), graft_rows(graft, device)
+    cells, rows = make_cells(model, query, codes, where), graft_rows(graft, where)
 
     def decode(points: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            own = cells.take(as_tensor(like).to(device))
-            z = as_tensor(np.asarray(points, np.float32)).to(device)
+            own = cells.take(as_tensor(like).to(where))
+            z = as_tensor(np.asarray(points, np.float32)).to(where)
             expression = model.decode(model.latent(z), model.library(own, rows), own, rows)
             mean, variance = _moments(expression, reference.hyper.gene_likelihood)
             return mean.cpu().numpy(), variance.cpu().numpy()

@@ -9,8 +9,8 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 
-def unfitted(reference: Reference, query: Query, graft: Graft, latent: Latent) -> Latent:
+def unfitted(reference: Reference, query: Query, graft: Graft, latent: Latent, *, device: str = "auto") -> Latent:
     """Latent of the query's cells with the columns that a fit starts from; `latent` itself where nothing was trained."""
     if not graft.record.trained:
         return latent
-    return embed(reference, query, fit(reference, query, FitConfig(epochs=0, device="cpu")))
+    return embed(reference, query, fit(reference, query, FitConfig(epochs=0, device=device)), device=device)

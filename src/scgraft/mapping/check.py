@@ -59,6 +59,7 @@ def check(
     min_found: float | None = None,
     gene_map: Mapping[str, str] | None = None,
     seed: int = 0,
+    device: str = "auto",
     progress: bool | None = None,
 ) -> Check:
     """Say what mapping a query onto a reference will run into, before anything is trained.
@@ -74,6 +75,8 @@ def check(
         As for :func:`scgraft.map_query`: what a mapping with these refuses is a finding of grade "stop".
     seed
         Random are the cells that are sampled, and those that are generated to see what missing genes cost.
+    device
+        Where torch computes: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
     progress
         Show a progress bar; None shows it on a terminal and in a notebook.
 
@@ -94,11 +97,11 @@ def check(
     """
     options = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map)
     with showing(progress), step("checking", 4, "part") as advance:
-        return Check(tuple(_findings(reference, adata, options, seed, advance)))
+        return Check(tuple(_findings(reference, adata, options, seed, device, advance)))
 
 
 def _findings(
-    reference: Reference, adata: AnnData, options: AlignOptions, seed: int, advance: Advance
+    reference: Reference, adata: AnnData, options: AlignOptions, seed: int, device: str, advance: Advance
 ) -> list[Finding]:
     batch_key = options.batch_key
     try:
@@ -120,7 +123,7 @@ def _findings(
     findings = [*_counts(query, adata.n_obs, options.drop_empty), _genes(query), *findings]
     try:
         if options.min_found is None:
-            judge_missing_genes(reference, query, seed=seed)
+            judge_missing_genes(reference, query, seed=seed, device=device)
     except GenesNotFound as error:
         findings.append(Finding("missing genes", "stop", str(error), "Give the query the reference's gene names."))
         return findings
@@ -128,7 +131,7 @@ def _findings(
     if lacking:
         findings.append(_annotation(lacking))
     if reference.latent is not None and reference.obs is not None and query.alignment.missing and not lacking:
-        findings += _cost_of_missing_genes(reference, query, seed)
+        findings += _cost_of_missing_genes(reference, query, seed, device)
     findings += [*_batches(reference, size), *_confounding(sample, batch_key)]
     findings += [
         Finding("spatial", "warning", said, "Segmented cells can be mapped; spots need a deconvolution.")
@@ -137,9 +140,9 @@ def _findings(
     facts = describe(reference)
     findings += [_training(facts.surgery), _types(reference, facts.labels)]
     advance(1)
-    found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed)
+    found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed, device)
     advance(1)
-    return [*findings, *found, resources(reference, query, adata.n_obs, measured)]
+    return [*findings, *found, resources(reference, query, adata.n_obs, measured, device=device)]
 
 
 def _annotation(lacking: tuple[str, ...]) -> Finding:
@@ -209,12 +212,12 @@ def _genes(query: Query) -> Finding:
     return Finding("genes", "ok" if exact else "repaired", said, "", values)
 
 
-def _cost_of_missing_genes(reference: Reference, query: Query, seed: int) -> list[Finding]:
+def _cost_of_missing_genes(reference: Reference, query: Query, seed: int, device: str) -> list[Finding]:
     """Accuracy per type on generated reference cells, with all genes and without those that the query lacks."""
     key = label_key(reference.schema, reference.obs)
     if key is None:
         return []
-    lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
+    lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed, device=device)
     worst = sorted(lost, key=lambda name: -lost[name])[:3]
     mean = float(np.mean(list(lost.values())))
     said = f"The {len(query.alignment.missing)} missing genes cost {mean:.1%} of accuracy on the mean of the types"
@@ -303,7 +306,7 @@ def _types(reference: Reference, labels: LabelFacts) -> Finding:
     return Finding("labels", "ok", said, "", {"cells": cells})
 
 
-def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Finding], Measured]:
+def _unexplained(reference: Reference, query: Query, seed: int, device: str) -> tuple[list[Finding], Measured]:
     """Cells that the reference does not explain, before any fit; held-out cells are measured as deeply, in the same genes.
 
     And what that took, as a mapping does the same.
@@ -311,7 +314,7 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Fi
     if reference.latent is None or len(query.cells) < 2 * TINY:
         return [], NOTHING
     plan, measured = choose_folds(reference, seed), condition_of(reference, query)
-    zero, began = FitConfig(epochs=0, device="cpu"), time.perf_counter()
+    zero, began = FitConfig(epochs=0, device=device), time.perf_counter()
     folds = [hold_out(reference, b, m, seed=seed, config=zero, condition=measured) for b, m in plan[:2]]
     held_out, began = (time.perf_counter() - began) / max(len(folds), 1), time.perf_counter()
     key = reference.schema.labels_key
@@ -320,9 +323,18 @@ def _unexplained(reference: Reference, query: Query, seed: int) -> tuple[list[Fi
     of_class = np.concatenate([np.zeros(0, np.int64), *(codes[f.index] for f in folds)])
     fold = np.repeat(np.arange(len(folds)), [len(f.index) for f in folds])
     graft = fit(reference, query, zero)
-    latent = embed(reference, query, graft)
+    latent = embed(reference, query, graft, device=device)
     found = find_novelty(
-        reference, query, graft, latent, null, null_distance=far, null_class=of_class, null_fold=fold, key=key
+        reference,
+        query,
+        graft,
+        latent,
+        null,
+        null_distance=far,
+        null_class=of_class,
+        null_fold=fold,
+        key=key,
+        device=device,
     )
     measure = Measured(measured, held_out, (time.perf_counter() - began) / len(query.cells))
     share = float(found.novel.mean())

@@ -24,7 +24,7 @@ FULL_ENOUGH = 0.5  # of the reference's weight: with less, what is missing is me
 MOST_LOST = 0.25
 
 
-def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) -> str:
+def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0, device: str = "auto") -> str:
     """What the missing genes cost, in a sentence for the user; "" where most of the weight was found.
 
     Raises
@@ -41,7 +41,7 @@ def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) ->
     known = reference.latent is not None and reference.obs is not None and not missing_columns(reference)
     if key is None or not known:
         raise GenesNotFound(f"Only {said}, and without labelled cells what that costs cannot be measured. {names}")
-    lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed)
+    lost, accuracy = cost_of_missing_genes(reference, key, present_genes(reference, query), query, seed, device=device)
     mean, full = float(np.mean(list(lost.values()))), float(np.mean(list(accuracy.values())))
     cost = f"measured on generated cells, the labels' accuracy falls from {full:.1%} to {full - mean:.1%} on the mean of the types"
     if mean > MOST_LOST:
@@ -50,7 +50,7 @@ def judge_missing_genes(reference: Reference, query: Query, *, seed: int = 0) ->
 
 
 def cost_of_missing_genes(
-    reference: Reference, key: str, present: np.ndarray, query: Query, seed: int
+    reference: Reference, key: str, present: np.ndarray, query: Query, seed: int, *, device: str = "auto"
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Loss of accuracy, and accuracy with all genes, of each type: cells generated, blanked, encoded, transferred.
 
@@ -77,7 +77,7 @@ def cost_of_missing_genes(
     for cells in (full, blanked):
         if empty.any():
             cells = replace(cells, counts=cells.counts + _one_count(empty, cells.counts.shape[1]))
-        latent = embed(reference, cells)
+        latent = embed(reference, cells, device=device)
         found = nearest(reference.latent.mean[others], latent.mean, k=min(K, len(others)))
         right.append(neighbour_vote(codes[others], len(classes), found).argmax(axis=1) == codes[index])
     own = codes[index]

@@ -127,17 +127,21 @@ def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str
     query = with_levels(query, frozen.levels)
     latent = embed(reference, query, frozen.graft, device=device)
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
-    labels = latent_labels(reference, latent, frozen.labels, near)
+    labels = latent_labels(reference, latent, frozen.labels, near, device=device)
     mapped = MappedQuery(reference.base, query.alignment, frozen.graft, latent, labels, {}, near=near)
     if frozen.judgement is not None and near is not None:
-        mapped = _judged(frozen.judgement, query, mapped, unfitted_near(reference, query, mapped)[1].distance)
+        mapped = _judged(
+            frozen.judgement, query, mapped, unfitted_near(reference, query, mapped, device=device)[1].distance
+        )
     return replace(mapped, labels=coherent(reference, mapped.labels))
 
 
-def unfitted_near(reference: Reference, query: Query, mapped: MappedQuery) -> tuple[Latent, Near]:
+def unfitted_near(
+    reference: Reference, query: Query, mapped: MappedQuery, *, device: str = "auto"
+) -> tuple[Latent, Near]:
     """Where the cells of a mapping lie before the fit, and their nearest reference cells there."""
     assert reference.latent is not None
-    latent = unfitted(reference, query, mapped.graft, mapped.latent)
+    latent = unfitted(reference, query, mapped.graft, mapped.latent, device=device)
     if latent is mapped.latent and mapped.near is not None:
         return latent, mapped.near
     return latent, reference.latent.index.near(latent.mean)
@@ -162,12 +166,13 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: n
 
 
 def latent_labels(
-    reference: Reference, latent: Latent, wanted: Sequence[str], near: Near | None
+    reference: Reference, latent: Latent, wanted: Sequence[str], near: Near | None, *, device: str = "auto"
 ) -> Mapping[str, Labels]:
     """Labels of the neighbours in the latent, before any calibration; none where no column is wanted."""
     if not wanted:
         return {}
-    return transfer_labels(reference, latent, labels=list(wanted), classifier=classify(reference, latent), near=near)
+    own = classify(reference, latent, device=device)
+    return transfer_labels(reference, latent, labels=list(wanted), classifier=own, near=near, device=device)
 
 
 def with_levels(query: Query, levels: Mapping[str, tuple[str, ...]]) -> Query:

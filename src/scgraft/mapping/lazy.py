@@ -77,5 +77,5 @@ def learn_lazy(
 ) -> tuple[MappedQuery, Frozen, Alignment]:
     """The mapping of a sample of cells on disk, what maps the others, and how all of them were aligned."""
     with step("checking all cells", file.n_cells, "cell") as advance:
-        surveyed = survey(reference, file, options, seed=config.seed, step=advance)
+        surveyed = survey(reference, file, options, seed=config.seed, device=config.device, step=advance)
     return *learning(reference, surveyed.query), surveyed.alignment

@@ -19,7 +19,7 @@ from scgraft.reference.read import read
 from scgraft.values.reference import Reference
 
 
-def load_reference(source: str | Path, revision: str | None = None) -> Reference:
+def load_reference(source: str | Path, revision: str | None = None, *, device: str = "auto") -> Reference:
     """Load a pretrained model from a HuggingFace repository or a folder, without running any code from it.
 
     Parameters
@@ -28,6 +28,9 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
         Repository (``"org/name"``) or folder in the format of scvi-hub.
     revision
         Branch, tag or commit of the repository; it is resolved to a commit, which is recorded.
+    device
+        Where torch encodes the reference's own cells, if their posterior is not stored: ``"auto"`` (CUDA where there is one),
+        ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
@@ -57,10 +60,10 @@ def load_reference(source: str | Path, revision: str | None = None) -> Reference
     refused = family_of(reference.base.family).refusal is not None
     if reference.latent is not None or reference.adata_path is None or refused:
         return reference
-    return _with_encoded_cells(reference)
+    return _with_encoded_cells(reference, device)
 
 
-def _with_encoded_cells(reference: Reference) -> Reference:
+def _with_encoded_cells(reference: Reference, device: str) -> Reference:
     """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
     assert reference.adata_path is not None and reference.obs is not None
     adata = open_own(reference)
@@ -73,7 +76,7 @@ def _with_encoded_cells(reference: Reference) -> Reference:
     if getattr(reference.hyper, "weighted_cells", 0):
         query = with_own_cells(reference, query)
     with step("encoding the reference's own cells"):
-        latent = embed(reference, query)
+        latent = embed(reference, query, device=device)
     kept = reference.obs.index.astype(str).isin(latent.cells)
     return replace(
         reference,
@@ -81,6 +84,6 @@ def _with_encoded_cells(reference: Reference) -> Reference:
         latent_source="encoded from the stored counts",
         obs=reference.obs.loc[kept],
         maps={key: points[np.asarray(kept)] for key, points in reference.maps.items()},
-        library=observed_library(reference, query),
+        library=observed_library(reference, query, device=device),
         mean_count=mean_counts(query.counts, reference.schema),
     )

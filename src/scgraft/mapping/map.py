@@ -7,38 +7,27 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from scgraft.calibration.calibrate import calibration_of
-from scgraft.calibration.condition import condition_of
-from scgraft.errors import GraftError, NoLabels
+from scgraft.errors import NoLabels
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
-from scgraft.judgement.verdict import Start, measure_quality
-from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.coherent import coherent
-from scgraft.labels.transfer import CLASSIFIER, calibrated_labels, unless_novel
-from scgraft.labels.votes import learnt, votes_of
+from scgraft.mapping.calibrated import calibrated
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import (
     SAMPLE,
     Frozen,
-    Judgement,
     choose_sample,
     joined,
     latent_labels,
     map_cells,
     pieces,
     strata,
-    unfitted_near,
 )
 from scgraft.mapping.lazy import map_lazy
 from scgraft.mapping.stream import open_query
+from scgraft.mapping.summary import summary
 from scgraft.model.build import take_cells
-from scgraft.novelty.find import judge_sample
-from scgraft.novelty.place import HeldOut
-from scgraft.novelty.query_graph import query_graph
-from scgraft.progress import Advance, showing, step
+from scgraft.progress import showing, step
 from scgraft.query.align import align_as
 from scgraft.query.cell_file import free_memory
 from scgraft.query.given import as_anndata
@@ -46,16 +35,13 @@ from scgraft.query.lazy import in_memory, is_lazy, lazy_bytes
 from scgraft.reference.cells import missing_columns
 from scgraft.values.calibration import Calibration
 from scgraft.values.graft import FitConfig, Graft
-from scgraft.values.labels import Labels
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.quality import Verdict
-from scgraft.values.query import Alignment, AlignOptions, Query
+from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-JUDGED = 2000  # cells whose label before and after the fit is compared: a share of them is known to a percent
 
 
 def map_query(
@@ -88,7 +74,8 @@ def map_query(
     labels
         ``"auto"`` for the label column of the reference's registry, a list of columns of the reference's obs, or None.
     config
-        Settings of the fit.
+        Settings of the fit. Its `device` is where torch computes in every step: the fit, the projection, novelty, labels and the
+        calibration.
     graft
         A graft to re-apply instead of fitting one.
     layer
@@ -146,15 +133,15 @@ def map_query(
             file = open_query(reference, adata, options)
             mapped = map_lazy(reference, file, options, learning, config, client=client)
             return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels))
-        query = _aligned(reference, in_memory(adata), options)
+        query = _aligned(reference, in_memory(adata), options, config.device)
         return _mapped(reference, query, labels, config, graft, calibration)
 
 
-def _aligned(reference: Reference, adata: AnnData, options: AlignOptions) -> Query:
+def _aligned(reference: Reference, adata: AnnData, options: AlignOptions, device: str) -> Query:
     """The query in the reference's genes; with what the missing ones cost among its messages, where that decides."""
     with step(f"aligning {adata.n_obs:,} cells"):
         query = align_as(reference, adata, options)
-        if options.min_found is not None or not (cost := judge_missing_genes(reference, query)):
+        if options.min_found is not None or not (cost := judge_missing_genes(reference, query, device=device)):
             return query
         return replace(query, alignment=replace(query.alignment, messages=(*query.alignment.messages, cost)))
 
@@ -208,7 +195,7 @@ def learn(
         graft = fit(reference, query, config if config.labels is not None else replace(config, labels=first))
     latent = embed(reference, query, graft, device=config.device)
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
-    transferred = latent_labels(reference, latent, wanted, near)
+    transferred = latent_labels(reference, latent, wanted, near, device=config.device)
     mapped = MappedQuery(
         reference.base,
         query.alignment,
@@ -223,7 +210,8 @@ def learn(
         return replace(mapped, labels=coherent(reference, transferred)), frozen
     if calibration == "auto" and missing_columns(reference):  # `reference.notes` says so
         return replace(mapped, labels=coherent(reference, transferred)), frozen
-    mapped, judgement = calibrated(reference, query, mapped, None if calibration == "auto" else calibration)
+    trusted = None if calibration == "auto" else calibration
+    mapped, judgement = calibrated(reference, query, mapped, trusted, device=config.device)
     return mapped, replace(frozen, judgement=judgement)
 
 
@@ -245,121 +233,7 @@ def label_columns(reference: Reference, wanted: Literal["auto"] | Sequence[str] 
     return columns
 
 
-def calibrated(
-    reference: Reference, query: Query, mapped: MappedQuery, calibration: Mapping[str, Calibration] | None = None
-) -> tuple[MappedQuery, Judgement]:
-    """A mapping whose labels have probabilities that mean something, with novel cells and a verdict; and how it judged.
-
-    Parameters
-    ----------
-    reference, query, mapped
-        The mapping, with labels from :func:`scgraft.transfer_labels`.
-    calibration
-        By label column; None takes the one in the cache, or makes it.
-
-    Raises
-    ------
-    GraftError
-        The calibration lacks a label column, or its classes are not those of the reference.
-    """
-    labels = mapped.labels
-    keys = [key for key, result in labels.items() if key == result.key]
-    # What the model's own classifier says where no cell has a label is not compared with held-out cells.
-    keys = [key for key in keys if labels[key].method != CLASSIFIER]
-    if calibration is None:
-        calibration = calibration_of(reference, keys, condition_of(reference, query))
-    for key in keys:
-        if key not in calibration or calibration[key].classes != labels[key].classes:
-            raise GraftError(
-                f"The calibration has no column {key!r} with the classes of this reference (it has "
-                f"{', '.join(calibration) or 'none'}). Leave it out, and one is made."
-            )
-    with step("judging novelty and labels", 3, "part") as advance:
-        return _judged(reference, query, mapped, keys, calibration, advance)
-
-
-def _judged(
-    reference: Reference,
-    query: Query,
-    mapped: MappedQuery,
-    keys: Sequence[str],
-    calibration: Mapping[str, Calibration],
-    advance: Advance,
-) -> tuple[MappedQuery, Judgement]:
-    labels, graft, latent = mapped.labels, mapped.graft, mapped.latent
-    first = calibration[keys[0]] if keys else next(iter(calibration.values()))
-    graph = query_graph(query.counts)
-    advance(1)
-    start = _start(reference, query, mapped, first if keys else None)
-    novelty, rule = judge_sample(
-        reference,
-        query,
-        graft,
-        latent,
-        HeldOut(first.novelty, first.distance, first.novelty_class, first.novelty_fold, first.mixture),
-        key=first.key or None,
-        graph=graph,
-        near=mapped.near,
-        distance=start.near.distance,
-    )
-    advance(1)
-    out, classifiers = dict(labels), {}
-    for key in keys:
-        made_before = classifier_for(reference, calibration[key], query)
-        classifiers[key] = learnt(made_before, query, labels[key].matrix, novelty.score, novelty.novel)
-        votes = votes_of(classifiers[key], query, labels[key].matrix)
-        made = calibrated_labels(labels[key], calibration[key], votes)
-        out[key] = replace(made, unknown=made.unknown | novelty.novel | novelty.mixed)
-    out = unless_novel(out, novelty.novel | novelty.mixed)
-    advance(1)
-    assert graph.space is not None
-    out = coherent(reference, out)
-    judged = replace(
-        mapped,
-        labels=out,
-        novelty=novelty,
-        calibration=dict(calibration),
-        verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first, start),
-        summary=summary(query.alignment, graft, out),
-    )
-    return judged, Judgement(dict(calibration), classifiers, graph.space, rule, novelty.false_alarms)
-
-
-def _start(reference: Reference, query: Query, mapped: MappedQuery, calibration: Calibration | None) -> Start:
-    """The cells before the fit, and labels of some by the genes before anything was learnt from them."""
-    near = unfitted_near(reference, query, mapped)
-    some = np.sort(np.random.default_rng(0).permutation(len(query.cells))[:JUDGED])
-    none = np.zeros(len(some), np.int64)
-    genes = none if calibration is None else predict(calibration.classifier, query.counts[some]).argmax(axis=1)
-    return Start(*near, some, genes)
-
-
-def summary(alignment: Alignment, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
-    """Numbers on a mapping, ready for JSON."""
-    record = graft.record
-    return {
-        "cells": alignment.n_cells,
-        "genes_found": alignment.n_found,
-        "genes_of_reference": alignment.n_genes,
-        "found_weight": round(alignment.found_weight, 4),
-        "counts_from": alignment.counts_from,
-        "trained": record.trained,
-        "reason": record.reason,
-        "moved": dict(record.moved),
-        "labels": {
-            key: {
-                "unknown_share": round(float(result.unknown.mean()), 4),
-                "median_probability": round(float(np.median(result.probability)), 4),
-                "median_relative_distance": None
-                if np.isnan(result.distance).all()
-                else round(float(np.nanmedian(result.distance)), 4),
-            }
-            for key, result in labels.items()
-        },
-    }
-
-
-def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdict:
+def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery, *, device: str = "auto") -> Verdict:
     """Was the mapping good? One verdict, with a sentence and a next action for each measure.
 
     Every number stands beside its null distribution: the same number for batches of the reference that were held out and
@@ -370,6 +244,8 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdic
     ----------
     reference, adata, mapped
         The reference, the query with its raw counts, and its mapping (with labels, if the reference has any).
+    device
+        Where torch computes: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
 
     Raises
     ------
@@ -393,6 +269,6 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery) -> Verdic
     if mapped.verdict is not None:
         return mapped.verdict
     query = align_as(reference, adata, mapped.alignment.options)
-    judged = calibrated(reference, query, mapped)[0].verdict
+    judged = calibrated(reference, query, mapped, device=device)[0].verdict
     assert judged is not None
     return judged

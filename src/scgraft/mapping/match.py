@@ -62,6 +62,7 @@ def match(
     labels: str | None = None,
     layer: str | None = None,
     seed: int = 0,
+    device: str = "auto",
     progress: bool | None = None,
 ) -> Matches:
     """Rank references by how well they fit a query, tried on 1,000 of its cells.
@@ -83,6 +84,8 @@ def match(
         Label column of the references' obs; None takes that of each one's registry.
     seed
         Random are the cells that are sampled, held out and generated.
+    device
+        Where torch computes: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
     progress
         Show a bar; None shows it on a terminal and in a notebook.
 
@@ -117,7 +120,7 @@ def match(
     with showing(progress), step("trying references", len(references), "reference") as advance:
         entries = []
         for source in references:
-            entries.append(_tried(source, sample, batch_key, labels, layer, seed))
+            entries.append(_tried(source, sample, batch_key, labels, layer, seed, device))
             advance(1)
     order = sorted(range(len(entries)), key=lambda i: _rank(entries[i]))
     return Matches(tuple(entries[i] for i in order), len(index))
@@ -130,14 +133,15 @@ def _tried(
     labels: str | None,
     layer: str | None,
     seed: int,
+    device: str,
 ) -> Match:
     """How well one reference fits; one that cannot be tried, with the reason."""
     name = source.base.repo if isinstance(source, Reference) else str(source)
     LOG.info("Trying %s", name)
     try:
-        reference = source if isinstance(source, Reference) else load_reference(source)
+        reference = source if isinstance(source, Reference) else load_reference(source, device=device)
         query = align(reference, sample, batch_key=batch_key, layer=layer, drop_empty=True, min_found=0.0)
-        return _judged(name, reference, query, labels, seed)
+        return _judged(name, reference, query, labels, FitConfig(device=device, seed=seed))
     except ScgraftError as error:
         return Match(name, False, f"{type(error).__name__}: {error}")
 
@@ -158,7 +162,7 @@ class _Voted:
     agreement: float
 
 
-def _judged(source: str, reference: Reference, query: Query, labels: str | None, seed: int) -> Match:
+def _judged(source: str, reference: Reference, query: Query, labels: str | None, config: FitConfig) -> Match:
     if reference.latent is None or reference.obs is None:
         return Match(source, False, "The reference holds no cells: nothing can be compared with them.")
     key = labels or reference.schema.labels_key
@@ -168,16 +172,16 @@ def _judged(source: str, reference: Reference, query: Query, labels: str | None,
         else reference_classes(reference, key)
     )
     condition = condition_of(reference, query)
-    config = FitConfig(device="cpu", seed=seed)
+    seed, device = config.seed, config.device
     plan = choose_folds(reference, seed)[:FOLDS]
     folds = [hold_out(reference, b, m, seed=seed, config=config, condition=condition) for b, m in plan]
     graft = fit(reference, query, config)
-    latent, graph = embed(reference, query, graft), query_graph(query.counts, seed=seed)
+    latent, graph = embed(reference, query, graft, device=device), query_graph(query.counts, seed=seed)
     near = reference.latent.index.near(latent.mean, k=K)
     null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
     novelty = find_novelty(
         reference, query, graft, latent, null, null_distance=far, key=key if len(classes) else None, graph=graph, near=near,
-        distance=distance_to(reference, unfitted(reference, query, graft, latent)),
+        distance=distance_to(reference, unfitted(reference, query, graft, latent, device=device)), device=device,
     )  # fmt: skip
     types = codes if len(classes) else _stand_ins(reference.latent.mean, seed)
     like = _resemblance(reference, query, types, folds, graph.cluster, seed)
@@ -205,7 +209,9 @@ def _judged(source: str, reference: Reference, query: Query, labels: str | None,
     ]
     accuracy, error = expected_accuracy(voted.share, [(v.share, v.label == right) for v, right in held], unknown)
     if query.alignment.missing:
-        lost, _ = cost_of_missing_genes(reference, str(key), present_genes(reference, query), query, seed)
+        lost, _ = cost_of_missing_genes(
+            reference, str(key), present_genes(reference, query), query, seed, device=device
+        )
         made = replace(made, genes_cost=float(np.mean(list(lost.values()))))
     else:
         made = replace(made, genes_cost=0.0)

@@ -52,12 +52,14 @@ class Measured:
 NOTHING = Measured(None, 0.0, 0.0)  # of a query that cannot be judged
 
 
-def resources(reference: Reference, query: Query, n: int, measured: Measured) -> Finding:
+def resources(reference: Reference, query: Query, n: int, measured: Measured, *, device: str = "auto") -> Finding:
     """Time and memory of a mapping of `n` cells, from `query`, a sample of them: a few steps of the fit and one projection."""
-    few = FitConfig(max_steps=STEPS, device="cpu", patience=1000)
+    few = FitConfig(max_steps=STEPS, device=device, patience=1000)
     start = seconds(lambda: fit(reference, query, replace(few, epochs=0)))
     step = max(seconds(lambda: fit(reference, query, few)) - start, 0.0) / STEPS
-    project = seconds(lambda: embed(reference, query)) if not query.alignment.new_levels.get(BATCH) else start
+    project = (
+        seconds(lambda: embed(reference, query, device=device)) if not query.alignment.new_levels.get(BATCH) else start
+    )
     fitted = step * FitConfig().max_steps
     calibrated = _calibration_seconds(reference, measured, fitted)
     whole = START + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated

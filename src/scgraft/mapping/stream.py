@@ -80,6 +80,7 @@ def survey(
     options: AlignOptions,
     *,
     seed: int = 0,
+    device: str = "auto",
     step: Callable[[int], object] = lambda n: None,
 ) -> Surveyed:
     """Read the whole file once: every cell is checked, and a sample of every batch is kept (seeded).
@@ -121,7 +122,7 @@ def survey(
         options=options,
         messages=tuple(dict.fromkeys((*file.notes, *query.alignment.messages))),
     )
-    if options.min_found is None and (cost := judge_missing_genes(reference, query)):
+    if options.min_found is None and (cost := judge_missing_genes(reference, query, device=device)):
         of_sample = replace(of_sample, messages=(*of_sample.messages, cost))
     whole = replace(
         of_sample, n_cells=file.n_cells - len(dropped), cells_per_batch=dict(number), dropped=tuple(dropped)

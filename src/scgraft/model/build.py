@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from scgraft.errors import BadOption
 from scgraft.model.families import family_of
 from scgraft.model.vae import Cells
 from scgraft.numerics.products import fast_products
 from scgraft.numerics.tensors import as_tensor
 from scgraft.values.blocks import PROTEINS
 from scgraft.values.graft import Graft
+from scgraft.values.options import device_name
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
@@ -25,10 +27,29 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """``"auto"`` is CUDA when there is one, else the CPU."""
+    """``"auto"`` is CUDA when there is one, else the CPU.
+
+    Raises
+    ------
+    BadOption
+        No device has such a name, or this machine has no such CUDA device.
+    """
+    if device_name(name) == "cpu":
+        return torch.device(name)
+    there = cuda_devices()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if there else "cpu")
+    if int(name.removeprefix("cuda").removeprefix(":") or 0) >= there:
+        raise BadOption(
+            f"device is {name!r}, but torch finds {there or 'no'} CUDA device{'s' * (there != 1)} here. Take 'cpu', or 'auto', which takes "
+            "CUDA where there is one."
+        )
     return torch.device(name)
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices torch finds."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def build(reference: Reference, device: torch.device, dtype: torch.dtype = torch.float32) -> Model:

@@ -53,6 +53,7 @@ def find_novelty(
     near: Near | None = None,
     distance: np.ndarray | None = None,
     false_alarms: float = FALSE_ALARMS,
+    device: str = "auto",
 ) -> Novelty:
     """Find the query's cells that the reference does not explain.
 
@@ -79,6 +80,8 @@ def find_novelty(
         same where nothing was trained. A fit moves cells of a missing type towards the reference.
     false_alarms
         Declared share of reference-like cells above the threshold.
+    device
+        As for :func:`scgraft.embed`.
 
     Returns
     -------
@@ -104,6 +107,7 @@ def find_novelty(
         near=near,
         distance=distance,
         false_alarms=false_alarms,
+        device=device,
     )[0]
 
 
@@ -119,12 +123,13 @@ def judge_sample(
     near: Near | None,
     distance: np.ndarray | None = None,
     false_alarms: float = FALSE_ALARMS,
+    device: str = "auto",
 ) -> tuple[Novelty, NoveltyRule]:
     """Novelty of a query's cells as :func:`find_novelty` has it, and the rule that judges further cells of the query."""
     assert reference.latent is not None
     near = reference.latent.index.near(latent.mean, k=K) if near is None else near
     seen, at = take_cells(query, graph.anchors), _latent_rows(latent, graph.anchors)
-    decode, present = decoder(reference, seen, graft), present_genes(reference, query)
+    decode, present = decoder(reference, seen, graft, device=device), present_genes(reference, query)
     residual = at_common_depth(residuals(decode, observed(reference, seen.counts), at.mean), seen.counts)
     distance = near.distance if distance is None else distance
     batch = query.codes[:, 0]
@@ -143,7 +148,7 @@ def judge_sample(
     far, power = (held.distance, DISTANCE_POWER) if placeable else (np.ones(len(held.score)), 0.0)
     limit = evidence_limit(score, distance, held.score, far, false_alarms, power, held.fold)
     rule = replace(rule, limit=limit, held_out_limit=threshold_at(held.score, false_alarms / 2), power=power)
-    profiles = None if held.mixture is None else type_profiles(reference, codes, present)
+    profiles = None if held.mixture is None else type_profiles(reference, codes, present, device=device)
     if profiles is not None and held.mixture is not None:
         rule = replace(rule, profiles=replace(profiles, limit=mixture_limit(profiles.gain(query.counts), held.mixture)))
     mixture = rule.mixture(query.counts)

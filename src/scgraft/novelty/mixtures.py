@@ -98,7 +98,9 @@ def mixture_limit(gain: np.ndarray, held: np.ndarray) -> float:
     return min(limit, denser_tail(gain, held, DENSER))
 
 
-def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) -> Profiles | None:
+def type_profiles(
+    reference: Reference, codes: np.ndarray, present: np.ndarray, *, device: str = "auto"
+) -> Profiles | None:
     """Profiles of the reference's types, as its own batches have them; None with fewer than two types, and without counts.
 
     Parameters
@@ -107,6 +109,8 @@ def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) 
         Class of every reference cell, (n,); -1 for none.
     present
         Genes that the query has, (G,) bool.
+    device
+        As for :func:`scgraft.embed`.
     """
     names = np.unique(codes[codes >= 0])
     present = present & (
@@ -118,7 +122,8 @@ def type_profiles(reference: Reference, codes: np.ndarray, present: np.ndarray) 
     centres = np.stack([reference.latent.mean[codes == c].mean(axis=0) for c in names])
     first = np.unique(reference_codes(reference)[:, 0], return_index=True)[1]
     some = first[np.unique(np.linspace(0, len(first) - 1, BATCHES).astype(int))]
-    decode, whole = decoder(reference, counted_cells(reference, some), None), np.zeros((len(names), len(present)))
+    decode = decoder(reference, counted_cells(reference, some), None, device=device)
+    whole = np.zeros((len(names), len(present)))
     for i in range(len(some)):
         made = decode(centres, np.full(len(names), i))[0] * present
         whole += made / np.maximum(made.sum(axis=1, keepdims=True), LEAST) / len(some)

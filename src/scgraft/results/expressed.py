@@ -26,12 +26,14 @@ TOTAL = 1e4  # counts of a cell that expression is shown for, the field's conven
 def decoded_in_reference(reference: Reference, genes: Sequence[str], cells: np.ndarray | None = None) -> np.ndarray:
     """log1p of decoded counts per ten thousand, (n, g) float32, of reference cells (positions; None for all).
 
-    A model of normally distributed values or of accessibility decodes what it was trained on, and that is shown as it is.
+    A model of normally distributed values or of accessibility decodes what it was trained on, and that is shown as it is. Computed on
+    the CPU: these are a few genes for a picture.
     """
     chosen = reference_cells(reference)
     if cells is not None:
         chosen = chosen.take(cells)
-    found = normalized_expression(reference, chosen, genes=genes, library_size=TOTAL if _counts(reference) else 1.0)
+    size = TOTAL if _counts(reference) else 1.0
+    found = normalized_expression(reference, chosen, genes=genes, library_size=size, device="cpu")
     return np.log1p(found) if _counts(reference) else found
 
 

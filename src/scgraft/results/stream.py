@@ -238,7 +238,7 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     n = file.n_cells
     say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
     with step("checking all cells", n, "cell") as advance:
-        surveyed = survey(reference, file, job.options, seed=job.config.seed, step=advance)
+        surveyed = survey(reference, file, job.options, seed=job.config.seed, device=job.config.device, step=advance)
     mapped, frozen = learn(
         reference, surveyed.query, labels=job.labels, config=job.config, graft=job.graft, calibration=job.calibration
     )

@@ -55,6 +55,7 @@ def export_scvi(
     cells: bool = True,
     query: Query | None = None,
     query_labels: Sequence[str] | None = None,
+    device: str = "auto",
     force: bool = False,
 ) -> Path:
     """Write a model folder for scvi-tools 1.4: the reference, extended by the graft's batches.
@@ -80,6 +81,8 @@ def export_scvi(
     query_labels
         Class of each cell of `query`, from the reference's classes. None leaves them in the unlabeled category of
         SCANVI, or in a category "unlabeled" of SCVI, which a model with a dispersion by label cannot have.
+    device
+        Where torch computes the posterior of `query`, as for :func:`scgraft.embed`.
     force
         Replace a folder that exists.
 
@@ -130,7 +133,7 @@ def export_scvi(
     labels = scvi_registry.label_values(reference, extra)
     adata = None
     if cells and not why_not:
-        adata = _minified(reference, graft, query, levels, labels, query_labels)
+        adata = _minified(reference, graft, query, levels, labels, query_labels, device)
     with new_folder(Path(folder), force=force) as new:
         registry = _write_model(reference, graft, levels, labels, adata, new / "model.pt")
         metadata: dict[str, Any] = {
@@ -226,6 +229,7 @@ def _minified(
     levels: dict[str, Levels],
     labels: np.ndarray,
     query_labels: Sequence[str] | None,
+    device: str,
 ) -> AnnData:
     """Cells of the reference, and of the query after them, as scvi-tools minifies them."""
     import anndata
@@ -237,7 +241,7 @@ def _minified(
     names = [level_name(value) for value in labels]
     label_codes = [_reference_labels(reference, names)]
     if query is not None:
-        parts.append(query_cells(reference, query, graft))
+        parts.append(query_cells(reference, query, graft, device=device))
         tables.append(_table(reference, parts[1], "query"))
         rest = names[-1] if schema.unlabeled is None else schema.unlabeled
         own = [rest] * len(parts[1]) if query_labels is None else [str(label) for label in query_labels]

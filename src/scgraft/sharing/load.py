@@ -61,8 +61,15 @@ def load_graft(source: str | Path, *, revision: str | None = None, reference: Re
     return store.load_graft(folder, reference=reference)
 
 
-def load_base(graft: Graft) -> Reference:
+def load_base(graft: Graft, *, device: str = "auto") -> Reference:
     """The reference that a graft was made for: its repository at its commit, with the hash of its weights.
+
+    Parameters
+    ----------
+    graft
+        Its record names the reference.
+    device
+        As for :func:`scgraft.load_reference`.
 
     Raises
     ------
@@ -90,7 +97,7 @@ def load_base(graft: Graft) -> Reference:
             f"The graft was made for the folder {base.repo}, which is not here. Load a copy of that reference; its model.pt "
             f"has sha256 {base.sha256}."
         )
-    reference = load_reference(base.repo, None if local else base.revision)
+    reference = load_reference(base.repo, None if local else base.revision, device=device)
     if reference.base.sha256 != base.sha256:
         raise BaseMismatch(
             f"{base.repo} at {base.revision[:12]} holds a model with sha256 {reference.base.sha256[:12]}; the graft was made "

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from scgraft.errors import BadOption
 from scgraft.numerics.sealed import seal_fields
 from scgraft.values.names import BATCH
-from scgraft.values.options import at_least, one_of, within
+from scgraft.values.options import at_least, device_name, one_of, within
 from scgraft.values.shown import Rows, as_html, as_text, fields_as_html, fields_as_text, some
 
 if TYPE_CHECKING:
@@ -65,7 +63,8 @@ class FitConfig:
     seed
         Seed of everything random in the fit.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"``.
+        Where torch computes: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. ``map_query`` uses it in
+        every step, not the fit alone.
     progress
         Show progress bars; None shows them on a terminal and in a notebook, and nowhere else.
     force
@@ -102,8 +101,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         one_of("objective", self.objective, get_args(Objective))
         one_of("start", self.start, get_args(Start))
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
-            raise BadOption(f"device is 'auto', 'cpu', 'cuda' or 'cuda:0' (its number), not {self.device!r}.")
+        device_name(self.device)
         for name, least in (("epochs", 0), ("max_steps", 0), ("batch_size", 1), ("fit_cells", 1), ("patience", 1)):
             at_least(name, getattr(self, name), least)
         at_least("seed", self.seed, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from scgraft.errors import BadOption
@@ -28,3 +29,10 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Refuse a word that is not on the list."""
     if value not in allowed:
         raise BadOption(f"{name} is {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def device_name(value: object) -> str:
+    """Refuse what is no name of a device that torch computes on: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"."""
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise BadOption(f"device is 'auto', 'cpu', 'cuda' or 'cuda:0' (its number), not {value!r}.")
+    return value
