@@ -22,7 +22,7 @@ MAX_MODULE, MAX_FUNCTION = 400, 80
 # From the top floor down: a folder imports only from folders further down. A file of the package's root is a folder of its own.
 FLOORS = (
     "cli", "app", "", "testing", "pl", "sharing", "results", "mapping", "calibration", "labels", "judgement", "novelty", "expression", "graft",
-    "cards", "reference", "query", "model", "values", "numerics", "files", "progress", "errors", "_version",
+    "cards", "reference", "query", "model", "values", "numerics", "files", "progress", "registry", "errors", "_version",
 )  # fmt: skip
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {

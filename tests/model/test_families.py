@@ -13,7 +13,7 @@ from scgraft.testing.tiny_model import FIXED, TinyConfig, make_weights
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
-    monkeypatch.setattr(families, "_REGISTERED", {})
+    monkeypatch.setattr(families, "FAMILIES", replace(families.FAMILIES, registered={}))
 
 
 def test_every_file_of_the_folder_is_a_family():
@@ -43,23 +43,6 @@ def test_a_family_can_be_brought():
         register_family(replace(mine, name="SCVI"))
     with pytest.raises(BadOption, match="not a str"):
         register_family("SCVI")
-
-
-def test_an_installed_package_can_bring_a_family(monkeypatch):
-    mine = replace(family_of("SCVI"), name="PACKAGEVI", recognises=lambda weights: False)
-
-    class Point:
-        name = "PACKAGEVI"
-
-        def load(self):
-            return mine
-
-    monkeypatch.setattr(families, "entry_points", lambda group: [Point()] if group == "scgraft.families" else [])
-    families._installed.cache_clear()
-    try:
-        assert family_of("PACKAGEVI") is mine
-    finally:
-        families._installed.cache_clear()
 
 
 def test_an_unknown_class_is_refused_by_name():

@@ -21,7 +21,7 @@ def test_every_family_keeps_the_laws(config):
 @pytest.fixture
 def broken(monkeypatch):
     """A reference of a family with a fault, and a query for it."""
-    monkeypatch.setattr(families, "_REGISTERED", {})
+    monkeypatch.setattr(families, "FAMILIES", replace(families.FAMILIES, registered={}))
 
     def make(**fault):
         reference, query = pair(TinyConfig(encode_covariates=True))

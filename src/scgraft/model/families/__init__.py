@@ -1,4 +1,4 @@
-"""The model families that scgraft knows: an open registry.
+"""The model families that scgraft knows: an open registry (:mod:`scgraft.registry`).
 
 A family of this package is a module of this folder with a ``FAMILY`` record. Another package brings one by an entry point in the
 group ``scgraft.families`` (the name is that of the model class, the value a :class:`Family`), a notebook by
@@ -8,20 +8,16 @@ group ``scgraft.families`` (the name is that of the model class, the value a :cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from scgraft.errors import BadOption, UnsupportedModel
+from scgraft.errors import UnsupportedModel
 from scgraft.model.families.family import Family
+from scgraft.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
 
-GROUP = "scgraft.families"
-_REGISTERED: dict[str, Family] = {}
+FAMILIES = Registry(Family, "model family", "scgraft.families", __name__, "FAMILY")
 # Classes that are known and not supported, and what is known of each.
 KNOWN = {
     "SysVI": "its encoder is trained with a cycle loss and a VampPrior; no published reference was found",
@@ -40,28 +36,9 @@ KNOWN = {
 }
 
 
-@cache
-def _installed() -> dict[str, Family]:
-    """Families of this folder, and of installed packages that name one; a family of the package itself comes first."""
-    found = {}
-    for module in iter_modules(__path__):
-        record = getattr(import_module(f"{__name__}.{module.name}"), "FAMILY", None)
-        if isinstance(record, Family):
-            found[record.name] = record
-    for point in entry_points(group=GROUP):
-        if point.name not in found:
-            record = point.load()
-            if not isinstance(record, Family):
-                raise BadOption(
-                    f"The entry point {point.name!r} of {GROUP} is a {type(record).__name__}, not a Family."
-                )
-            found[record.name] = record
-    return found
-
-
 def families() -> dict[str, Family]:
-    """Every family by the name of its model class."""
-    return {**_installed(), **_REGISTERED}
+    """Every family by the name of its model class; those of installed packages are loaded."""
+    return FAMILIES.all()
 
 
 def register_family(family: Family) -> None:
@@ -83,11 +60,7 @@ def register_family(family: Family) -> None:
     >>> from scgraft.model.families import family_of
     >>> scgraft.register_family(family_of("SCVI"))  # the same record again changes nothing
     """
-    if not isinstance(family, Family):
-        raise BadOption(f"A family is a scgraft.model.families.Family, not a {type(family).__name__}.")
-    if families().get(family.name, family) is not family:
-        raise BadOption(f"There is a family of the name {family.name!r} already. Give yours another name.")
-    _REGISTERED[family.name] = family
+    FAMILIES.register(family)
 
 
 def family_of(name: str) -> Family:
@@ -97,16 +70,18 @@ def family_of(name: str) -> Family:
     ------
     UnsupportedModel
         No family of that name.
+    BadOption
+        An installed package brings it, and it cannot be used.
     """
-    known = families()
-    if name not in known:
-        mapped = ", ".join(sorted(family.name for family in known.values() if family.refusal is None))
+    found = FAMILIES.get(name)
+    if found is None:
+        mapped = ", ".join(sorted(family.name for family in families().values() if family.refusal is None))
         said = f" ({KNOWN[name]})" if name in KNOWN else ""
         raise UnsupportedModel(
             f"The repository holds a model of class {name!r}{said}, which scgraft cannot map onto; supported are {mapped}. "
             "Choose a reference of one of these classes."
         )
-    return known[name]
+    return found
 
 
 def require_mapping(name: str) -> None:
