@@ -257,3 +257,12 @@ def test_coverage_across_groups_is_that_of_each_alone():
     mixed = coverage_across([group(0.0), group(0.0), group(0.6)])
     assert mixed[2] < 0.85 < mixed[0]
     assert np.isnan(coverage_across([group(0.0)])).all()
+
+
+@given(st.floats(0.05, 0.9), st.integers(0, 100))
+def test_cells_that_differ_by_rounding_fit_equally_well(probability, seed):
+    """A vote that is the same for all cells excludes none: the last bits of float32 must not decide."""
+    noise = np.random.default_rng(seed).integers(-2, 3, 60) * np.spacing(np.float32(1.0))
+    scores = (1 - probability + noise).astype(np.float32)
+    pvalues = conformal_pvalues(np.array([[probability]], np.float32), scores, np.zeros(60, int))
+    assert pvalues[0, 0] == 1

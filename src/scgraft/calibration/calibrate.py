@@ -19,6 +19,9 @@ from scgraft.expression.generate import counted_cells
 from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
 from scgraft.labels.classifier import train_classifier, without_classes
+from scgraft.labels.methods import METHODS, require_held_out
+from scgraft.labels.methods.method import Ballot
+from scgraft.labels.transfer import shares_by
 from scgraft.labels.votes import cast_votes
 from scgraft.novelty.mixtures import type_profiles
 from scgraft.novelty.score import present_genes
@@ -45,6 +48,7 @@ def calibrate(
     reference: Reference,
     labels: Sequence[str] | None = None,
     *,
+    method: str | None = None,
     genes: np.ndarray | None = None,
     share: float = 1.0,
     blocks: Mapping[str, np.ndarray] | None = None,
@@ -63,6 +67,9 @@ def calibrate(
         With a latent.
     labels
         Label columns; None takes that of the registry. Without any, only novelty is calibrated, under the key "".
+    method
+        Name of a label method (:func:`scgraft.register_label_method`), which then votes on the held-out cells as it will on a query.
+        None takes the product of the latent's and the genes' vote.
     genes
         Genes that the query has, (G,) bool: the held-out cells lose the others. None takes all of them.
     share
@@ -84,7 +91,9 @@ def calibrate(
     Raises
     ------
     NoLabels
-        The reference has no cells, or no such column.
+        The reference has no cells, or no such column; or `method` cannot vote on it.
+    BadOption
+        There is no such method, or it cannot be calibrated: it was trained with the labels of the cells that would be held out.
 
     Notes
     -----
@@ -106,6 +115,8 @@ def calibrate(
             f"{reference.base.repo} holds no cells ({reference.latent_source}): there is nothing to calibrate on. Take a revision "
             "with adata.h5ad, or map with calibration=None (--no-calibration)."
         )
+    if method is not None:
+        require_held_out(method)
     if labels is None:
         own = label_key(reference.schema, reference.obs)
         labels = list(reference.schema.label_levels) or ([] if own is None else [own])
@@ -124,11 +135,17 @@ def calibrate(
         for batches, members in plan:
             folds.append(hold_out(reference, batches, members, seed=seed, config=config, condition=condition))
             advance(HELD_OUT)
-        return {key: _calibration(reference, key, folds, condition, config, advance) for key in keys}
+        return {key: _calibration(reference, key, folds, condition, config, method, advance) for key in keys}
 
 
 def _calibration(
-    reference: Reference, key: str, folds: list[Fold], condition: Condition, config: FitConfig, advance: Advance
+    reference: Reference,
+    key: str,
+    folds: list[Fold],
+    condition: Condition,
+    config: FitConfig,
+    method: str | None,
+    advance: Advance,
 ) -> Calibration:
     seed, device = config.seed, config.device
     source = counted_cells(reference, np.zeros(1, np.int64)).alignment.counts_from
@@ -150,7 +167,7 @@ def _calibration(
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
         for fold in folds:
-            parts.append(_held_out_votes(fold, codes, classes, classifier, seed))
+            parts.append(_held_out_votes(fold, key, codes, classifier, config, method))
             advance(1)
         votes = [(matrix, true) for matrix, true, _ in parts]
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
@@ -190,6 +207,7 @@ def _calibration(
         folds=batches,
         source=source,
         guarantee=guarantee_of(batches, sum(len(fold.index) for fold in folds), source, covered),
+        method=method,
     )
 
 
@@ -209,20 +227,25 @@ def _codes(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _held_out_votes(
-    fold: Fold, codes: np.ndarray, classes: tuple[str, ...], start: GeneClassifier, seed: int
+    fold: Fold, key: str, codes: np.ndarray, start: GeneClassifier, config: FitConfig, method: str | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Blended votes and true classes of held-out cells whose class the rest of the reference has; numbers of all."""
+    """Votes (blended, or a method's) and true classes of held-out cells whose class the rest of the reference has; numbers of all."""
     assert fold.rest.latent is not None
+    classes = start.classes
     rest_codes, true = codes[fold.kept], codes[fold.index]
     known = np.isin(true, rest_codes[rest_codes >= 0])
     if not known.any():
         return np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64), dict.fromkeys(VOTE_NUMBERS, np.nan)
     found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
     latent_vote = neighbour_vote(rest_codes, len(classes), found)
-    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, trainings=1, seed=seed)
+    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, trainings=1, seed=config.seed)
     votes = cast_votes(classifier, fold.query, latent_vote, fold.novelty)
     numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, votes.latent, votes.genes)
-    return votes.both[known], true[known], numbers
+    if method is None:
+        return votes.both[known], true[known], numbers
+    near = fold.rest.latent.index.near(fold.latent.mean)
+    cast = shares_by(method, Ballot(fold.rest, key, fold.latent, near, fold.query, config.device), classes)
+    return cast[known], true[known], numbers
 
 
 def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str, covered: tuple[float, ...] = ()) -> str:
@@ -263,17 +286,23 @@ def is_kept(reference: Reference, keys: Sequence[str], condition: Condition) -> 
 
 
 def calibration_of(
-    reference: Reference, keys: Sequence[str], condition: Condition | None = None, *, device: str = "auto"
+    reference: Reference,
+    keys: Sequence[str],
+    condition: Condition | None = None,
+    *,
+    method: str | None = None,
+    device: str = "auto",
 ) -> dict[str, Calibration]:
     """The calibration of a reference for cells measured like a query's: from the user's cache, or made now and kept there.
 
     There is one for each halving of the depth and for each set of genes that queries lack; without a `condition` it is for
-    cells like the reference's own. A cache that somebody else can write to is neither read nor written.
+    cells like the reference's own. A cache that somebody else can write to is neither read nor written. One for a label `method` of
+    another package or a notebook is never kept: tomorrow its name may stand for other code.
     """
     condition = own_condition(reference) if condition is None else condition
-    folder = cache_folder(reference, keys, condition)
-    if not is_own(folder):
-        return _made(reference, keys, condition, device)
+    folder = cache_folder(reference, keys, condition, method)
+    if not is_own(folder) or not (method is None or method in METHODS.own):
+        return _made(reference, keys, condition, method, device)
     try:
         found = load_calibration(folder)
         if set(found) == set(keys or [""]):
@@ -282,7 +311,7 @@ def calibration_of(
             return {key: replace(value, base_cells=reference.base.cells) for key, value in found.items()}
     except ScgraftError:
         pass  # none yet, or damaged: it is made anew
-    made = _made(reference, keys, condition, device)
+    made = _made(reference, keys, condition, method, device)
     try:
         save_calibration(made, folder)
         keep_below()
@@ -291,8 +320,16 @@ def calibration_of(
     return made
 
 
-def _made(reference: Reference, keys: Sequence[str], condition: Condition, device: str) -> dict[str, Calibration]:
+def _made(
+    reference: Reference, keys: Sequence[str], condition: Condition, method: str | None, device: str
+) -> dict[str, Calibration]:
     """A calibration that is made now, for cells measured so."""
     return calibrate(
-        reference, keys, genes=condition.genes, share=condition.share, blocks=condition.blocks, device=device
+        reference,
+        keys,
+        method=method,
+        genes=condition.genes,
+        share=condition.share,
+        blocks=condition.blocks,
+        device=device,
     )

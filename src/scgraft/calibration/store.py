@@ -101,6 +101,8 @@ def file_name(key: str) -> str:
 def _write(path: Path, value: Calibration) -> None:
     made = value.classifier
     text: dict[str, Any] = {name: getattr(value, name) for name in TEXT}
+    if value.method is not None:  # as other versions know it: without a method, the two votes
+        text["method"] = value.method
     document = {"format": FORMAT, **text, "classifier_classes": made.classes, "classifier_source": made.source}
     arrays = {name: getattr(value, name) for name in ARRAYS}
     with new_file(path, force=True) as new:
@@ -192,6 +194,7 @@ def _read(path: Path) -> Calibration:
             folds=tuple(tuple(fold) for fold in document["folds"]),
             source=document["source"],
             guarantee=document["guarantee"],
+            method=document.get("method"),
             **{name: file[name] for name in ARRAYS},
         )
         if wrong := _misfits(made):
@@ -227,7 +230,9 @@ def _document(path: Path) -> dict[str, Any]:
             "guarantee": schema.text,
             "classifier_classes": schema.distinct,
             "classifier_source": schema.text,
-        }
+            "method": schema.text,
+        },
+        optional={"method"},
     )(document, "its document")
     return document
 
@@ -259,8 +264,10 @@ def _codes_within(codes: np.ndarray, n: int) -> bool:
     return not len(codes) or bool(codes.min() >= 0 and codes.max() < n)
 
 
-def cache_folder(reference: Reference, keys: Sequence[str], condition: Condition | None = None) -> Path:
-    """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells and labels.
+def cache_folder(
+    reference: Reference, keys: Sequence[str], condition: Condition | None = None, method: str | None = None
+) -> Path:
+    """Where calibrations of a reference are kept: ``$SCGRAFT_CACHE`` or ``~/.cache/scgraft``, by model, cells, labels and method.
 
     Those for cells that were measured otherwise than the reference's have folders of their own.
 
@@ -273,6 +280,8 @@ def cache_folder(reference: Reference, keys: Sequence[str], condition: Condition
         digest.update(f"{condition.share}".encode() + np.packbits(condition.genes).tobytes())
         for name in sorted(condition.blocks):
             digest.update(name.encode() + np.packbits(condition.blocks[name]).tobytes())
+    if method is not None:
+        digest.update(method.encode())
     if reference.latent is not None:
         digest.update(np.ascontiguousarray(reference.latent.mean).tobytes())
     for key in (reference.schema.batch_key, *keys):

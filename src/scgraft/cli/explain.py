@@ -98,6 +98,7 @@ def again(folder: Path, source: str | None, query: Path | None, device: str) -> 
         reference,
         adata,
         labels=keys or None,
+        method=summary["summary"].get("label_method", {}).get("name"),
         config=FitConfig(device=device),
         graft=load_graft(folder / "graft", reference=reference),
         calibration=calibration,

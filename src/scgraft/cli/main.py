@@ -23,7 +23,7 @@ import click
 from scgraft import errors
 from scgraft._version import __version__
 from scgraft.cli import choose, share
-from scgraft.cli.size import DEVICE, Device, Shard, Size
+from scgraft.cli.size import DEVICE, METHOD, Device, Shard, Size
 from scgraft.cli.text import report_lines, say
 from scgraft.progress import showing
 
@@ -163,6 +163,7 @@ def check_command(
 @click.option("--revision", help="Branch, tag or commit of a hub repository.")
 @click.option("--batch-key", help="obs column of the query's batches; without it the query is one new batch.")
 @click.option("--labels", multiple=True, help="Label column of the reference (repeatable); default: the registry's.")
+@click.option("--label-method", "method", help=METHOD)
 @click.option("--no-labels", is_flag=True, help="Map without labels.")
 @click.option("--layer", help="Where the counts are ('X', 'raw' or a layer); default: they are looked for.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
@@ -215,6 +216,7 @@ def map_command(
     revision: str | None,
     batch_key: str | None,
     labels: tuple[str, ...],
+    method: str | None,
     no_labels: bool,
     layer: str | None,
     out: Path,
@@ -271,7 +273,7 @@ def map_command(
     in_parts = shard is not None or client is not None
     if in_parts or can_stream(query) and bytes_in_memory(query) > (memory or free_memory() // 4):
         options = AlignOptions(batch_key, layer, drop_empty, min_found, genes)
-        job = Job(query, options, wanted, config, graft, trusted, page=not no_report)
+        job = Job(query, options, wanted, config, graft, trusted, page=not no_report, method=method)
         lines = _silent if quiet else say
         written = map_in_parts(
             reference, job, out, counts=with_counts, shard=shard, force=force, say=lines, client=client
@@ -283,6 +285,7 @@ def map_command(
             adata,
             batch_key=batch_key,
             labels=wanted,
+            method=method,
             config=config,
             graft=graft,
             layer=layer,

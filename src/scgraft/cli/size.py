@@ -9,6 +9,7 @@ import click
 from scgraft.errors import BadOption
 from scgraft.values.options import device_name
 
+METHOD = "Label method that votes alone: neighbours, genes, or that of an installed package; default: scgraft's two votes together."
 DEVICE = "Where torch computes: auto (CUDA where there is one), cpu, cuda or cuda:1."
 # Prefixes of the International System of Units: a GB is 10^9 bytes, not 2^30.
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -45,7 +45,8 @@ def explain(
     labels
         Label column; None takes the first.
     adata
-        The query; with it, the genes that decide between the label and the runner-up are named.
+        The query; with it, the genes that decide between the label and the runner-up are named (not where a label method was chosen
+        for the mapping: it decided alone).
     k
         Reference neighbours to list.
     alpha
@@ -104,6 +105,7 @@ def explain(
         remainder=remainder,
     )
     said = _sentence(made, calibrated=found.pvalues is not None)
+    said += f" The label comes from the method {mapped.label_method!r} alone." if mapped.label_method else ""
     return replace(made, sentence=said + _overruled(found, mapped.calibration.get(found.key), i))
 
 
@@ -139,7 +141,7 @@ def _gene_parts(
     reference: Reference, mapped: MappedQuery, labels: Labels, i: int, adata: AnnData | None
 ) -> tuple[tuple[tuple[str, float], ...], float, float]:
     """Genes by their part in the log-odds of the label against the runner-up, largest first; the log-odds; what others add."""
-    voted = labels.classifier
+    voted = None if "method" in labels.votes else labels.classifier  # a label method decided, not the genes' vote
     if adata is None or voted is None or len(labels.classes) < 2:
         return (), float("nan"), float("nan")
     cell = str(mapped.latent.cells[i])
@@ -162,7 +164,8 @@ def _overruled(labels: Labels, calibration: Calibration | None, i: int) -> str:
     if calibration is None or labels.pvalues is None:
         return ""
     latent, genes = (labels.votes[name][i : i + 1] for name in ("latent", "genes"))
-    first, label = int(blend(latent, genes).argmax()), int(labels.matrix[i].argmax())
+    votes = labels.votes["method"][i : i + 1] if "method" in labels.votes else blend(latent, genes)
+    first, label = int(votes.argmax()), int(labels.matrix[i].argmax())
     if first == label:
         return ""
     weight = calibration.class_weights[first] / calibration.class_weights[label]

@@ -15,7 +15,7 @@ import numpy as np
 
 from scgraft.errors import BadOption, NoLabels
 from scgraft.labels.methods import label_method_of, neighbours, own_classifier, own_prototypes
-from scgraft.labels.methods.method import Ballot, Vote
+from scgraft.labels.methods.method import Ballot, LabelMethod, Vote
 from scgraft.labels.prototypes import prototype_votes
 from scgraft.labels.votes import Votes
 from scgraft.numerics.conformal import conformal_pvalues, sharpen
@@ -140,8 +140,10 @@ def transfer_labels(
     return result
 
 
-def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) -> Labels:
-    """Labels of both votes with calibrated probabilities and conformal p-values.
+def calibrated_labels(
+    labels: Labels, calibration: Calibration, votes: Votes, chosen: np.ndarray | None = None
+) -> Labels:
+    """Labels of both votes, or of a label method's, with calibrated probabilities and conformal p-values.
 
     Parameters
     ----------
@@ -151,12 +153,18 @@ def calibrated_labels(labels: Labels, calibration: Calibration, votes: Votes) ->
         Of the same reference and column.
     votes
         Of the latent and of the genes, on these cells.
+    chosen
+        Votes of the calibration's label method, from :func:`chosen_votes`.
     """
-    matrix = sharpen(votes.both * calibration.class_weights, calibration.temperature)
+    made_of = votes.both if chosen is None else chosen
+    matrix = sharpen(made_of * calibration.class_weights, calibration.temperature)
     batches = held_out_batches(calibration.folds)
     pvalues = conformal_pvalues(matrix, calibration.scores, calibration.score_class, batches=batches)
-    made = _labels(labels.key, BOTH, Vote(labels.classes, matrix), labels.distance)
-    before = {"latent": votes.latent, "genes": votes.genes}
+    method, before = BOTH, {"latent": votes.latent, "genes": votes.genes}
+    if chosen is not None and calibration.method is not None:
+        method = f"{label_method_of(calibration.method).sentence}; calibrated on held-out reference batches"
+        before["method"] = chosen
+    made = _labels(labels.key, method, Vote(labels.classes, matrix), labels.distance)
     unknown = pvalues.max(axis=1) <= ALPHA
     return replace(made, unknown=unknown, pvalues=pvalues, votes=before, classifier=votes.classifier)
 
@@ -185,22 +193,50 @@ def _by_method(
     if near is None and reference.latent is not None:
         near = reference.latent.index.near(latent.mean, k=k)
     for key in reference.schema.label_keys if labels is None else labels:
-        vote = method.vote(Ballot(reference, key, latent, near, query, device))
-        if vote is None:
-            raise NoLabels(
-                f"The label method {name!r} cannot vote on {key!r} of {reference.base.repo}: the reference has no cells, classifier or "
-                "prototypes for this column, or the method needs the query's counts, which were not given. Choose another method or column."
-            )
-        if len(vote.share) != len(latent.mean):
-            raise BadOption(
-                f"The label method {name!r} voted on {len(vote.share)} cells; there are {len(latent.mean)}. Correct the method."
-            )
+        vote = _vote_of(method, Ballot(reference, key, latent, near, query, device))
         result[key] = _labels(key, method.sentence, vote, None if near is None else near.distance)
     if not result:
         raise NoLabels(
             "The reference's registry has no label column. Name one of its obs with labels=[...] (--labels)."
         )
     return result
+
+
+def _vote_of(method: LabelMethod, ballot: Ballot) -> Vote:
+    vote, n = method.vote(ballot), len(ballot.latent.mean)
+    if vote is None:
+        raise NoLabels(
+            f"The label method {method.name!r} cannot vote on {ballot.key!r} of {ballot.reference.base.repo}: the reference has no cells, "
+            "classifier or prototypes for this column, or the method needs the query's counts, which were not given. Choose another "
+            "method or column."
+        )
+    if len(vote.share) != n:
+        raise BadOption(
+            f"The label method {method.name!r} voted on {len(vote.share)} cells; there are {n}. Correct the method."
+        )
+    return vote
+
+
+def shares_by(name: str, ballot: Ballot, classes: tuple[str, ...]) -> np.ndarray:
+    """Shares (n, C), float32, that a label method gives to some classes; what it gives to others is left out.
+
+    Raises
+    ------
+    NoLabels, BadOption
+        As :func:`transfer_labels` with this method.
+    """
+    vote = _vote_of(label_method_of(name), ballot)
+    out = np.zeros((len(vote.share), len(classes)), np.float32)
+    for c, own in enumerate(vote.classes):
+        if own in classes:
+            out[:, classes.index(own)] = vote.share[:, c]
+    total = out.sum(axis=1, keepdims=True)
+    return np.divide(out, total, out=out, where=total > 0)
+
+
+def chosen_votes(calibration: Calibration, ballot: Ballot) -> np.ndarray | None:
+    """Votes (n, C) of the calibration's label method on some cells; None where the latent's and the genes' votes decide."""
+    return None if calibration.method is None else shares_by(calibration.method, ballot, calibration.classes)
 
 
 def _from_classifier(reference: Reference, matrix: np.ndarray, distance: np.ndarray | None) -> Labels:

@@ -13,7 +13,8 @@ from scgraft.errors import GraftError
 from scgraft.judgement.verdict import Start, measure_quality
 from scgraft.labels.classifier import classifier_for, predict
 from scgraft.labels.coherent import coherent
-from scgraft.labels.transfer import CLASSIFIER, calibrated_labels, unless_novel
+from scgraft.labels.methods.method import Ballot
+from scgraft.labels.transfer import CLASSIFIER, calibrated_labels, chosen_votes, unless_novel
 from scgraft.labels.votes import learnt, votes_of
 from scgraft.mapping.freeze import (
     Judgement,
@@ -38,6 +39,7 @@ def calibrated(
     mapped: MappedQuery,
     calibration: Mapping[str, Calibration] | None = None,
     *,
+    method: str | None = None,
     device: str = "auto",
 ) -> tuple[MappedQuery, Judgement]:
     """A mapping whose labels have probabilities that mean something, with novel cells and a verdict; and how it judged.
@@ -48,25 +50,33 @@ def calibrated(
         The mapping, with labels from :func:`scgraft.transfer_labels`.
     calibration
         By label column; None takes the one in the cache, or makes it.
+    method
+        Name of the label method whose votes the labels are; None for the latent's and the genes' vote.
     device
         As for :func:`scgraft.embed`.
 
     Raises
     ------
     GraftError
-        The calibration lacks a label column, or its classes are not those of the reference.
+        The calibration lacks a label column, or its classes are not those of the reference, or it is of another label method.
     """
     labels = mapped.labels
     keys = [key for key, result in labels.items() if key == result.key]
     # What the model's own classifier says where no cell has a label is not compared with held-out cells.
     keys = [key for key in keys if labels[key].method != CLASSIFIER]
     if calibration is None:
-        calibration = calibration_of(reference, keys, condition_of(reference, query), device=device)
+        calibration = calibration_of(reference, keys, condition_of(reference, query), method=method, device=device)
     for key in keys:
         if key not in calibration or calibration[key].classes != labels[key].classes:
             raise GraftError(
                 f"The calibration has no column {key!r} with the classes of this reference (it has "
                 f"{', '.join(calibration) or 'none'}). Leave it out, and one is made."
+            )
+        if calibration[key].method != method:
+            was, asked = (repr(name) if name else "scgraft's own votes" for name in (calibration[key].method, method))
+            raise GraftError(
+                f"The calibration of {key!r} is of the label method {was}, and the mapping asks for {asked}. Leave it out, and one is "
+                "made, or name the method that it is of: method= (--label-method)."
             )
     with step("judging novelty and labels", 3, "part") as advance:
         return _judged(reference, query, mapped, keys, calibration, device, advance)
@@ -104,7 +114,8 @@ def _judged(
         made_before = classifier_for(reference, calibration[key], query)
         classifiers[key] = learnt(made_before, query, labels[key].matrix, novelty.score, novelty.novel)
         votes = votes_of(classifiers[key], query, labels[key].matrix)
-        made = calibrated_labels(labels[key], calibration[key], votes)
+        chosen = chosen_votes(calibration[key], Ballot(reference, key, latent, mapped.near, query, device))
+        made = calibrated_labels(labels[key], calibration[key], votes, chosen)
         out[key] = replace(made, unknown=made.unknown | novelty.novel | novelty.mixed)
     out = unless_novel(out, novelty.novel | novelty.mixed)
     advance(1)
@@ -116,7 +127,7 @@ def _judged(
         novelty=novelty,
         calibration=dict(calibration),
         verdict=measure_quality(reference, query, graft, latent, out, novelty, graph, first, start),
-        summary=summary(query.alignment, graft, out),
+        summary=summary(query.alignment, graft, out, mapped.label_method),
     )
     return judged, Judgement(dict(calibration), classifiers, graph.space, rule, novelty.false_alarms)
 

@@ -18,7 +18,8 @@ from scgraft.graft.embed import embed
 from scgraft.graft.unfitted import unfitted
 from scgraft.judgement.measures import cluster_distance
 from scgraft.labels.coherent import coherent
-from scgraft.labels.transfer import calibrated_labels, transfer_labels, unless_novel
+from scgraft.labels.methods.method import Ballot
+from scgraft.labels.transfer import calibrated_labels, chosen_votes, transfer_labels, unless_novel
 from scgraft.labels.votes import classify, votes_of
 from scgraft.novelty.query_graph import QuerySpace
 from scgraft.novelty.rule import NoveltyRule
@@ -75,12 +76,15 @@ class Frozen:
         Label columns to transfer.
     judgement
         None for a mapping without a calibration.
+    method
+        Name of the label method that was chosen; None for scgraft's own way.
     """
 
     graft: Graft
     levels: Mapping[str, tuple[str, ...]]
     labels: tuple[str, ...]
     judgement: Judgement | None = None
+    method: str | None = None
 
 
 def strata(codes: np.ndarray) -> np.ndarray:
@@ -127,12 +131,11 @@ def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str
     query = with_levels(query, frozen.levels)
     latent = embed(reference, query, frozen.graft, device=device)
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
-    labels = latent_labels(reference, latent, frozen.labels, near, device=device)
+    alone = frozen.method if frozen.judgement is None else None
+    labels = latent_labels(reference, latent, frozen.labels, near, method=alone, query=query, device=device)
     mapped = MappedQuery(reference.base, query.alignment, frozen.graft, latent, labels, {}, near=near)
     if frozen.judgement is not None and near is not None:
-        mapped = _judged(
-            frozen.judgement, query, mapped, unfitted_near(reference, query, mapped, device=device)[1].distance
-        )
+        mapped = _judged(frozen.judgement, query, mapped, reference, device)
     return replace(mapped, labels=coherent(reference, mapped.labels))
 
 
@@ -147,7 +150,8 @@ def unfitted_near(
     return latent, reference.latent.index.near(latent.mean)
 
 
-def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: np.ndarray) -> MappedQuery:
+def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, reference: Reference, device: str) -> MappedQuery:
+    distance = unfitted_near(reference, query, mapped, device=device)[1].distance
     rule, batch = judgement.rule, query.codes[:, 0]
     neighbours, cluster = judgement.space.place(query.counts)
     score = rule.score(neighbours, batch)
@@ -159,18 +163,31 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, distance: n
     labels = dict(mapped.labels)
     for key, classifier in judgement.classifiers.items():
         votes = votes_of(classifier, query, labels[key].matrix)
-        made = calibrated_labels(labels[key], judgement.calibration[key], votes)
+        trusted = judgement.calibration[key]
+        chosen = chosen_votes(trusted, Ballot(reference, key, mapped.latent, mapped.near, query, device))
+        made = calibrated_labels(labels[key], trusted, votes, chosen)
         labels[key] = replace(made, unknown=made.unknown | novelty.mixed | novel)
     labels = unless_novel(labels, novelty.mixed | novel)
     return replace(mapped, labels=labels, novelty=novelty, calibration=judgement.calibration)
 
 
 def latent_labels(
-    reference: Reference, latent: Latent, wanted: Sequence[str], near: Near | None, *, device: str = "auto"
+    reference: Reference,
+    latent: Latent,
+    wanted: Sequence[str],
+    near: Near | None,
+    *,
+    method: str | None = None,
+    query: Query | None = None,
+    device: str = "auto",
 ) -> Mapping[str, Labels]:
-    """Labels of the neighbours in the latent, before any calibration; none where no column is wanted."""
+    """Labels of the neighbours in the latent, or of a label method, before any calibration; none where no column is wanted."""
     if not wanted:
         return {}
+    if method is not None:
+        return transfer_labels(
+            reference, latent, labels=list(wanted), near=near, method=method, query=query, device=device
+        )
     own = classify(reference, latent, device=device)
     return transfer_labels(reference, latent, labels=list(wanted), classifier=own, near=near, device=device)
 

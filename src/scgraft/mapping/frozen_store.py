@@ -44,6 +44,8 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
             "labels": frozen.labels,
             "judgement": None,
         }
+        if frozen.method is not None:
+            document["method"] = frozen.method
         arrays: dict[str, Any] = {}
         if frozen.judgement is not None:
             judgement, rule = frozen.judgement, frozen.judgement.rule
@@ -84,7 +86,7 @@ def load_frozen(folder: Path, reference: Reference) -> Frozen:
     try:
         document = schema.parse((folder / DOCUMENT).read_bytes(), _written(), DOCUMENT)
         levels = {name: tuple(names) for name, names in document["levels"].items()}
-        frozen = Frozen(graft, levels, tuple(document["labels"]))
+        frozen = Frozen(graft, levels, tuple(document["labels"]), method=document.get("method"))
         if document["judgement"] is None:
             return frozen
         arrays = read_npz(folder / ARRAYS, _arrays(document["judgement"]))
@@ -111,7 +113,9 @@ def _written() -> schema.Check:
             "levels": schema.table(schema.distinct),
             "labels": schema.distinct,
             "judgement": schema.maybe(schema.record(judgement)),
-        }
+            "method": schema.text,
+        },
+        optional={"method"},
     )
 
 

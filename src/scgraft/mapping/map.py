@@ -11,6 +11,7 @@ from scgraft.errors import NoLabels
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.labels.coherent import coherent
+from scgraft.labels.methods import label_method_of, require_held_out
 from scgraft.mapping.calibrated import calibrated
 from scgraft.mapping.cost import judge_missing_genes
 from scgraft.mapping.freeze import (
@@ -50,6 +51,7 @@ def map_query(
     *,
     batch_key: str | None = None,
     labels: Literal["auto"] | Sequence[str] | None = "auto",
+    method: str | None = None,
     config: FitConfig | None = None,
     graft: Graft | None = None,
     layer: str | None = None,
@@ -73,6 +75,12 @@ def map_query(
         obs column of the query's batches; None makes the whole query one new batch.
     labels
         ``"auto"`` for the label column of the reference's registry, a list of columns of the reference's obs, or None.
+    method
+        Name of a label method that votes instead of the latent's neighbours and the genes together: ``"neighbours"``, ``"genes"``, or one
+        of your own (:func:`register_label_method`). It votes on the held-out batches, too, so its probabilities and prediction
+        sets are calibrated like the others. ``"classifier"`` and ``"prototypes"``, which were trained with the labels of all of the
+        reference's cells, cannot be: they need ``calibration=None``. ``summary["label_method"]`` says which one it was, and whether it
+        was calibrated.
     config
         Settings of the fit. Its `device` is where torch computes in every step: the fit, the projection, novelty, labels and the
         calibration.
@@ -109,7 +117,9 @@ def map_query(
     UnknownBatch
         The graft does not know a batch of the query.
     NoLabels
-        Labels were asked for and there is nothing to transfer them from.
+        Labels were asked for and there is nothing to transfer them from, or `method` cannot vote on them.
+    BadOption
+        There is no such label method, or it cannot be calibrated.
     ClusterError
         The client's cluster cannot be used, or went away.
 
@@ -124,17 +134,19 @@ def map_query(
     >>> mapped.novelty.novel.dtype, mapped.verdict.light in ("green", "amber", "red")
     (dtype('bool'), True)
     """
+    if method is not None:
+        label_method_of(method)
     adata = as_anndata(adata)
     options, config = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map), config or FitConfig()
     with showing(config.progress):
         budget = free_memory() // 4 if memory is None else memory
         if client is not None or is_lazy(adata) and lazy_bytes(adata) > budget:
-            learning = partial(learn, labels=labels, config=config, graft=graft, calibration=calibration)
+            learning = partial(learn, labels=labels, method=method, config=config, graft=graft, calibration=calibration)
             file = open_query(reference, adata, options)
             mapped = map_lazy(reference, file, options, learning, config, client=client)
-            return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels))
+            return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels, method))
         query = _aligned(reference, in_memory(adata), options, config.device)
-        return _mapped(reference, query, labels, config, graft, calibration)
+        return _mapped(reference, query, labels, method, config, graft, calibration)
 
 
 def _aligned(reference: Reference, adata: AnnData, options: AlignOptions, device: str) -> Query:
@@ -150,6 +162,7 @@ def _mapped(
     reference: Reference,
     query: Query,
     labels: Literal["auto"] | Sequence[str] | None,
+    method: str | None,
     config: FitConfig,
     graft: Graft | None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None,
@@ -161,6 +174,7 @@ def _mapped(
         reference,
         query if whole else take_cells(query, chosen),
         labels=labels,
+        method=method,
         config=config,
         graft=graft,
         calibration=calibration,
@@ -173,7 +187,7 @@ def _mapped(
             parts.append(map_cells(reference, frozen, take_cells(query, rows), device=config.device))
             advance(rows.stop - rows.start)
     mapped = joined(reference, made, parts, query.alignment)
-    return replace(mapped, summary=summary(query.alignment, mapped.graft, mapped.labels))
+    return replace(mapped, summary=summary(query.alignment, mapped.graft, mapped.labels, method))
 
 
 def learn(
@@ -184,34 +198,32 @@ def learn(
     config: FitConfig,
     graft: Graft | None,
     calibration: Literal["auto"] | Mapping[str, Calibration] | None,
+    method: str | None = None,
 ) -> tuple[MappedQuery, Frozen]:
     """The mapping of a query, or of a sample of it, and what maps any other of its cells (:mod:`scgraft.mapping.freeze`).
 
     `query` holds raw counts (n, G); the rest is as for :func:`map_query`.
     """
     wanted = label_columns(reference, labels)
+    bare = calibration is None or labels is None or reference.latent is None or reference.obs is None
+    bare = bare or (calibration == "auto" and bool(missing_columns(reference)))  # `reference.notes` says so
+    if method is not None and not bare:
+        require_held_out(method)
     if graft is None:
         first = next(iter(wanted), None) if labels != "auto" else None
         graft = fit(reference, query, config if config.labels is not None else replace(config, labels=first))
-    latent = embed(reference, query, graft, device=config.device)
+    latent, alone = embed(reference, query, graft, device=config.device), method if bare else None
     near = None if reference.latent is None else reference.latent.index.near(latent.mean)
-    transferred = latent_labels(reference, latent, wanted, near, device=config.device)
+    transferred = latent_labels(reference, latent, wanted, near, method=alone, query=query, device=config.device)
+    numbers = summary(query.alignment, graft, transferred, method)
     mapped = MappedQuery(
-        reference.base,
-        query.alignment,
-        graft,
-        latent,
-        transferred,
-        summary(query.alignment, graft, transferred),
-        near=near,
+        reference.base, query.alignment, graft, latent, transferred, numbers, near=near, label_method=method
     )
-    frozen = Frozen(graft, query.levels, wanted)
-    if calibration is None or labels is None or reference.latent is None or reference.obs is None:
+    frozen = Frozen(graft, query.levels, wanted, method=method)
+    if bare:
         return replace(mapped, labels=coherent(reference, transferred)), frozen
-    if calibration == "auto" and missing_columns(reference):  # `reference.notes` says so
-        return replace(mapped, labels=coherent(reference, transferred)), frozen
-    trusted = None if calibration == "auto" else calibration
-    mapped, judgement = calibrated(reference, query, mapped, trusted, device=config.device)
+    trusted = calibration if isinstance(calibration, Mapping) else None
+    mapped, judgement = calibrated(reference, query, mapped, trusted, method=method, device=config.device)
     return mapped, replace(frozen, judgement=judgement)
 
 
@@ -269,6 +281,9 @@ def verdict(reference: Reference, adata: AnnData, mapped: MappedQuery, *, device
     if mapped.verdict is not None:
         return mapped.verdict
     query = align_as(reference, adata, mapped.alignment.options)
+    if mapped.label_method is not None:  # the verdict compares scgraft's own votes
+        keys = [key for key, result in mapped.labels.items() if key == result.key]
+        mapped = replace(mapped, labels=latent_labels(reference, mapped.latent, keys, mapped.near, device=device))
     judged = calibrated(reference, query, mapped, device=device)[0].verdict
     assert judged is not None
     return judged

@@ -12,10 +12,17 @@ from scgraft.values.labels import Labels
 from scgraft.values.query import Alignment
 
 
-def summary(alignment: Alignment, graft: Graft, labels: Mapping[str, Labels]) -> dict[str, Any]:
-    """Numbers on a mapping, ready for JSON."""
+def summary(
+    alignment: Alignment, graft: Graft, labels: Mapping[str, Labels], method: str | None = None
+) -> dict[str, Any]:
+    """Numbers on a mapping, ready for JSON; with the label method that was chosen, if any, and whether it was calibrated."""
     record = graft.record
-    return {
+    chosen: dict[str, Any] = {}
+    if method is not None:
+        own = [result for key, result in labels.items() if key == result.key]
+        calibrated = bool(own) and all(result.pvalues is not None for result in own)
+        chosen = {"label_method": {"name": method, "calibrated": calibrated, "sentence": own[0].method if own else ""}}
+    return chosen | {
         "cells": alignment.n_cells,
         "genes_found": alignment.n_found,
         "genes_of_reference": alignment.n_genes,

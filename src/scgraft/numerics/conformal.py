@@ -15,6 +15,7 @@ import numpy as np
 CLASS_CELLS = 30  # with 30 cells the smallest p-value within a class is 1/31, below the usual alpha of 5 and 10 %
 BINS = 10  # the usual number of bins of a reliability diagram (Guo et al. 2017 use 15 for far more cells)
 CERTAIN = 0.01  # nonconformities below this count as this; chosen by benchmarks/trust.py (docs/trust-evidence.md)
+TIE = 1e-6  # ten roundings of float32: probabilities that were computed apart are equal up to these
 LEAST = 1e-6  # floor of a true class's probability: a single cell must not decide whether weights transfer
 WEIGHT_RIDGE = 10.0  # chosen by benchmarks/quality.py (docs/trust-evidence.md)
 
@@ -191,7 +192,7 @@ def conformal_pvalues(
     for c in range(matrix.shape[1]):
         own = np.sort(scores[score_class == c])
         reference = own if len(own) >= least else pooled
-        worse = len(reference) - np.searchsorted(reference, score[:, c] - 1e-9, side="left")
+        worse = len(reference) - np.searchsorted(reference, score[:, c] - TIE, side="left")
         out[:, c] = np.minimum(widened * (1 + worse) / (len(reference) + 1), 1.0)
     return out
 

@@ -115,6 +115,17 @@ def _surgery(summary: dict[str, Any]) -> str:
     )
 
 
+def _votes(summary: dict[str, Any], source: str) -> str:
+    """What the labels were voted by; `source` are the cells that the classifier on genes learnt from."""
+    if chosen := summary["summary"].get("label_method"):
+        said = str(chosen["sentence"]).split(";")[0]
+        return f"Labels are votes of the label method {chosen['name']!r} ({said})"
+    return (
+        "Labels are the product of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
+        f"trained on {source}"
+    )
+
+
 def _labels(summary: dict[str, Any]) -> str:
     made = summary["calibration"].values()
     learnt = sorted({value["learnt_from"] for value in made if value.get("learnt_from")})
@@ -124,8 +135,7 @@ def _labels(summary: dict[str, Any]) -> str:
     ]
     weighed = f"The votes for some classes were weighted ({', '.join(weights)}). " if weights else ""
     return (
-        "Labels are the product of a weighted nearest-neighbour vote in the latent and of a multinomial logistic regression "
-        f"trained on {source}, with a temperature ({cite('guo2017')}) and class-conditional split-conformal prediction sets "
+        f"{_votes(summary, source)}, with a temperature ({cite('guo2017')}) and class-conditional split-conformal prediction sets "
         f"({cite('sadinle2019')}) from held-out reference batches. "
         + "".join(value["guarantee"].rstrip(".") + ". " for value in summary["calibration"].values())
         + weighed

@@ -124,6 +124,7 @@ def _check_genes(points: dict[str, np.ndarray], path: Path) -> None:
 def written(value: Any, place: str) -> None:
     """What a page shows of summary.json; it may hold more."""
     measure = {"light": _light(), "name": schema.text, "sentence": schema.text, "action": schema.text}
+    method = {"name": schema.text, "calibrated": schema.flag, "sentence": schema.text}
     verdict = {"light": _light(), "sentence": schema.text, "measures": schema.items(schema.record(measure, more=True))}
     schema.record(
         {
@@ -132,7 +133,11 @@ def written(value: Any, place: str) -> None:
             "alignment": schema.of(Alignment, more=True),
             "record": schema.of(FitRecord, more=True),
             "batches": schema.distinct,
-            "summary": schema.record({"labels": schema.table(schema.record({}, more=True))}, more=True),
+            "summary": schema.record(
+                {"labels": schema.table(schema.record({}, more=True)), "label_method": schema.record(method)},
+                optional={"label_method"},
+                more=True,
+            ),
             "verdict": schema.maybe(schema.record(verdict, more=True)),
             "novelty_threshold": schema.maybe(schema.number(0)),
             "unknown_groups": schema.items(schema.of(Dossier, more=True)),

@@ -59,7 +59,7 @@ class Job:
         The .h5ad or .zarr file.
     options
         How its cells are aligned.
-    labels, config, graft, calibration
+    labels, config, graft, calibration, method
         As for :func:`scgraft.map_query`.
     page
         Whether the map and the page of the sample are wanted.
@@ -72,6 +72,7 @@ class Job:
     graft: Graft | None = None
     calibration: Literal["auto"] | Mapping[str, Calibration] | None = "auto"
     page: bool = True
+    method: str | None = None
 
 
 def map_in_parts(
@@ -189,6 +190,7 @@ def settings_of(reference: Reference, job: Job) -> dict[str, Any]:
         "reference": [reference.base.sha256, _of_cells(reference)],
         "options": asdict(job.options),
         "labels": job.labels if job.labels is None or job.labels == "auto" else list(job.labels),
+        "method": job.method,
         "config": {k: v for k, v in asdict(job.config).items() if k != "progress"},
         "graft": given,
         "calibration": calibration,
@@ -240,7 +242,13 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     with step("checking all cells", n, "cell") as advance:
         surveyed = survey(reference, file, job.options, seed=job.config.seed, device=job.config.device, step=advance)
     mapped, frozen = learn(
-        reference, surveyed.query, labels=job.labels, config=job.config, graft=job.graft, calibration=job.calibration
+        reference,
+        surveyed.query,
+        labels=job.labels,
+        method=job.method,
+        config=job.config,
+        graft=job.graft,
+        calibration=job.calibration,
     )
     say(f"The mapping is learnt from {len(surveyed.query.cells):,} of the cells.")
     sample = anndata.AnnData(obs=surveyed.obs)

@@ -97,6 +97,9 @@ class Calibration:
         Where the held-out cells came from: ``"stored counts"`` or ``"generated from the stored posterior"``.
     guarantee
         What may be claimed of prediction sets and novelty limits, in words.
+    method
+        Name of the label method whose votes on held-out cells were compared with their classes
+        (:func:`scgraft.register_label_method`); None for the product of the latent's and the genes' vote.
     """
 
     base_sha256: str
@@ -120,6 +123,7 @@ class Calibration:
     source: str
     guarantee: str
     base_cells: str = ""
+    method: str | None = None
 
     def __post_init__(self) -> None:
         seal_fields(self)

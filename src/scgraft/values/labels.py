@@ -35,7 +35,7 @@ class Explanation:
         `novelty` is larger than `threshold`. NaN and infinity where the mapping has no novelty.
     votes
         For each class that got at least 0.01: the vote of the nearest reference cells in the latent, the vote of the gene
-        classifier (NaN without one), and the calibrated probability made of both.
+        classifier (NaN without one), and the calibrated probability made of both, or of the votes of the label method that was chosen.
     neighbours
         Nearest reference cells: name, label, batch, distance.
     genes
@@ -118,7 +118,8 @@ class Labels:
         Conformal p-value of every class, shape (n, C), float32; None without a calibration.
     votes
         The votes that `matrix` was made of: ``"latent"`` (nearest reference cells) and ``"genes"`` (classifier on genes), each
-        (n, C). Empty without a calibration.
+        (n, C). Empty without a calibration. Where a label method was chosen, its votes are ``"method"``: `matrix` was made of them
+        alone, and the two others say how far it agrees.
     classifier
         The gene classifier that cast ``votes["genes"]``: that of the calibration after it learnt from this query. None
         without a calibration.

@@ -38,7 +38,8 @@ class MappedQuery:
 
     `novelty` says which cells the reference does not explain, `verdict` whether the mapping was good; both are None
     where nothing was calibrated. `near` are the reference cells nearest to each cell, which labels, novelty and the place on
-    the map all come from; None where the reference holds no cells.
+    the map all come from; None where the reference holds no cells. `label_method` is the name of the label method that was chosen;
+    None for scgraft's own way.
     """
 
     base: BaseId
@@ -51,6 +52,7 @@ class MappedQuery:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     verdict: Verdict | None = None
     near: Near | None = None
+    label_method: str | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each mapped cell, keyed by barcode, with the columns of ``labels.csv``.

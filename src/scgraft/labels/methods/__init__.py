@@ -55,3 +55,19 @@ def label_method_of(name: str) -> LabelMethod:
             f"There is no label method {name!r}; there are {', '.join(METHODS.names())}. Choose one of these."
         )
     return found
+
+
+def require_held_out(name: str) -> None:
+    """Refuse a method that cannot be calibrated.
+
+    Raises
+    ------
+    BadOption
+        There is no such method, or it was trained with the labels of the cells that would be held out.
+    """
+    if not label_method_of(name).held_out:
+        raise BadOption(
+            f"The label method {name!r} cannot be calibrated: it was trained with the labels of all of the reference's cells, so on "
+            "held-out ones it looks better than it is on a query. Map with calibration=None (--no-calibration): its labels then have "
+            "bare shares of the vote, and no probabilities, prediction sets, novelty or verdict. Or choose another method."
+        )

@@ -122,11 +122,16 @@ class LabelMethod:
         How it is done, in words with its source: ``Labels.method`` of its labels.
     vote
         Its vote on the cells of a ballot. It depends on each cell alone, so that a query may be voted on piece by piece.
+    held_out
+        Whether its vote comes from `ballot.reference` alone, so that on batches which that reference lacks it is as good as on a query:
+        then it can be calibrated. False for what was trained with the labels of all of the reference's cells, as a model's own
+        classifier: it knows the answers.
     """
 
     name: str
     sentence: str
     vote: CastVote
+    held_out: bool = True
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html

@@ -30,4 +30,4 @@ def vote_of(reference: Reference, share: np.ndarray) -> Vote:
     return Vote(schema.labels, share)
 
 
-METHOD = LabelMethod("classifier", "the reference model's own classifier", cast)
+METHOD = LabelMethod("classifier", "the reference model's own classifier", cast, held_out=False)

@@ -16,4 +16,5 @@ METHOD = LabelMethod(
     "prototypes",
     "softmax of the negative distances to the reference model's own prototypes, at the posterior mean",
     cast,
+    held_out=False,
 )
