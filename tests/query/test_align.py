@@ -353,11 +353,11 @@ def test_one_cell_maps():
     assert latent.mean.shape == (1, CONFIG.n_latent)
 
 
-@pytest.mark.parametrize("gone", ["nan", "", "None", "  "])
+@pytest.mark.parametrize("gone", ["nan", "", "None", "NA", "  "])
 def test_text_that_was_missing_is_missing(gone):
     adata = query()
     adata.obs["sample"] = [gone, *["a"] * (adata.n_obs - 1)]
-    with pytest.raises(BatchColumn, match=f"missing .NaN. for 1 cells, e.g. {adata.obs_names[0]}"):
+    with pytest.raises(BatchColumn, match=f"missing .written as {gone!r}. for 1 cells, e.g. {adata.obs_names[0]}"):
         align(REFERENCE, adata, batch_key="sample")
     known = replace(REFERENCE, schema=replace(REFERENCE.schema, batches=(*CONFIG.batches[1:], gone)))
     assert align(known, adata, batch_key="sample").alignment.known_batches == (gone,)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 5  # examples in a sentence; chosen by eye
-MISSING = frozenset({"", "nan", "NaN", "None", "<NA>"})  # what a missing name becomes on its way through text
+MISSING = frozenset(
+    {"", "nan", "NaN", "None", "<NA>", "NA"}
+)  # what a missing name becomes on its way through text, R's too
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,11 @@ def _codes(
     if missing.any():
         first = ", ".join(map(str, column.index[missing][:FEW]))
         error = BatchColumn if name == BATCH else CovariateMissing
+        text = sorted({repr(v) for v in plain[missing & ~np.asarray(column.isna())].tolist()})
+        found = f"written as {', '.join(text)}" if text else "NaN"
         raise error(
-            f"{where} is missing (NaN) for {int(missing.sum())} cells, e.g. {first}. Fill it in or drop the cells."
+            f"{where} is missing ({found}) for {int(missing.sum())} cells, e.g. {first}. Fill it in or drop the cells; give a real name "
+            "that reads so another spelling."
         )
     if (names != plain).any():
         said.append(f"Blanks around the names in {where} were removed, e.g. {plain[names != plain][0]!r}.")
