@@ -5,16 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from golden_folder import load, untrained
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
-from scgraft.graft.start import start_rows
 from scgraft.labels.prototypes import prototype_votes
-from scgraft.mapping.load import load_reference
 from scgraft.model.build import build, make_cells
-from scgraft.model.families import family_of
 from scgraft.query.align import align
 from scgraft.testing.laws import check_laws
-from scgraft.values.graft import FitConfig, FitRecord, Graft
+from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.reference import Latent
 from shared_files import golden_folders
 
@@ -22,23 +20,8 @@ CPU = torch.device("cpu")
 folders = pytest.mark.parametrize("folder", golden_folders("scpoli"), ids=lambda f: f.name)
 
 
-def load(folder):
-    reference = load_reference(folder)
-    with np.load(folder / "golden.npz") as file:
-        golden = {name: file[name] for name in file.files}
-    return reference, golden
-
-
 def aligned(folder, reference, name):
     return align(reference, anndata.read_h5ad(folder / f"{name}.h5ad"), batch_key=reference.schema.batch_key)
-
-
-def untrained(reference, query):
-    """A graft of the query's new levels, whose rows are random: no known cell may see them."""
-    slots = family_of("scPoli").slots(reference.hyper, reference.schema, reference.weights)
-    levels = {name: names for name, names in query.alignment.new_levels.items() if names}
-    rows = start_rows(reference.weights, slots, {k: len(v) for k, v in levels.items()}, start="random")
-    return Graft(reference.base, levels, rows, FitRecord(FitConfig(), False, "by hand"))
 
 
 @folders

@@ -4,47 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from golden_folder import cells_in, load, untrained
 from scgraft.graft.embed import embed
-from scgraft.graft.start import start_rows
-from scgraft.mapping.load import load_reference
 from scgraft.model.build import build, make_cells
-from scgraft.model.families import family_of
 from scgraft.query.align import align
 from scgraft.reference.counts import own_query
-from scgraft.reference.stored_cells import read_cells
 from scgraft.testing.laws import check_laws
-from scgraft.values.graft import FitConfig, FitRecord, Graft
 from shared_files import golden_folders
 
 CPU = torch.device("cpu")
 folders = pytest.mark.parametrize("folder", golden_folders("totalvi"), ids=lambda f: f.name)
 
 
-def load(folder):
-    reference = load_reference(folder)
-    with np.load(folder / "golden.npz") as file:
-        golden = {name: file[name] for name in file.files}
-    return reference, golden
-
-
-def cells_in(folder, *stems):
-    path = next(
-        folder / f"{stem}.{end}" for stem in stems for end in ("h5mu", "h5ad") if (folder / f"{stem}.{end}").exists()
-    )
-    return read_cells(path)
-
-
 def aligned(folder, reference, *stems):
     adata = cells_in(folder, *stems)
     return align(reference, adata, batch_key=reference.schema.batch_key)
-
-
-def untrained(reference, query):
-    """A graft of the query's new levels, whose columns are random: no known cell may see them."""
-    slots = family_of("TOTALVI").slots(reference.hyper, reference.schema, reference.weights)
-    levels = {name: names for name, names in query.alignment.new_levels.items() if names}
-    rows = start_rows(reference.weights, slots, {k: len(v) for k, v in levels.items()}, start="random")
-    return Graft(reference.base, levels, rows, FitRecord(FitConfig(), False, "by hand"))
 
 
 @folders

@@ -15,7 +15,7 @@ from scgraft.errors import HubUnreachable, UnsupportedModel
 from scgraft.files.text import visible
 from scgraft.model.families import family_of
 from scgraft.reference.hub import is_transport, said_offline
-from scgraft.values.choice import Catalogue, Listed, Surgery
+from scgraft.values.choice import Catalogue, Listed, SurgeryKind
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -131,7 +131,7 @@ def from_card(card: Card, repo: str, revision: str | None, info: ModelInfo | Non
     )
 
 
-def _surgery(family: str | None, card: Card) -> Surgery:
+def _surgery(family: str | None, card: Card) -> SurgeryKind:
     if family is None:
         return "unknown"
     try:

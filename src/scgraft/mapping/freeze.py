@@ -95,20 +95,27 @@ def strata(codes: np.ndarray) -> np.ndarray:
     return found
 
 
-def choose_sample(batch: np.ndarray, *, most: int, seed: int = 0) -> np.ndarray:
-    """Sorted positions of at most about `most` cells of all batches, from batch codes (n,), seeded; all where these are few.
+def choose_sample(batch: np.ndarray, key: np.ndarray, *, most: int) -> np.ndarray:
+    """Sorted positions of at most about `most` cells of all batches; all where these are few.
 
-    Half of them are shared equally by the batches, so that a small one is not missed, and half by the cells.
+    Half of them are shared equally by the batches, so that a small one is not missed, and half by the cells. Of each batch they are the
+    cells with the smallest keys: whatever order the cells come in, and whatever the codes of the batches, they are the same cells.
+
+    Parameters
+    ----------
+    batch
+        Batch codes, (n,).
+    key
+        A random number of each cell, (n,), that goes with the cell: :func:`scgraft.numerics.order.name_keys` of its name and the seed.
     """
     if len(batch) <= most:
         return np.arange(len(batch))
+    order = np.lexsort((key, batch))
     names, number = np.unique(batch, return_counts=True)
     wanted = np.ceil(most / 2 / len(names) + number * (most / 2 / len(batch)))
-    parts = []
-    for code, n in zip(names, np.minimum(wanted, number).astype(int), strict=True):
-        own = np.flatnonzero(batch == code)
-        parts.append(np.random.default_rng([seed, int(own[0])]).choice(own, n, replace=False))
-    return np.sort(np.concatenate(parts))
+    first = np.cumsum(number) - number
+    rank = np.arange(len(batch)) - np.repeat(first, number)
+    return np.sort(order[rank < np.repeat(np.minimum(wanted, number), number)])
 
 
 def map_cells(reference: Reference, frozen: Frozen, query: Query, *, device: str = "auto") -> MappedQuery:

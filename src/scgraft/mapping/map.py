@@ -28,6 +28,7 @@ from scgraft.mapping.lazy import map_lazy
 from scgraft.mapping.stream import open_query
 from scgraft.mapping.summary import summary
 from scgraft.model.build import take_cells
+from scgraft.numerics.order import name_keys
 from scgraft.progress import showing, step
 from scgraft.query.align import align_as
 from scgraft.query.cell_file import free_memory
@@ -168,7 +169,7 @@ def _mapped(
     calibration: Literal["auto"] | Mapping[str, Calibration] | None,
 ) -> MappedQuery:
     """An aligned query, mapped: all of it at once, or what a sample of it taught on all of its cells."""
-    chosen = choose_sample(strata(query.codes), most=SAMPLE, seed=config.seed)
+    chosen = choose_sample(strata(query.codes), name_keys(query.cells, config.seed), most=SAMPLE)
     whole = len(chosen) == len(query.cells)
     made, frozen = learn(
         reference,

@@ -29,15 +29,20 @@ def order_by_name(names: np.ndarray, seed: int) -> np.ndarray:
     seed
         Another seed gives another order.
     """
-    text = np.ascontiguousarray(names, dtype=str)
-    letters = text.view(np.uint32).reshape(len(text), -1)
-    factors = np.random.default_rng(seed).integers(0, 2**64, size=letters.shape[1], dtype=np.uint64)
-    key = np.zeros(len(text), np.uint64)
-    for letter, factor in zip(letters.T, factors, strict=True):
-        key += (
-            letter * factor
-        )  # unsigned numbers wrap around, as a hash should; the zeros behind a short name add nothing
-    return np.argsort(_mixed(key), kind="stable")
+    return np.argsort(name_keys(names, seed), kind="stable")
+
+
+def name_keys(names: np.ndarray, seed: int) -> np.ndarray:
+    """The 64-bit hash of each name, (n,) uint64, that :func:`order_by_name` sorts by; a name has the same among any others."""
+    key = np.zeros(len(names), np.uint64)
+    for start in range(0, len(names), BLOCK):
+        text = np.ascontiguousarray(names[start : start + BLOCK], dtype=str)
+        letters = text.view(np.uint32).reshape(len(text), -1)
+        factors = np.random.default_rng(seed).integers(0, 2**64, size=letters.shape[1], dtype=np.uint64)
+        for letter, factor in zip(letters.T, factors, strict=True):
+            # Unsigned numbers wrap around, as a hash should; the zeros behind a short name add nothing.
+            key[start : start + BLOCK] += letter * factor
+    return _mixed(key)
 
 
 def order_by_content(counts: csr_matrix, seed: int) -> np.ndarray:

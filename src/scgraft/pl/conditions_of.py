@@ -42,6 +42,16 @@ def conditions(
     ------
     UnsupportedModel
         The model embeds no such covariate.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import scgraft
+    >>> from scgraft.testing.tiny_scpoli import write_scpoli_folder
+    >>> folder = write_scpoli_folder(Path(tempfile.mkdtemp()) / "reference")
+    >>> scgraft.pl.conditions(scgraft.load_reference(folder)).get_xlabel()
+    'component 1 (100%)'
     """
     found, ax = condition_embeddings(reference, graft, covariate=covariate), axes_of(ax)
     table = found.drop(columns="new").to_numpy(np.float64)

@@ -49,6 +49,15 @@ def composition(
         `batch` is not one value for each mapped cell.
     NoLabels
         The mapping has no such labels.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> scgraft.pl.composition(mapped, adata.obs["batch"]).get_xlabel()
+    "share of the batch's cells"
     """
     result, of_cell = labels_of(mapped, labels), of_each_cell(mapped, batch)
     ax, batches, colours = axes_of(ax), in_order(of_cell), palette((*result.classes, no_label(result.classes)))
@@ -85,6 +94,15 @@ def flow(
     ------
     NoLabels
         The mapping has no such labels, or was made without a calibration.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> len(scgraft.pl.flow(mapped).patches) > 0
+    True
     """
     result, found, ax = labels_of(mapped, labels), novelty_of(mapped), axes_of(ax)
     believed, colours = result.believed, palette((*result.classes, no_label(result.classes)))
@@ -134,6 +152,15 @@ def reliability(
         One of ``mapped.calibration``.
     ax, show, save, return_fig
         As for :func:`map`.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> scgraft.pl.reliability(mapped.calibration["cell_type"]).get_xlabel()
+    'probability'
     """
     ax, table = axes_of(ax), calibration.reliability
     ax.plot([0, 1], [0, 1], color=GREY, zorder=0)
@@ -165,6 +192,15 @@ def novelty(
     ------
     NoLabels
         The mapping was made without a calibration.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> scgraft.pl.novelty(mapped).get_xlabel()
+    'novelty, over its threshold'
     """
     found, ax = novelty_of(mapped), axes_of(ax)
     ax.hist(np.minimum(found.strength, np.quantile(found.strength, 0.995)), bins=50, color=COLOURS[0])
@@ -201,6 +237,16 @@ def dossiers(
     ------
     NoLabels
         The mapping was made without a calibration, or has no such group.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> axes = scgraft.pl.dossiers(mapped)
+    >>> len(axes.get_yticks()) == len(mapped.novelty.dossiers)
+    True
     """
     groups = novelty_of(mapped).dossiers
     if not groups:
@@ -248,6 +294,15 @@ def qc(
         There is no such column of numbers.
     QueryError
         `batch` is not one value for each mapped cell.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> scgraft.pl.qc(mapped, adata.obs["batch"]).get_xlabel()
+    'map distance'
     """
     table = mapped.to_frame()
     numbers = [str(name) for name in table.columns if table[name].dtype.kind == "f"]

@@ -70,6 +70,15 @@ def map(
         `color` is nothing that the mapping, the query or the reference has.
     NoLabels
         The mapping has no such labels, or no novelty.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> axes = scgraft.pl.map(reference, mapped, color="probability")
+    >>> axes.figure.savefig(folder.parent / "map.png")
     """
     name, values, behind = _colouring(reference, mapped, color, labels, adata)
     placed = placed_on(mapped, reference)

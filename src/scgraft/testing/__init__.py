@@ -88,6 +88,15 @@ def write_hub_folder(folder: Path, config: TinyConfig) -> Path:
     ------
     OutputExists
         The folder already holds a ``model.pt``.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, _ = scgraft.testing.example()
+    >>> config = scgraft.testing.TinyConfig(model="SCANVI", n_genes=20)
+    >>> made = scgraft.testing.write_hub_folder(folder.parent / "scanvi", config)
+    >>> scgraft.load_reference(made).base.family
+    'SCANVI'
     """
     import torch
 
@@ -145,6 +154,14 @@ def tiny_query(
     ------
     ValueError
         No batch is named, or `covariates` names one that the reference does not have.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> config = scgraft.testing.TinyConfig(n_genes=20)
+    >>> adata = scgraft.testing.tiny_query(config, n_cells=10, batches=("new",))
+    >>> adata.shape, adata.obs["batch"].unique().tolist()
+    ((10, 20), ['new'])
     """
     import anndata
 
@@ -182,6 +199,15 @@ def configs() -> SearchStrategy[TinyConfig]:
     ------
     ImportError
         hypothesis is not installed.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> from hypothesis import given
+    >>> @given(scgraft.testing.configs())
+    ... def test_every_reference_has_genes(config):
+    ...     assert config.n_genes > 0
+    >>> test_every_reference_has_genes()
     """
     try:
         from hypothesis import strategies as st

@@ -11,7 +11,7 @@ from scgraft.values.shown import Rows, as_html, as_text, cut, fields_as_html, fi
 if TYPE_CHECKING:
     import pandas as pd
 
-Surgery = Literal["fit", "projection", "refused", "unknown"]
+SurgeryKind = Literal["fit", "projection", "refused", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Listed:
     batches: int | None = None
     labels: int | None = None
     label_key: str | None = None
-    surgery: Surgery = "unknown"
+    surgery: SurgeryKind = "unknown"
     licence: str | None = None
     size: int | None = None
     gated: bool = False

@@ -136,7 +136,15 @@ class Description:
     loadings: tuple[Mapping[str, Mapping[str, float]], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as plain values, ready for JSON; "loadings" only where there are any."""
+        """The facts as plain values, ready for JSON; "loadings" only where there are any.
+
+        Examples
+        --------
+        >>> import scgraft
+        >>> folder, adata = scgraft.testing.example()
+        >>> scgraft.describe(scgraft.load_reference(folder)).to_dict()["surgery"]["can_move_latent"]
+        True
+        """
         found = asdict(self)
         if not self.loadings:
             del found["loadings"]

@@ -158,6 +158,15 @@ class Labels:
             There is no calibration.
         BadOption
             `alpha` is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import scgraft
+        >>> folder, adata = scgraft.testing.example()
+        >>> reference = scgraft.load_reference(folder)
+        >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+        >>> mapped.labels["cell_type"].included(alpha=0.1).shape
+        (40, 3)
         """
         if self.pvalues is None:
             raise NoLabels(

@@ -61,6 +61,16 @@ class MappedQuery:
         ``_probability``, ``_runner_up``, ``_distance``, ``_unknown`` and, where calibrated, ``_set`` (labels at an error rate of
         10 %) and ``_cluster`` (the most common call in the cell's query cluster); then ``novelty``, ``novel``, ``cluster`` (of the
         query's own graph), ``mixed`` and ``map_distance``.
+
+        Examples
+        --------
+        >>> import scgraft
+        >>> folder, adata = scgraft.testing.example()
+        >>> reference = scgraft.load_reference(folder)
+        >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+        >>> table = mapped.to_frame()
+        >>> len(table), list(table.columns[:3])
+        (40, ['cell_type', 'cell_type_call', 'cell_type_probability'])
         """
         import pandas as pd
 
