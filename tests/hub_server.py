@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from scgraft.cards.reading import parse_card
 
 # What the hub's .gitattributes sends through the large-file protocol.
-LARGE = (".pt", ".h5ad", ".safetensors")
+LARGE = (".pt", ".h5ad", ".h5mu", ".safetensors")
 
 
 @dataclass

@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
+import scgraft
 from hub_server import HubServer, Repo
 from scgraft import errors
+from scgraft.query.read import read_query
 from scgraft.reference.hub import fetch
 from scgraft.testing import write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from tiny_totalvi import NAMES, draw, write_h5mu, write_totalvi_folder
 
 NAME = "org/atlas"
 ONE = {"model.pt": b"one" * 1000, "README.md": b"card one", "adata.h5ad": b"cells", "other.bin": b"not needed"}
@@ -21,6 +24,7 @@ TWO = ONE | {"model.pt": b"two" * 1000, "README.md": b"card two"}
 # and prints, for each, the files found or the error.
 CLIENT = """
 import json, os, sys
+from scgraft.query.read import read_query
 from scgraft.reference.hub import fetch
 for revision in json.loads(sys.argv[2]):
     try:
@@ -153,6 +157,7 @@ def test_upload_commit_tag_and_conflict(hub, tmp_path):
 import sys
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from scgraft.query.read import read_query
 from scgraft.reference.hub import fetch
 api = HfApi()
 api.create_repo("org/new", private=True)
@@ -230,3 +235,44 @@ def test_what_lies_on_this_machine_is_not_asked_of_the_hub(tmp_path, monkeypatch
         fetch("models/lugn")
     with pytest.raises(errors.IncompleteRepository, match="folders lung do"):
         fetch("models")
+
+
+def test_a_mudata_repository_is_fetched_read_and_mapped_onto(tmp_path):
+    folder = write_totalvi_folder(tmp_path / "made", mudata=True)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "mdata.h5mu" in files and "adata.h5ad" not in files
+    write_h5mu(draw(30, ("q0",)), tmp_path / "query.h5mu")
+    code = """
+import json, sys
+import scgraft
+from scgraft.query.read import read_query
+reference = scgraft.load_reference("org/cite")
+query = scgraft.align(reference, read_query(sys.argv[1]), batch_key="batch")
+graft = scgraft.fit(reference, query, scgraft.FitConfig(max_steps=2, device="cpu"))
+latent = scgraft.embed(reference, query, graft, device="cpu")
+print(json.dumps({"revision": reference.base.revision, "cells": len(reference.latent.cells), "file": reference.adata_path.name,
+                  "proteins": list(reference.schema.block("proteins").features), "base": graft.base.revision,
+                  "latent": latent.mean[0].tolist()}))
+"""
+    with HubServer() as server:
+        server.repos["org/cite"] = Repo()
+        commit = server.repos["org/cite"].commit(files)
+        answers = []
+        for more in ({}, {"HF_HUB_OFFLINE": "1"}):  # the second time from the cache
+            clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(tmp_path / "query.h5mu")], capture_output=True, text=True, timeout=120,
+                check=False, env=clean | server.environment(tmp_path, **more),
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            answers.append(json.loads(done.stdout.splitlines()[-1]))
+    assert answers[0] == answers[1]
+    found = answers[0]
+    assert found["revision"] == found["base"] == commit and found["file"] == "mdata.h5mu"
+    assert found["cells"] == 60 and found["proteins"] == NAMES
+    local = scgraft.load_reference(folder)
+    query = scgraft.align(local, read_query(tmp_path / "query.h5mu"), batch_key="batch")
+    latent = scgraft.embed(
+        local, query, scgraft.fit(local, query, scgraft.FitConfig(max_steps=2, device="cpu")), device="cpu"
+    )
+    assert latent.mean[0].tolist() == found["latent"]
