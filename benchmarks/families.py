@@ -112,7 +112,7 @@ def run_scgraft():
         true = adata.obs[KEY].astype(str).to_numpy()
         reference = scgraft.load_reference(CELLS / name)
         found, out[name] = mapped(reference, adata, "batch", true)
-        out[name]["prototypes"] = accuracy(found.labels[f"{KEY}:classifier"].label, true)
+        out[name]["prototypes"] = accuracy(found.labels[f"{KEY}_classifier"].label, true)
         golden = json.loads((CELLS / name / "golden.json").read_text())
         out[name]["recorded"] = golden["surgery_recommended"]
     reference = scgraft.load_reference(CELLS / CITE)
@@ -153,7 +153,6 @@ def run_scvi():
             devices=1,
             plan_kwargs={"weight_decay": 0.0},
             enable_progress_bar=False,
-            logger=False,
         )
         seconds = time.process_time() - began
         near = KNeighborsClassifier(15).fit(model.get_latent_representation(), own.obs[KEY].astype(str))
@@ -179,6 +178,7 @@ def run_scarches():
     for name in SCPOLI:
         torch.manual_seed(0)
         own, query = (anndata.read_h5ad(CELLS / name / f"{part}.h5ad") for part in ("adata", "query"))
+        query = query[:, own.var_names].copy()
         for adata in (own, query):
             adata.X = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, dtype=np.float32)
         model = scPoli.load(str(CELLS / name), adata=own)

@@ -15,6 +15,7 @@ import numpy as np
 from scgraft.model.families import family_of
 from scgraft.model.families.family import ScviOptions
 from scgraft.reference.saved_registry import flat_options
+from scgraft.values.blocks import PROTEINS
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH, covariate_name
 from scgraft.values.reference import Reference
@@ -24,6 +25,7 @@ OTHERS = (
     "batch_representation", "latent_distribution",
 )  # fmt: skip
 BATCH_COLUMN = "scgraft_batch"
+PROTEIN_KEY = "protein_expression"  # where scvi-tools' own tutorials have the proteins
 MINIFIED = "latent_posterior_parameters"
 
 
@@ -129,6 +131,9 @@ def make_registry(
         setup = {name: value for name, value in setup.items() if name in saved}
         known = reference.registry["field_registries"]
         fields = {name: field for name, field in fields.items() if name in known}
+    if PROTEINS in [block.name for block in schema.blocks]:
+        setup |= {"protein_expression_obsm_key": PROTEIN_KEY, "protein_names_uns_key": None}
+        fields[PROTEINS] = _protein_field(reference, len(batch.names))
     if minified:
         fields |= _minified_fields(reference)
     return {
@@ -139,6 +144,19 @@ def make_registry(
         "field_registries": fields,
         "_scvi_uuid": str(uuid.uuid4()),
     }
+
+
+def _protein_field(reference: Reference, n_batches: int) -> dict[str, Any]:
+    """The proteins as a table of obsm, and which of them each batch measured: all of them in a new one."""
+    names = np.array(reference.schema.block(PROTEINS).features, object)
+    mask = np.ones((n_batches, len(names)), bool)
+    saved = reference.attributes.get("protein_mask")
+    if saved is not None:
+        mask[: len(saved)] = saved
+    state: dict[str, Any] = {"column_names": names.tolist()}
+    if not mask.all():
+        state["protein_batch_mask"] = {str(code): row for code, row in enumerate(mask)}
+    return _field(("obsm", PROTEIN_KEY), state, {"n_proteins": len(names)})
 
 
 def latent_keys(reference: Reference) -> tuple[str, str]:

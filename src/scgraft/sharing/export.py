@@ -95,7 +95,7 @@ def export_scvi(
     QueryError
         The query cannot be written: its labels are not the reference's, or a model by label has none.
     UnsupportedModel
-        `query` was given for a model whose cells cannot be minified, or the class is not SCVI or SCANVI.
+        `query` was given for a model whose cells cannot be minified, or scvi-tools could not load what would be written.
     UnknownBatch
         The query has a batch that neither the reference nor the graft knows.
 
@@ -120,6 +120,8 @@ def export_scvi(
         raise UnsupportedModel(
             f"A model of class {reference.base.family} cannot be exported; those that can are {', '.join(known)}."
         )
+    if (refuse := family_of(reference.base.family).refuse_export) is not None and (why := refuse(reference)):
+        raise UnsupportedModel(f"This model of class {reference.base.family} cannot be exported. {why}")
     levels = scvi_registry.extended_levels(reference, graft)
     why_not = _why_no_cells(reference)
     if query is not None and (why_not or not cells):

@@ -44,6 +44,12 @@ class Build(Protocol):
     def __call__(self, reference: Reference, device: torch.device, dtype: torch.dtype) -> Model: ...
 
 
+class RefuseExport(Protocol):
+    """From a reference to why it cannot be exported, "" where it can."""
+
+    def __call__(self, reference: Reference) -> str: ...
+
+
 @dataclass(frozen=True)
 class ScviOptions:
     """How scvi-tools names and loads a model of this class.
@@ -100,6 +106,8 @@ class Family:
         How scvi-tools takes the options; None where the family cannot be exported.
     no_export
         Why such a model cannot be exported, in a sentence for the user, where that is known.
+    refuse_export
+        Why this very reference cannot be exported, in a sentence for the user, though others of its family can.
     refusal
         Why no query can be mapped, in sentences for the user, where such a model can only be described; else None.
     blocks
@@ -122,6 +130,7 @@ class Family:
     refusal: str | None = None
     blocks: tuple[str, ...] = ()
     no_export: str | None = None
+    refuse_export: RefuseExport | None = None
     encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"
     region_weight: str | None = None
 

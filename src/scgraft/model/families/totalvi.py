@@ -14,7 +14,7 @@ import numpy as np
 
 from scgraft.errors import UnsupportedModel
 from scgraft.model import options as options_of
-from scgraft.model.families.family import Family
+from scgraft.model.families.family import Family, ScviOptions
 from scgraft.model.options import Hyper, size
 from scgraft.model.tensors import Shapes, Tensors, linear, stack
 from scgraft.values.blocks import PROTEINS
@@ -174,6 +174,21 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Tot
     return make_totalvi(hyper, schema, weights, slots(hyper, schema, weights), mask, device=device, dtype=dtype)
 
 
+def refuse_export(reference: Reference) -> str:
+    """Why scvi-tools could not load an export, "" where it can."""
+    if not reference.hyper.normalises_input:
+        return (
+            f"scvi-tools {reference.scvi_version} saved it, and 1.3.1 and later cannot load TOTALVI models of before 1.3.1: counts enter "
+            "their encoder in another way. Share the graft, which is applied to the reference as it is."
+        )
+    if reference.schema.block(PROTEINS).panel != BATCH:
+        return (
+            "It was set up with panels beside the batches, which an export does not write. Share the graft, which is applied to the "
+            "reference as it is."
+        )
+    return ""
+
+
 def recognises(weights: Mapping[str, np.ndarray]) -> bool:
     """A background of proteins under an encoder of genes and proteins together."""
     return {"background_pro_alpha", "encoder.z_mean_encoder.weight"} <= weights.keys()
@@ -189,8 +204,6 @@ FAMILY = Family(
     citations=("Gayoso et al. (Nat. Methods 2021, doi:10.1038/s41592-020-01050-x)",),
     encoder_weight="encoder.encoder.fc_layers.Layer 0.0.weight",
     blocks=(PROTEINS,),
-    no_export=(
-        "scvi-tools 1.3.1 and later cannot load TOTALVI models of earlier versions, and what its own minified files say of the "
-        "proteins is wrong. Share the graft, which is applied to the reference as it is."
-    ),
+    scvi_options=ScviOptions(as_saved=True),
+    refuse_export=refuse_export,
 )
