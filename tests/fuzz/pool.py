@@ -26,6 +26,7 @@ class Outcome:
     kind: str
     error: str = ""
     outside: tuple[str, ...] = ()
+    memory: int = 0  # bytes
 
 
 class Reader:
@@ -102,4 +103,4 @@ class Reader:
             return Outcome(kind, str(answer.get("error", "")))
         if kind == "fine" and answer["digest"] != self.expected[reader]:
             kind = "different"
-        return Outcome(kind, str(answer["error"]), tuple(answer["outside"]))  # type: ignore[arg-type]
+        return Outcome(kind, str(answer["error"]), tuple(answer["outside"]), int(answer["memory"]))  # type: ignore[call-overload]

@@ -2,7 +2,7 @@
 
 A line of JSON comes in, ``{"reader": "query", "path": "/tmp/x/query.h5ad"}``, and one goes out: ``outcome`` is "fine",
 "named" (an error of scgraft's own) or "raw" (any other), ``digest`` stands for everything that was read, ``outside`` lists
-what was opened beyond the folder of the file.
+what was opened beyond the folder of the file, ``memory`` is the most that the process held beyond what it needs itself (bytes).
 """
 
 from __future__ import annotations
@@ -203,6 +203,14 @@ def bound() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def memory() -> int:
+    """The most that this process held since this was asked last, in bytes (proc(5))."""
+    words = Path("/proc/self/status").read_text().split()
+    most = int(words[words.index("VmHWM:") + 1]) << 10
+    Path("/proc/self/clear_refs").write_text("5")
+    return most
+
+
 def main() -> None:
     from scgraft.errors import ScgraftError
 
@@ -215,6 +223,8 @@ def main() -> None:
     descriptor = watch(Path(ready["secret"]))
     sys.addaudithook(hook)
     bound()
+    memory()
+    own = memory()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"ready": True}), file=answers, flush=True)
@@ -232,6 +242,7 @@ def main() -> None:
             answer |= {"outcome": "raw", "error": f"{type(error).__name__}: {error}"[:400]}
         outside = [name for name in opened if is_outside(name, path.parent)]
         answer["outside"] = sorted({*outside, *touched(descriptor)})
+        answer["memory"] = max(0, memory() - own)
         print(json.dumps(answer), file=answers, flush=True)
 
 
