@@ -225,3 +225,33 @@ def test_an_ignored_hangup_stays_ignored(tmp_path):
             print("ignored")
     """
     assert "ignored" in child(code).communicate(timeout=60)[0]
+
+
+FULL = """
+    import resource, signal, sys
+    from pathlib import Path
+    import numpy as np
+    from anndata import AnnData
+    from scgraft.errors import CannotWrite
+    from scgraft.files.atomic import new_folder
+    from scgraft.results.writable import write_annotated
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    adata = AnnData(np.random.default_rng(0).random((100, 50), np.float32))
+    adata.obsm["x"] = np.zeros((100, 30))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+    try:
+        with new_folder(Path(sys.argv[1])) as new:
+            print(write_annotated(adata, new / "mapped.h5ad"))
+    except CannotWrite as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("size", [500, 3000, 9000, 20_000, 30_000, 40_000, 50_000, 60_000])
+def test_cells_that_a_full_disk_does_not_hold_are_a_named_error_and_end_no_process(tmp_path, size):
+    """libhdf5 says so in many ways, keeps what it could not write, and would crash at the end of the process."""
+    process = child(FULL, tmp_path / "out", size)
+    said, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (0, "")
+    assert said.startswith(f"{tmp_path / 'out'} could not be written: File too large.")
+    assert names(tmp_path) == []

@@ -10,9 +10,9 @@ with atheris.instrument_imports(include=["scgraft"]):
     from scgraft.cards.reading import read_card
     from scgraft.errors import ScgraftError
     from scgraft.files import schema
+    from scgraft.files.budget import Budget
     from scgraft.files.npz import read_npz
     from scgraft.reference import unpickle
-    from scgraft.reference.budget import Budget
     from scgraft.results.stored import written
 
 

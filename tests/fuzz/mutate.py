@@ -68,6 +68,10 @@ def of_json(rng: Rng, value: Any) -> Any:
     return value
 
 
+def _bytes(value: np.ndarray) -> np.ndarray:
+    return np.char.encode(value, "utf-8", "surrogatepass") if value.dtype.kind == "U" else value.astype("S")
+
+
 def _array(rng: Rng, value: np.ndarray) -> np.ndarray:
     kind = rng.integers(8)
     if kind == 0:
@@ -78,7 +82,7 @@ def _array(rng: Rng, value: np.ndarray) -> np.ndarray:
         return (
             value.astype(rng.choice(["S", "U", "i8", "f2", "c16", "?"]))
             if value.dtype.kind in "iufb"
-            else value.astype("S")
+            else _bytes(value)
         )
     if kind == 3:
         return np.concatenate([value, value]) if value.ndim else value
@@ -231,7 +235,8 @@ def _h5ad(rng: Rng, folder: Path) -> None:
 
 CALIBRATION = "calibration-0.npz"
 Damage = Callable[[Rng, Path], None]
-# What is fuzzed: the reader of `worker`, the file that it is given, and ways to damage a copy of its folder; those that are read fastest first.
+# What is fuzzed, what is read fastest first: the reader of `worker`, the file that it is given, and ways to damage a copy of its
+# folder.
 TARGETS: dict[str, tuple[str, str, tuple[Damage, ...]]] = {
     "graft": ("graft", "graft.json", (_file(of_bytes, "graft.json"), _file(of_bytes, "graft.safetensors"), of_graft)),
     "calibration": (

@@ -1,17 +1,24 @@
 """What `scgraft map` wrote and somebody changed: each change is named, with the file; a stranger's names do nothing."""
 
+import copy
 import csv
 import json
 import shutil
+from dataclasses import replace
 
+import jinja2
 import numpy as np
 import pytest
 
 from fuzz.conftest import NAMES
+from fuzz.test_structured import put
 from scgraft.calibration.store import load_calibration
-from scgraft.errors import CorruptFile
+from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.text import table_text, visible
-from scgraft.results.stored import read_stored
+from scgraft.results import page
+from scgraft.results.page import read_report_data
+from scgraft.results.stored import read_stored, written
+from scgraft.results.summary_format import parse_summary
 
 
 @pytest.fixture
@@ -60,6 +67,7 @@ SUMMARY = {
     "deep": lambda text: "[" * 100_000,
     "no base": lambda text: _without(text, "base"),
     "no alignment": lambda text: _without(text, "alignment"),
+    "no seed of the fit": lambda text: _without_seed(text),
     "no record": lambda text: _without(text, "record"),
     "base is text": lambda text: _with(text, base="x"),
     "batches are numbers": lambda text: _with(text, batches=[1, 2]),
@@ -78,6 +86,12 @@ SUMMARY = {
 
 def _with(text, **changes):
     return json.dumps(json.loads(text) | changes)
+
+
+def _without_seed(text):
+    document = json.loads(text)
+    del document["record"]["config"]["seed"]
+    return json.dumps(document)
 
 
 def _without(text, name):
@@ -192,3 +206,61 @@ def test_numbers_of_another_width_are_named_and_of_another_machine_turned(sound,
         "scores": made.scores,
     }
     assert found[name].dtype.isnative and np.array_equal(found[name], arrays[name])
+
+
+ODD = (None, "x", {})
+
+
+def _one_of_each(value, path=()):
+    """Every place of a document; of a list only the first item, as the others are like it."""
+    yield path
+    for key, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value[:1] if isinstance(value, list) else ())
+    ):
+        yield from _one_of_each(inner, (*path, key))
+
+
+def test_every_single_change_of_a_summary_is_named_or_shown(sound, tmp_path, monkeypatch):
+    """The page and its paragraph of methods read nothing that was not looked at before."""
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "")
+    data = read_report_data(sound / "report")
+    # What takes long is made once, where the change does not concern it.
+    draw, drawn, packed, keys = page._figures, page._figures(data), page.pack(page._tables(data)), page._keys(data)
+    monkeypatch.setattr(page, "_figures", lambda data: drawn if page._keys(data) == keys else draw(data))
+    monkeypatch.setattr(page, "pack", lambda tables: packed)
+    codes, translate = {}, jinja2.Environment.compile
+
+    def translated_once(environment, text):
+        if text not in codes:
+            codes[text] = translate(environment, text)
+        return codes[text]
+
+    monkeypatch.setattr(jinja2.Environment, "compile", translated_once)
+    document = json.loads((sound / "report" / "summary.json").read_text())
+    raw, n_named, n_shown = [], 0, 0
+    for path in _one_of_each(document):
+        for change in ("without", *ODD) if path else ODD:
+            changed = (
+                put(document, path[:-1], _taken_out(document, path))
+                if change == "without"
+                else put(document, path, change)
+            )
+            (tmp_path / "summary.json").write_text(json.dumps(changed))
+            try:
+                page.report_html(replace(data, summary=parse_summary(tmp_path / "summary.json", written)))
+                n_shown += 1
+            except ScgraftError:
+                n_named += 1
+            except Exception as error:  # noqa: BLE001 - all of them are told at once
+                raw.append((path, change, f"{type(error).__name__}: {error}"))
+    assert raw == []
+    assert n_named > 200 and n_shown > 20
+
+
+def _taken_out(document, path):
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner = copy.deepcopy(inner)
+    del inner[path[-1]]
+    return inner

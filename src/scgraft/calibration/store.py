@@ -18,6 +18,7 @@ from scgraft.calibration.condition import Condition
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew
 from scgraft.files import schema
 from scgraft.files.atomic import new_file
+from scgraft.files.budget import Budget, stored_bytes
 from scgraft.files.cache import cache_root
 from scgraft.files.npz import Array, read_npz, read_one
 from scgraft.files.structure import check_sparse
@@ -146,7 +147,8 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
         raise CorruptFile(
             f"{folder} holds no calibration-*.npz; a calibration is written by `scgraft map` or save_calibration."
         )
-    found = [_read(path) for path in paths]
+    budget = Budget(0, folder.name, packed=sum(map(stored_bytes, paths)))
+    found = [_read(path, budget) for path in paths]
     for value in found:
         if reference is not None and value.base_sha256 != reference.base.sha256:
             raise BaseMismatch(
@@ -162,12 +164,12 @@ def load_calibration(folder: str | Path, *, reference: Reference | None = None) 
     return {value.key: value for value in found}
 
 
-def _read(path: Path) -> Calibration:
+def _read(path: Path, budget: Budget) -> Calibration:
     from scipy.sparse import csr_matrix
 
     try:
         document = _document(path)
-        file = read_npz(path, WRITTEN)
+        file = read_npz(path, WRITTEN, budget=budget)
         classifier = GeneClassifier(
             tuple(document["classifier_classes"]),
             file["coefficient"],

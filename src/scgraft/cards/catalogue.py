@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from scgraft.cards.card import Card
 from scgraft.cards.reading import parse_card
-from scgraft.errors import HubUnreachable, UnsupportedModel
+from scgraft.errors import CorruptFile, HubUnreachable, UnsupportedModel
 from scgraft.files.text import visible
 from scgraft.model.families import family_of
+from scgraft.reference.beside import read_card_text
 from scgraft.reference.hub import is_transport, said_offline
 from scgraft.values.choice import Catalogue, Listed, SurgeryKind
 
@@ -99,7 +100,7 @@ def _card(info: ModelInfo) -> Card:
 
     try:
         path = hf_hub_download(info.id, "README.md", revision=info.sha)
-        return parse_card(Path(path).read_text(encoding="utf-8", errors="replace"))
+        return _stored_card(Path(path))
     except Exception as error:
         if isinstance(error, MemoryError) or not is_transport(error):
             raise
@@ -184,9 +185,15 @@ def _cache_entries() -> list[Listed]:
         last = max(repo.revisions, key=lambda r: r.last_modified)
         names = {file.file_name: file.file_path for file in last.files}
         has_model = any(name.endswith(("model.pt", "model_params.pt")) for name in names)
-        text = names["README.md"].read_text(encoding="utf-8", errors="replace") if "README.md" in names else ""
-        card = parse_card(text)
+        card = _stored_card(names["README.md"]) if "README.md" in names else Card()
         if has_model or card.header.get("library_name") == LIBRARY:
             entry = from_card(card, repo.repo_id, last.commit_hash)
             found.append(replace(entry, downloaded=has_model, size=repo.size_on_disk))
     return found
+
+
+def _stored_card(path: Path) -> Card:
+    try:
+        return parse_card(read_card_text(path))
+    except CorruptFile:
+        return Card()

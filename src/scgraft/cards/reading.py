@@ -14,10 +14,11 @@ from typing import Any
 from scgraft.cards.card import ABSENT, COLUMNS, PARTS, ROWS, Card
 from scgraft.cards.metrics import Agreement, ClassMetrics, ModelMetrics
 from scgraft.errors import CorruptFile
+from scgraft.reference.beside import LONGEST_CARD
 from scgraft.values.names import shown
 
-# Characters that are looked at. The hub's own cards have some thousand, of which the header is a tenth.
-LONGEST_CARD, LONGEST_HEADER, DEEPEST_HEADER = 1_000_000, 50_000, 20
+# Characters and depth that are looked at: the header is a tenth of a card.
+LONGEST_HEADER, DEEPEST_HEADER = 50_000, 20
 # What a header by strangers makes of the reader of YAML, its own errors aside: a date that is none, a text that is no number.
 _NO_YAML = (RecursionError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError)
 

@@ -78,6 +78,7 @@ def _renamings(names: tuple[str, ...], n: int) -> dict[int, dict[str, str]]:
 def join_command(queries: tuple[str, ...], source: str, revision: str | None, out: Path, force: bool) -> None:
     """Put a reference's cells and mapped queries (mapped.h5ad; X is not needed) into one file without any count."""
     from scgraft.files.atomic import new_file
+    from scgraft.files.write_h5 import write_h5ad
     from scgraft.mapping.load import load_reference
     from scgraft.query.read import read_query
     from scgraft.sharing.join import join
@@ -90,7 +91,7 @@ def join_command(queries: tuple[str, ...], source: str, revision: str | None, ou
     reference = load_reference(source, revision)
     joint = join(reference, {name: read_query(path) for name, _, path in named})
     with new_file(out, force=force) as new:
-        joint.write_h5ad(new, compression="gzip")
+        write_h5ad(joint, new, compression="gzip")
     say(f"{joint.n_obs} cells ({', '.join(joint.obs['source'].cat.categories)}) in {out}")
 
 

@@ -7,6 +7,7 @@ ends with the process, however it ends: the next run in that folder sees that no
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,6 +22,8 @@ WORKSPACE = ".scgraft-tmp-"
 LOCK = "owner"
 # A workspace has its lock within milliseconds; one without for an hour was left by a process killed in between.
 UNLOCKED_SECONDS = 3600.0
+# What libhdf5 says of the system's error, whatever Python error h5py makes of it.
+SYSTEM = re.compile(r"errno = \d+, error message = '([^']*)'")
 
 
 @contextmanager
@@ -155,11 +158,28 @@ def _abandoned(path: Path) -> IO[bytes] | None:
 
 @contextmanager
 def _named(place: Path) -> Iterator[None]:
-    """The system's own errors of writing as one of scgraft's."""
+    """The system's own errors of writing as one of scgraft's; of what is written into a workspace, the place is the whole."""
     try:
         yield
-    except OSError as error:
-        raise CannotWrite(
-            f"{place} could not be written: {error.strerror or error}. What was there before is unchanged. Free some space, or "
-            "choose a place that you may write to."
-        ) from error
+    except CannotWrite as error:
+        if WORKSPACE not in str(error):
+            raise
+        raise _cannot(place, error.__cause__ or error) from error.__cause__
+    except Exception as error:
+        if not is_of_the_system(error):
+            raise
+        raise _cannot(place, error) from error
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether writing failed for the disk and not for the values; HDF5's library says so in a text."""
+    return isinstance(error, OSError) or SYSTEM.search(str(error)) is not None
+
+
+def _cannot(place: Path, error: BaseException) -> CannotWrite:
+    found = SYSTEM.search(str(error))
+    said = found[1] if found else getattr(error, "strerror", None) or error
+    return CannotWrite(
+        f"{place} could not be written: {said}. What was there before is unchanged. Free some space, or choose a place that you "
+        "may write to."
+    )

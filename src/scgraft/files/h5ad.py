@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scgraft.errors import CorruptFile, ScgraftError, UnsafeFile
+from scgraft.files.budget import Budget, stored_bytes
 from scgraft.files.kinds import check_pointer
 from scgraft.files.known import read_known, unknown_places
 from scgraft.files.structure import PARTS, check_indices, check_matrices, check_structure
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+LAZY = ("X", "raw")  # what anndata leaves on disk of a backed file
+
+
 @contextmanager
-def open_h5(path: Path) -> Iterator[h5py.File]:
+def open_h5(path: Path, budget: Budget | None = None) -> Iterator[h5py.File]:
     """An HDF5 file to read from, of which nothing leads out; whatever fails inside the block is an error of this file.
+
+    Its texts are paid from the budget: many may be one and the same in the file. None gives it one of its own.
 
     Raises
     ------
@@ -33,7 +39,8 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
 
     try:
         check_pointer(path)
-        check_trial(path)
+        texts = check_trial(path)
+        (budget or packed_budget(path)).spend(texts, "it")
         with h5py.File(path, "r") as file:
             yield file
     except (UnsafeFile, CorruptFile) as error:
@@ -45,14 +52,22 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def open_h5ad(path: Path, parts: Iterable[str] = PARTS) -> Iterator[h5py.File]:
-    """An AnnData file to read `parts` from: opened as :func:`open_h5` does, and its structure checked."""
-    with open_h5(path) as file:
-        check_structure(file, parts)
+def open_h5ad(
+    path: Path, parts: Iterable[str] = PARTS, *, budget: Budget | None = None, unread: Iterable[str] = ()
+) -> Iterator[h5py.File]:
+    """An AnnData file to read `parts` from: opened as :func:`open_h5` does, its structure checked, and its memory paid."""
+    budget = budget or packed_budget(path)
+    with open_h5(path, budget) as file:
+        check_structure(file, parts, budget=budget, unread=unread)
         yield file
 
 
-def read_h5ad(path: Path, *, backed: bool = False) -> AnnData:
+def packed_budget(path: Path) -> Budget:
+    """What reading one file or store of cells may cost."""
+    return Budget(0, path.name, packed=stored_bytes(path))
+
+
+def read_h5ad(path: Path, *, backed: bool = False, budget: Budget | None = None) -> AnnData:
     """Read an AnnData file, after its links and its structure were checked.
 
     Parameters
@@ -61,6 +76,8 @@ def read_h5ad(path: Path, *, backed: bool = False) -> AnnData:
         The file.
     backed
         Leave X on disk.
+    budget
+        What is left to a reference whose counts these are, which are paid though they stay on disk; None gives the file its own.
 
     Raises
     ------
@@ -71,7 +88,8 @@ def read_h5ad(path: Path, *, backed: bool = False) -> AnnData:
     """
     import anndata
 
-    with open_h5ad(path) as file:
+    unread = LAZY if backed and budget is None else ()
+    with open_h5ad(path, budget=budget, unread=unread) as file:
         if backed and "X" in file and str(file["X"].attrs.get("encoding-type", "")).startswith("csc"):
             check_indices(file["X"], "X")
         known = None if not unknown_places(file) else read_known(file)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
-from scgraft.files.h5ad import open_h5
+from scgraft.files.budget import Budget
+from scgraft.files.h5ad import open_h5, packed_budget
 from scgraft.files.regions import are_regions
 from scgraft.files.structure import check_matrices, check_structure
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 GENES = ("rna", "gex", "gene_expression", "gene expression")
 
 
-def read_h5mu(path: Path, *, modality: str | None = None, regions: str | None = None) -> AnnData:
+def read_h5mu(
+    path: Path, *, modality: str | None = None, regions: str | None = None, budget: Budget | None = None
+) -> AnnData:
     """Read a MuData file; `modality` and `regions` are those of genes and of regions of chromatin, looked for where not given.
+
+    All of it is read within a budget (None: the file's own).
 
     Raises
     ------
@@ -36,13 +41,14 @@ def read_h5mu(path: Path, *, modality: str | None = None, regions: str | None = 
     """
     from anndata.io import read_elem
 
-    with open_h5(path) as file:
-        check_structure(file, ("obs", "uns"))
+    budget = budget or packed_budget(path)
+    with open_h5(path, budget) as file:
+        check_structure(file, ("obs", "uns"), budget=budget)
         if "mod" not in file or not len(file["mod"]):
             raise CorruptFile("it has no modalities under mod, as a MuData file has")
         parts = dict(file["mod"].items())
         for group in parts.values():
-            check_structure(group)
+            check_structure(group, budget=budget)
         mods = {name: read_elem(group) for name, group in parts.items()}
         obs = read_elem(file["obs"])
     return joined(mods, obs, path.name, modality, regions)

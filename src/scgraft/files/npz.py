@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
+from scgraft.files.budget import Budget
 from scgraft.files.structure import MAX_RATIO, SMALL
 from scgraft.files.text import visible
 
@@ -33,8 +34,10 @@ class Array:
         return dtype.kind in self.kinds and usual and len(shape) in allowed
 
 
-def read_npz(path: Path, arrays: Mapping[str, Array], *, others: Array | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a file that holds exactly these, or also such as are like `others`.
+def read_npz(
+    path: Path, arrays: Mapping[str, Array], *, others: Array | None = None, budget: Budget | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of a file that holds exactly these, or also such as are like `others`; all within a budget (None: the file's own).
 
     Raises
     ------
@@ -47,6 +50,9 @@ def read_npz(path: Path, arrays: Mapping[str, Array], *, others: Array | None = 
             strange = entries.keys() - arrays.keys() if others is None else set()
             if arrays.keys() - entries.keys() or strange or len(entries) != len(archive.infolist()):
                 raise ValueError(f"it holds {sorted(entries)[:8]}; {sorted(arrays)} were expected")
+            packed = sum(info.compress_size for info in entries.values())
+            budget = budget or Budget(0, "it", packed=packed)
+            budget.spend(sum(info.file_size for info in entries.values()), "it")
             return {name: _read(archive, info, name, arrays.get(name, others)) for name, info in entries.items()}
     except Exception as error:
         raise CorruptFile(f"{visible(str(path))} is cut or damaged: {visible(str(error))}.") from error

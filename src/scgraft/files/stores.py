@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from scgraft.errors import CorruptFile
+from scgraft.files.budget import Budget
 from scgraft.files.links import MAX_DEPTH, MAX_OBJECTS, check_folder
-from scgraft.files.structure import MAX_RATIO, MOST_UNSTORED, SMALL
+from scgraft.files.structure import MAX_RATIO, MOST_UNSTORED, PARTS, SMALL
 from scgraft.files.text import visible
 
 
-def open_store(folder: Path, *, also: Path | None = None) -> Any:
+def open_store(
+    folder: Path, *, also: Path | None = None, budget: Budget | None = None, parts: Iterable[str] = PARTS
+) -> Any:
     """The root group of a store, for reading.
 
     Parameters
@@ -25,6 +29,9 @@ def open_store(folder: Path, *, also: Path | None = None) -> Any:
         The store.
     also
         A folder that its links may lead to, too (:func:`scgraft.files.links.check_folder`).
+
+    budget
+        What the arrays of `parts` are paid from; None for what stays on disk.
 
     Raises
     ------
@@ -38,7 +45,9 @@ def open_store(folder: Path, *, also: Path | None = None) -> Any:
     check_folder(folder, also=also)
     try:
         root = zarr.open_group(folder, mode="r")
-        _check_arrays(root, folder)
+        declared = _check_arrays(root, folder)
+        if budget is not None:
+            budget.spend(sum(n for part, n in declared.items() if part in set(parts)), folder.name)
     except CorruptFile:
         raise
     except Exception as error:
@@ -46,7 +55,9 @@ def open_store(folder: Path, *, also: Path | None = None) -> Any:
     return root
 
 
-def _check_arrays(root: Any, folder: Path) -> None:
+def _check_arrays(root: Any, folder: Path) -> dict[str, int]:
+    """Bytes that the arrays of each part declare."""
+    total: dict[str, int] = {}
     todo, seen, unstored = [(root, "", 0)], 0, 0
     while todo:
         group, place, depth = todo.pop()
@@ -62,6 +73,8 @@ def _check_arrays(root: Any, folder: Path) -> None:
                 continue
             width = item.dtype.itemsize
             declared = width * max(math.prod(item.shape), math.prod(getattr(item, "chunks", None) or (1,)))
+            part = at.partition("/")[0]
+            total[part] = total.get(part, 0) + declared
             stored = _stored(folder / at) if declared > SMALL // MAX_RATIO else declared
             if declared <= MAX_RATIO * stored:
                 continue
@@ -73,6 +86,7 @@ def _check_arrays(root: Any, folder: Path) -> None:
             unstored += declared
     if unstored > MOST_UNSTORED:
         raise CorruptFile(f"{folder.name} declares {unstored / 1e9:.1f} GB of numbers that are not stored in it.")
+    return total
 
 
 def _stored(folder: Path) -> int:

@@ -5,12 +5,13 @@ Lengths and types come from headers; of the content only `indptr` of a sparse ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scgraft.errors import CorruptFile
+from scgraft.files.budget import Budget
 from scgraft.files.text import visible
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ PARTS = ("obs", "var", "X", "layers", "raw", "obsm", "varm", "obsp", "varp", "un
 AXES = {"layers": (0, 1), "obsm": (0,), "varm": (1,), "obsp": (0, 0), "varp": (1, 1)}
 
 
-def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
+def check_structure(
+    file: h5py.File, parts: Iterable[str] = PARTS, *, budget: Budget | None = None, unread: Iterable[str] = ()
+) -> None:
     """Refuse an AnnData file whose parts contradict one another, or declare more than the file holds.
 
     Parameters
@@ -47,6 +50,10 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
         Its links were checked (:func:`scgraft.files.links.check_links`).
     parts
         What is going to be read, for example ``("obs", "var", "obsm")``.
+    budget
+        What their numbers are paid from; texts are paid by whoever tried the file.
+    unread
+        Parts that stay on disk: nothing is paid for them.
 
     Raises
     ------
@@ -54,7 +61,9 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
         With the place in the file.
     """
     parts = tuple(parts)
-    _check_unstored(file, ("obs", "var", *parts))
+    declared = _check_unstored(file, ("obs", "var", *parts))
+    if budget is not None:
+        budget.spend(sum(n for part, n in declared.items() if part not in unread), "it")
     shapes: dict[str, tuple[int, ...]] = {}
     for part in ("obs", "var"):
         if part not in file:
@@ -84,24 +93,27 @@ def check_structure(file: h5py.File, parts: Iterable[str] = PARTS) -> None:
                 _expect(shape, tuple(lengths[axis] for axis in AXES[part]), at)
 
 
-def _check_unstored(file: h5py.Group, parts: Iterable[str]) -> None:
-    """Refuse a file that declares far more than it stores, piece by piece: all of it would be read as zeros."""
-    unstored = 0
-
-    def add(name: str, item: Any) -> None:
-        nonlocal unstored
-        if hasattr(item, "keys") or not hasattr(item, "shape"):
-            return
-        declared, stored = _sizes(item)
-        unstored += declared if declared > MAX_RATIO * stored else 0
-
-    for part in dict.fromkeys(parts):
-        if part in file:
-            add(part, file[part])
-            if hasattr(file[part], "visititems"):
-                file[part].visititems(add)
+def _check_unstored(file: h5py.Group, parts: Iterable[str]) -> dict[str, int]:
+    """Bytes that each part declares; refused is a file that declares far more than it stores, which would be read as zeros."""
+    unstored, total = 0, dict.fromkeys(parts, 0)
+    for part in total:
+        for item in datasets(file[part]) if part in file else ():
+            declared, stored = _sizes(item)
+            unstored += declared if declared > MAX_RATIO * stored else 0
+            total[part] += declared
     if unstored > MOST_UNSTORED:
         raise CorruptFile(f"it declares {unstored / 1e9:.1f} GB of numbers that are not stored in it.")
+    return total
+
+
+def datasets(item: Any) -> Iterator[Any]:
+    """The datasets of a group, as often as each has a name there: so often is it read. Groups are a tree (:mod:`scgraft.files.links`)."""
+    if not hasattr(item, "keys"):
+        if hasattr(item, "shape"):
+            yield item
+        return
+    for name in item:
+        yield from datasets(item[name])
 
 
 def _sizes(dataset: h5py.Dataset) -> tuple[int, int]:
@@ -111,11 +123,12 @@ def _sizes(dataset: h5py.Dataset) -> tuple[int, int]:
     return max(int(np.prod(shape, dtype=object)) * width for shape in shapes), dataset.id.get_storage_size()
 
 
-def check_element(item: Any, place: str) -> tuple[int, ...]:
+def check_element(item: Any, place: str, budget: Budget | None = None) -> tuple[int, ...]:
     """Shape of one element that is going to be read alone; of an HDF5 file refused as :func:`check_structure` does."""
-    if not hasattr(item, "id"):
-        return tuple(getattr(item, "shape", ()))
-    return _element(item, place)
+    shape = _element(item, place) if hasattr(item, "id") else tuple(getattr(item, "shape", ()))
+    if budget is not None and not hasattr(item, "keys"):
+        budget.spend(int(np.prod(shape, dtype=object)) * item.dtype.itemsize, place)
+    return shape
 
 
 def check_matrices(adata: AnnData) -> None:

@@ -28,8 +28,13 @@ START = "import sys; sys.path[:0] = sys.argv[4:]; from scgraft.files.walk import
 ERRORS = {error.__name__: error for error in (CorruptFile, UnsafeFile)}
 
 
-def check_trial(path: Path) -> None:
+def check_trial(path: Path) -> int:
     """Refuse an HDF5 file that leads out of itself, or that ends or holds up the process that reads it.
+
+    Returns
+    -------
+    int
+        Bytes that all its texts take in memory.
 
     Raises
     ------
@@ -40,22 +45,22 @@ def check_trial(path: Path) -> None:
     OSError
         It is not there, or may not be read.
     """
-    _try(path.absolute(), stamp(path))
+    return _try(path.absolute(), stamp(path))
 
 
 @lru_cache(maxsize=1024)  # errors are not kept
-def _try(path: Path, stamp: tuple[int, ...]) -> None:
+def _try(path: Path, stamp: tuple[int, ...]) -> int:
     size = path.stat().st_size
     seconds = SECONDS + size // BYTES_PER_SECOND
     answer = _run(path, ROOM + GROWTH * size, seconds)
     if answer is None:
-        walk(path)  # no process can be started here
-    elif len(answer) < 2:
+        return walk(path)  # no process can be started here
+    if len(answer) < 2:
         raise CorruptFile("it is damaged in a way that crashes HDF5's own library, or keeps it busy for ever.")
-    else:
-        said = json.loads(answer[1])
-        if said["error"]:
-            raise ERRORS[said["error"]](said["text"])
+    said = json.loads(answer[1])
+    if said["error"]:
+        raise ERRORS[said["error"]](said["text"])
+    return int(said["texts"])
 
 
 def _run(path: Path, memory: int, seconds: int) -> list[str] | None:

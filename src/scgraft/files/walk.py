@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.heaps import check_heaps
 from scgraft.files.links import check_links
-from scgraft.files.structure import check_declared
+from scgraft.files.structure import check_declared, datasets
 from scgraft.files.text import visible
 
 if TYPE_CHECKING:
@@ -27,13 +29,14 @@ T = TypeVar("T")
 READY = "ready"
 # Numbers below are read whole; of larger ones the index of their chunks and both ends, for numbers themselves mislead nobody.
 WHOLE = 1 << 20  # bytes
+OBJECT = 50  # bytes of a text besides its characters
 STEP = 1 << 16  # texts read at a time
 # Filters whose code looks where it writes; the others (nbit, scale-offset, those of plugins) take sizes from the file.
 BOUNDED = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf (HDF5 registered filters)
 
 
-def walk(path: Path) -> None:
-    """Read through a file, and keep nothing.
+def walk(path: Path) -> int:
+    """Read through a file, and keep nothing but the number of bytes that its texts take in memory.
 
     Raises
     ------
@@ -50,17 +53,26 @@ def walk(path: Path) -> None:
         check_links(file)
         check_heaps(path, file)
         _read(file)
-        file.visititems(lambda name, item: _read(item))
+        found: dict[int, int] = {}
+        file.visititems(lambda name, item: found.update({_address(item): _read(item)}))
+        return sum(found[_address(item)] for item in datasets(file))
 
 
-def _read(item: h5py.Group | h5py.Dataset | h5py.Datatype) -> None:
-    """Attributes and content of one object; what cannot be read is told by whoever needs it."""
+def _address(item: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
+    from h5py import h5o
+
+    return int(h5o.get_info(item.id).addr)
+
+
+def _read(item: h5py.Group | h5py.Dataset | h5py.Datatype) -> int:
+    """Attributes and content of one object, and the bytes of its texts; what cannot be read is told by whoever needs it."""
     import h5py
 
     for name in _or_nothing(lambda: list(item.attrs)) or ():
         _or_nothing(partial(item.attrs.get, name))
     if isinstance(item, h5py.Dataset):
-        _or_nothing(lambda: _content(item))
+        return _or_nothing(lambda: _content(item)) or 0
+    return 0
 
 
 def _or_nothing(read: Callable[[], T]) -> T | None:
@@ -72,11 +84,11 @@ def _or_nothing(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _content(dataset: h5py.Dataset) -> None:
+def _content(dataset: h5py.Dataset) -> int:
     check_declared(dataset, "")
     if not dataset.shape:
-        dataset[()]
-        return
+        value = dataset[()]
+        return len(value) if isinstance(value, str | bytes) else _texts(np.asarray(value))
     made = dataset.id.get_create_plist()
     bounded = {made.get_filter(index)[0] for index in range(made.get_nfilters())} <= BOUNDED
     width = dataset.dtype.itemsize * max(1, dataset.size // max(1, dataset.shape[0]))
@@ -86,8 +98,18 @@ def _content(dataset: h5py.Dataset) -> None:
         if dataset.chunks is not None:
             dataset.id.chunk_iter(lambda chunk: None)
         starts, step = range(0, dataset.shape[0], max(1, dataset.shape[0] - 1)), 1
-    for start in starts:
-        dataset[start : start + step]
+    return sum(_texts(np.asarray(dataset[start : start + step])) for start in starts)
+
+
+def _texts(values: np.ndarray) -> int:
+    """Bytes of what stands outside of an array that holds pointers to it: texts, and rows of any length."""
+    if values.dtype.names:
+        return sum(_texts(values[name]) for name in values.dtype.names)
+    if values.dtype.kind != "O":
+        return 0
+    return sum(getattr(value, "nbytes", 0) or len(value) for value in values.ravel() if hasattr(value, "__len__")) + (
+        OBJECT * values.size
+    )
 
 
 def main() -> None:
@@ -97,9 +119,9 @@ def main() -> None:
     path, memory, seconds = Path(os.fsdecode(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     print(READY, flush=True)
     _bound(memory, seconds)
-    answer = {"error": "", "text": ""}
+    answer: dict[str, object] = {"error": "", "text": "", "texts": 0}
     try:
-        walk(path)
+        answer["texts"] = walk(path)
     except ScgraftError as error:
         answer = {"error": type(error).__name__, "text": str(error)}
     except MemoryError:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from scgraft.errors import QueryError, UnknownBatch
+from scgraft.files.budget import Budget
 from scgraft.files.text import visible
 from scgraft.graft.embed import embed, observed_library
 from scgraft.model.families import family_of
 from scgraft.progress import step
 from scgraft.query.align import mean_counts
+from scgraft.reference.beside import load_budget
 from scgraft.reference.counts import open_own, own_query, with_own_cells
 from scgraft.reference.hub import fetch
 from scgraft.reference.read import read
@@ -56,17 +58,19 @@ def load_reference(source: str | Path, revision: str | None = None, *, device: s
     ('SCVI', ('b0', 'b1'), (60, 4))
     """
     with step(f"reading the reference {visible(str(source))}"):
-        reference = read(fetch(source, revision))
+        bundle = fetch(source, revision)
+        budget = load_budget(bundle)
+        reference = read(bundle, budget)
     refused = family_of(reference.base.family).refusal is not None
     if reference.latent is not None or reference.adata_path is None or refused:
         return reference
-    return _with_encoded_cells(reference, device)
+    return _with_encoded_cells(reference, device, budget)
 
 
-def _with_encoded_cells(reference: Reference, device: str) -> Reference:
+def _with_encoded_cells(reference: Reference, device: str, budget: Budget) -> Reference:
     """The reference with the posterior of its own cells, encoded from the counts that its repository holds."""
     assert reference.adata_path is not None and reference.obs is not None
-    adata = open_own(reference)
+    adata = open_own(reference, budget)
     try:
         query = own_query(reference, adata)
     except (QueryError, UnknownBatch) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files import schema
 from scgraft.files.atomic import new_file
 from scgraft.files.cache import cache_root, is_own, keep_below, mark_used
 from scgraft.files.content import content_hash
@@ -62,7 +63,7 @@ def kept_lists(folder: Path) -> tuple[Any, float] | None:
     try:
         import faiss
 
-        said = json.loads((folder / SAID).read_text(encoding="utf-8"))
+        said = schema.parse((folder / SAID).read_bytes(), _said(), SAID)
         # faiss trusts what it reads: it reads what this package wrote, unchanged.
         if said["faiss"] != faiss.__version__ or said["sha256"] != sha256(folder / LISTS):
             return None
@@ -90,3 +91,9 @@ def keep_lists(folder: Path, index: Any, recall: float) -> None:
         keep_below()
     except (OSError, RuntimeError, ScgraftError):
         return  # as above
+
+
+def _said() -> schema.Check:
+    return schema.record(
+        {"faiss": schema.text, "sha256": schema.text, "nprobe": schema.whole, "recall": schema.number(0, 1)}
+    )

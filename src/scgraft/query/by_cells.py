@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from scgraft.errors import QueryError
 from scgraft.files.atomic import new_file
+from scgraft.files.write_h5 import writing_h5
 from scgraft.query.on_disk import members, opened
 
 VALUES = 1 << 22  # values that are sorted at a time: 0.15 GB with what is made of them; chosen by eye, not measured
@@ -46,11 +47,10 @@ def write_by_cells(path: Path, out: Path, *, advance: Callable[[int], object] = 
     QueryError
         A matrix points at cells that the file does not have.
     """
-    import h5py
     from anndata.io import read_elem, write_elem
 
     places = places_by_genes(path)
-    with opened(path) as old, new_file(out, force=True) as made, h5py.File(made, "w") as new:
+    with opened(path) as old, new_file(out, force=True) as made, writing_h5(made) as new:
         new.attrs["encoding-type"], new.attrs["encoding-version"] = "anndata", "0.1.0"
         for name in ("obs", "var"):
             write_elem(new, name, read_elem(old[name]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile, QueryError, ScgraftError, UnsafeFile
-from scgraft.files.h5ad import open_h5, read_h5ad
+from scgraft.files.h5ad import open_h5, packed_budget, read_h5ad
 from scgraft.files.h5mu import read_h5mu
 from scgraft.files.known import read_known, unknown_places
 from scgraft.files.stores import open_store
@@ -61,7 +61,7 @@ def read_query(path: str | Path, *, backed: bool = False) -> AnnData:
             if path.suffix == ".loom":
                 return _sound(read_loom(path))
             if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
-                open_store(path)
+                open_store(path, budget=packed_budget(path))
                 return _sound(_read_zarr(path))
             if path.suffix == ".zip":
                 return _sound(_read_zipped(path))

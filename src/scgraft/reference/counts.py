@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, MovedFile, NotCounts, QueryError
+from scgraft.files.budget import Budget
 from scgraft.model.kinds import check_cells
 from scgraft.query.align import align, align_as
 from scgraft.reference.stored_cells import read_cells
@@ -82,8 +83,11 @@ def modality_of(reference: Reference, field: str) -> str | None:
     return modality
 
 
-def open_own(reference: Reference) -> AnnData:
-    """The reference's file of cells, on disk: counts of a million cells are read when they are needed, and never all of them."""
+def open_own(reference: Reference, budget: Budget | None = None) -> AnnData:
+    """The reference's file of cells, on disk: counts of a million cells are read when they are needed, and never all of them.
+
+    But where the cells are encoded: then they are paid from the budget of the reference.
+    """
     path = reference.adata_path
     assert path is not None
     if not path.exists():
@@ -92,7 +96,7 @@ def open_own(reference: Reference) -> AnnData:
             "when a calibration, the gene classifier or the metrics of a card need them. Put it back, or load the reference again from "
             "where it is now: load_reference(folder)."
         )
-    return read_cells(path, modality_of(reference, "X"), modality_of(reference, "atac"))
+    return read_cells(path, modality_of(reference, "X"), modality_of(reference, "atac"), budget)
 
 
 def _file(reference: Reference) -> str:

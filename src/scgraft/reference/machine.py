@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from scgraft.reference.budget import Budget
+from scgraft.files.budget import Budget
 from scgraft.reference.stand_ins import STORAGE_FILE, Array, Dtype, Function, Inert, as_key, finish, stand_in
 
 LONGEST_NUMBER = 255  # bytes, of a whole number; a hundred thousand times what a model has

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
+from scgraft.files.budget import Budget
 from scgraft.files.structure import check_element
 from scgraft.files.text import visible
 
@@ -16,7 +17,9 @@ POSTERIOR = ("latent_qzm", "latent_qzv")
 MAX_COORDINATE = 1e9
 
 
-def read_maps(obsm: Mapping[str, Any], n_cells: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def read_maps(
+    obsm: Mapping[str, Any], n_cells: int, budget: Budget | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Maps (n, 2) float32 by name, and a sentence for each that was left out because it cannot be drawn."""
     maps: dict[str, np.ndarray] = {}
     remarks: list[str] = []
@@ -28,8 +31,14 @@ def read_maps(obsm: Mapping[str, Any], n_cells: int) -> tuple[dict[str, np.ndarr
             check_element(obsm[key], place)
             if obsm[key].shape[0] != n_cells:
                 raise CorruptFile(f"{place} has {obsm[key].shape[0]} positions for {n_cells} cells")
+        except CorruptFile as error:
+            remarks.append(f"The map {place} was left out: {error}")
+            continue
+        if budget is not None:  # what is not there for a map is not there for the reference
+            budget.spend(2 * n_cells * max(8, obsm[key].dtype.itemsize), place)
+        try:
             points = np.asarray(obsm[key], dtype=np.float64)
-        except (CorruptFile, OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             remarks.append(f"The map {place} was left out: {error}")
             continue
         wrong = ~(np.abs(points) <= MAX_COORDINATE).all(axis=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile
-from scgraft.reference.budget import Budget
+from scgraft.files.budget import Budget
 from scgraft.reference.saved_registry import level, mapping, read_attributes, read_registry, texts
 from scgraft.reference.unpickle import read_pickle, read_torch_file
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from scgraft.files.budget import Budget
 from scgraft.reference import scarches_format, scvi_format
+from scgraft.reference.beside import load_budget
 from scgraft.values.reference import Bundle, Reference
 
 
-def read(bundle: Bundle) -> Reference:
-    """Read a reference from its files; nothing in them is executed.
+def read(bundle: Bundle, budget: Budget | None = None) -> Reference:
+    """Read a reference from its files, all within one budget (None: its own); nothing in them is executed.
 
     Raises
     ------
@@ -16,4 +18,6 @@ def read(bundle: Bundle) -> Reference:
     UnsupportedModel
         A class or an option that scgraft does not know.
     """
-    return scarches_format.read(bundle) if scarches_format.is_scarches(bundle) else scvi_format.read(bundle)
+    budget = budget or load_budget(bundle)
+    form = scarches_format if scarches_format.is_scarches(bundle, budget) else scvi_format
+    return form.read(bundle, budget)

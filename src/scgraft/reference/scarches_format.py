@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.files.budget import Budget
 from scgraft.files.h5ad import open_h5ad
 from scgraft.files.hashes import sha256
 from scgraft.model.families import family_of
 from scgraft.model.tensors import check_tensors
+from scgraft.reference.beside import load_budget, read_card_text
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import float_weights, read_names
 from scgraft.reference.saved_registry import levels, mapping, names
@@ -44,16 +46,16 @@ RENAMED = {"landmarks_labeled_": "prototypes_labeled_", "landmarks_unlabeled_": 
 FLAGS, LISTS = ("use_bn_", "use_ln_"), ("hidden_layer_sizes_", "embedding_dims_", "inject_condition_")
 
 
-def is_scarches(bundle: Bundle) -> bool:
+def is_scarches(bundle: Bundle, budget: Budget | None = None) -> bool:
     """Whether a folder was written by scArches' own classes and not by scvi-tools."""
     if not bundle.model.name.endswith("model_params.pt"):
         return False
     attributes = bundle.model.with_name(bundle.model.name.removesuffix("model_params.pt") + "attr.pkl")
-    return attributes.is_file() and bool(OWN & read_pickle(attributes).keys())
+    return attributes.is_file() and bool(OWN & read_pickle(attributes, budget).keys())
 
 
-def read(bundle: Bundle) -> Reference:
-    """Read a reference from its files; nothing in them is executed.
+def read(bundle: Bundle, budget: Budget | None = None) -> Reference:
+    """Read a reference from its files within a budget (None: its own); nothing in them is executed.
 
     Returns
     -------
@@ -67,10 +69,11 @@ def read(bundle: Bundle) -> Reference:
     UnsupportedModel
         Another class of scArches, or an option that scgraft does not know.
     """
+    budget = budget or load_budget(bundle)
     prefix = bundle.model.name.removesuffix("model_params.pt")
     attr_path, names_path = (bundle.model.with_name(f"{prefix}{name}") for name in ("attr.pkl", "var_names.csv"))
-    attributes = read_attributes(read_pickle(attr_path), attr_path.name)
-    weights = float_weights(read_torch_file(bundle.model), bundle.model.name)
+    attributes = read_attributes(read_pickle(attr_path, budget), attr_path.name)
+    weights = float_weights(read_torch_file(bundle.model, budget), bundle.model.name)
     if "embedding.weight" in weights:  # the only one, before there were several
         weights["embeddings.0.weight"] = weights.pop("embedding.weight")
     schema = read_schema(attributes, np.array(read_names(names_path), dtype=str), attr_path.name)
@@ -83,7 +86,7 @@ def read(bundle: Bundle) -> Reference:
             "keys; its files contradict one another. Download it again."
         )
     check_tensors(weights, family.tensors(hyper, schema), bundle.model.name)
-    obs, var, maps, remarks = _read_cells(bundle.adata, attributes) if bundle.adata else (None, None, {}, ())
+    obs, var, maps, remarks = _read_cells(bundle.adata, attributes, budget) if bundle.adata else (None, None, {}, ())
     if obs is not None:  # what users add to an atlas's file stays, what they took out cannot be transferred
         schema = replace(schema, label_levels=tuple(key for key in schema.label_levels if key in obs))
     return Reference(
@@ -92,7 +95,7 @@ def read(bundle: Bundle) -> Reference:
         hyper=hyper,
         weights=weights,
         scvi_version="none: saved by scArches",
-        card=bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None,
+        card=read_card_text(bundle.card, budget) if bundle.card else None,
         adata_path=None if bundle.adata is None else bundle.adata.absolute(),
         attributes={"prototypes": prototypes(attributes, hyper.n_latent, attr_path.name)},
         obs=obs,
@@ -208,14 +211,14 @@ def prototypes(
 
 
 def _read_cells(
-    path: Path, attributes: Mapping[str, Any]
+    path: Path, attributes: Mapping[str, Any], budget: Budget
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray], tuple[str, ...]]:
     """Annotation of the cells and genes, and two-dimensional maps; all names of an unknown cell type become the first."""
     from anndata.io import read_elem
 
-    with open_h5ad(path, ("obs", "var", "uns")) as file:
+    with open_h5ad(path, ("obs", "var", "uns"), budget=budget, unread=("uns",)) as file:
         obs, var = read_elem(file["obs"]), read_elem(file["var"])
-        maps, remarks = read_maps(file["obsm"] if "obsm" in file else {}, len(obs))
+        maps, remarks = read_maps(file["obsm"] if "obsm" in file else {}, len(obs), budget)
     unknown = attributes["unknown_ct_names_"]
     for key in attributes["cell_type_keys_"]:
         if len(unknown) > 1 and key in obs:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, UnsupportedModel
+from scgraft.files.budget import GROWTH, Budget
 from scgraft.files.hashes import remembered_sha256, sha256
 from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
-from scgraft.reference.budget import Budget
+from scgraft.reference.beside import load_budget, read_card_text
 from scgraft.reference.cells import columns_lacking, label_key, level_codes
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
@@ -37,8 +38,8 @@ NO_COLUMN = {"batch": "_scvi_batch", "labels": "_scvi_labels"}
 LARGEST_METADATA = 1 << 20  # bytes; scvi-tools writes less than a thousandth of it
 
 
-def read(bundle: Bundle) -> Reference:
-    """Read a reference from its files; nothing in them is executed.
+def read(bundle: Bundle, budget: Budget | None = None) -> Reference:
+    """Read a reference from its files within a budget (None: its own); nothing in them is executed.
 
     Returns
     -------
@@ -52,10 +53,9 @@ def read(bundle: Bundle) -> Reference:
     UnsupportedModel
         A class or an option that scgraft does not know.
     """
-    files = [path for path in (bundle.model, bundle.adata, bundle.metadata, bundle.card) if path is not None]
-    budget = Budget(sum(path.stat().st_size for path in files), bundle.model.name)
+    budget = budget or load_budget(bundle)
     saved = read_model_file(bundle.model, budget)
-    metadata = _read_metadata(bundle.metadata)
+    metadata = _read_metadata(bundle.metadata, budget)
     name = _model_class(saved, metadata)
     family = family_of(name)
     options = flat_options(saved.attributes.get("init_params_"))
@@ -73,7 +73,7 @@ def read(bundle: Bundle) -> Reference:
     own_cells = remembered_sha256(bundle.adata) if bundle.adata and bundle.revision == "local" else ""
     budget.go_on()
     base = BaseId(bundle.repo, bundle.revision, sha256(bundle.model), name, own_cells)
-    card = bundle.card.read_text(encoding="utf-8", errors="replace") if bundle.card else None
+    card = read_card_text(bundle.card, budget) if bundle.card else None
     cells = _read_cells(bundle.adata, saved.registry, hyper.n_latent, budget) if bundle.adata else {}
     _refuse_unknown_levels(schema, cells.get("obs"))
     attributes = saved.attributes
@@ -125,13 +125,14 @@ def _refuse_unknown_levels(schema: Schema, obs: pd.DataFrame | None) -> None:
             level_codes(obs, key, levels)
 
 
-def _read_metadata(path: Path | None) -> dict[str, str | None]:
+def _read_metadata(path: Path | None, budget: Budget) -> dict[str, str | None]:
     """Class and version that the hub's metadata name; of the rest, nothing is used."""
     if path is None:
         return {}
     try:
         if path.stat().st_size > LARGEST_METADATA:
             raise ValueError(f"it has {path.stat().st_size} bytes")
+        budget.spend(GROWTH * path.stat().st_size, path.name)
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise CorruptFile(f"{path.name} is not JSON as scvi-tools writes it: {error}.") from error
@@ -226,11 +227,11 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
     modalities = [_field(registry, field)[0].get("mod_key") for field in ("X", "atac")]
-    with opened_cells(path, modalities=tuple(name for name in modalities if name)) as stored:
+    with opened_cells(path, modalities=tuple(name for name in modalities if name), budget=budget) as stored:
         obs = stored.obs
         budget.go_on()
-        latent = _stored_posterior(stored.obsm, registry, obs, n_latent)
-        maps, remarks = read_maps(stored.obsm, len(obs))
+        latent = _stored_posterior(stored.obsm, registry, obs, n_latent, budget)
+        maps, remarks = read_maps(stored.obsm, len(obs), budget)
         budget.go_on()
     place, _ = _field(registry, "observed_lib_size")
     key = place.get("attr_key") or "observed_lib_size"
@@ -248,7 +249,7 @@ def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: 
 
 
 def _stored_posterior(
-    obsm: Mapping[str, Any], registry: Mapping[str, Any], obs: pd.DataFrame, n_latent: int
+    obsm: Mapping[str, Any], registry: Mapping[str, Any], obs: pd.DataFrame, n_latent: int, budget: Budget
 ) -> Latent | None:
     """Posterior where the registry says it is, or under any spelling that a version of scvi-tools used."""
     found = {}
@@ -258,7 +259,7 @@ def _stored_posterior(
         key = next((k for k in spellings if k and k in obsm), None)
         if key is None:
             return None
-        check_element(obsm[key], f"obsm/{key}")
+        check_element(obsm[key], f"obsm/{key}", budget)
         found[part] = np.asarray(obsm[key], dtype=np.float32)
         if found[part].shape != (len(obs), n_latent):
             raise CorruptFile(

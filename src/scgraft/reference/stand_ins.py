@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import UnsafeFile, UnsupportedModel
-from scgraft.reference.budget import Budget
+from scgraft.files.budget import Budget
 
 STORAGES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16",

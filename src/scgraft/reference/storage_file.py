@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scgraft.reference.budget import Budget
+from scgraft.files.budget import Budget
 from scgraft.reference.machine import Machine, load
 from scgraft.reference.stand_ins import StorageType
 

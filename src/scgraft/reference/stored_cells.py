@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scgraft.errors import CorruptFile, ScgraftError
-from scgraft.files.h5ad import open_h5ad, read_h5ad
+from scgraft.files.budget import Budget
+from scgraft.files.h5ad import open_h5ad, packed_budget, read_h5ad
 from scgraft.files.h5mu import read_h5mu
 from scgraft.files.stores import open_store
 from scgraft.files.structure import check_matrices, check_structure
@@ -32,10 +33,11 @@ class Stored:
 
 
 @contextmanager
-def opened_cells(path: Path, modalities: tuple[str, ...] = ()) -> Iterator[Stored]:
+def opened_cells(path: Path, modalities: tuple[str, ...] = (), budget: Budget | None = None) -> Iterator[Stored]:
     """What is stored of a reference's cells, without X; whatever fails inside the block is an error of this file.
 
-    `modalities` are those of the genes, and of regions beside them, in a MuData file.
+    `modalities` are those of the genes, and of regions beside them, in a MuData file; `budget` is what is left to the reference, None
+    gives the file its own.
 
     Raises
     ------
@@ -47,22 +49,23 @@ def opened_cells(path: Path, modalities: tuple[str, ...] = ()) -> Iterator[Store
 
     if path.is_dir():
         with _named(path):
-            group = open_store(path, also=_blobs(path))
+            group = open_store(path, also=_blobs(path), budget=budget, parts=("obs", "var"))
             uns, obsm = (group[part] if part in group else {} for part in ("uns", "obsm"))
             yield Stored(read_elem(group["obs"]), read_elem(group["var"]), obsm, _flag(uns))
         return
-    with open_h5ad(path, ("obs", "var", "uns")) as file:
+    budget = budget or packed_budget(path)
+    with open_h5ad(path, ("obs", "var", "uns"), budget=budget, unread=("uns",)) as file:
         if hasattr(file["obs"], "keys"):
             uns, obsm = (file[part] if part in file else {} for part in ("uns", "obsm"))
             mods = file["mod"] if "mod" in file else {}
             parts = [mods[name] for name in modalities if name in mods]
             for part in parts:
-                check_structure(part, ("var",))
+                check_structure(part, ("var",), budget=budget)
             var = [read_elem(part["var"]) for part in parts or [file]]
             yield Stored(read_elem(file["obs"]), var[0] if len(var) == 1 else pd.concat(var), obsm, _flag(uns))
             return
     # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
-    adata = read_h5ad(path, backed=True)
+    adata = read_h5ad(path, backed=True, budget=budget)
     try:
         flag = next((adata.uns[name] for name in MINIFY_FLAGS if name in adata.uns), None)
         yield Stored(adata.obs, adata.var, adata.obsm, None if flag is None else str(flag))
@@ -70,10 +73,13 @@ def opened_cells(path: Path, modalities: tuple[str, ...] = ()) -> Iterator[Store
         adata.file.close()
 
 
-def read_cells(path: Path, modality: str | None = None, regions: str | None = None) -> AnnData:
+def read_cells(
+    path: Path, modality: str | None = None, regions: str | None = None, budget: Budget | None = None
+) -> AnnData:
     """The cells with their counts, which stay on disk where the file allows; close ``.file`` of it.
 
     Those of a MuData file are one AnnData, see :mod:`scgraft.files.h5mu`; `modality` is that of the genes, `regions` that of the regions.
+    `budget` is what is left to a reference that is going to read all of its counts.
 
     Raises
     ------
@@ -83,11 +89,11 @@ def read_cells(path: Path, modality: str | None = None, regions: str | None = No
     import anndata
 
     if path.suffix == ".h5mu":
-        return read_h5mu(path, modality=modality, regions=regions)
+        return read_h5mu(path, modality=modality, regions=regions, budget=budget)
     if not path.is_dir():
-        return read_h5ad(path, backed=True)
+        return read_h5ad(path, backed=True, budget=budget)
     with _named(path):
-        open_store(path, also=_blobs(path))
+        open_store(path, also=_blobs(path), budget=budget or packed_budget(path))
         adata = anndata.read_zarr(path)
         check_matrices(adata)
         return adata

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, ScgraftError
+from scgraft.files.budget import Budget
 from scgraft.files.kinds import check_pointer
-from scgraft.reference.budget import Budget
 from scgraft.reference.machine import Machine, load
 from scgraft.reference.stand_ins import StorageType
 from scgraft.reference.storage_file import read_storage

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import QueryError
+from scgraft.files.write_h5 import writing_h5
 from scgraft.query.on_disk import opened, row_names
 from scgraft.results.colours import in_order
 from scgraft.results.parts import column_names, read_column, read_latent, read_part
@@ -108,8 +109,6 @@ def write_cells(
     QueryError
         Counts are wanted of a file that is no .h5ad.
     """
-    import h5py
-
     if counts and source.suffix != ".h5ad":
         raise QueryError(
             f"Counts can be copied from an .h5ad file only, and {source} is none. Leave --with-counts out."
@@ -117,7 +116,7 @@ def write_cells(
     if counts:
         with opened(source):  # looked through before it is written to
             shutil.copyfile(source, path)
-    with h5py.File(path, "r+" if counts else "w") as new:
+    with writing_h5(path, "r+" if counts else "w") as new:
         if not counts:
             _empty_cells(source, new)
         _replace(new["uns"], "scgraft", uns)

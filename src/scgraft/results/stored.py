@@ -148,6 +148,8 @@ def written(value: Any, place: str) -> None:
         optional={"states"},  # older versions did not write them
         more=True,
     )(value, place)
+    if value["record"]["trained"]:
+        schema.record({"seed": schema.whole}, more=True)(value["record"]["config"], f"{place}.record.config")
     labelled = bool(value["summary"]["labels"])
     schema.items(_cluster(labelled=labelled))(value["clusters"], f"{place}.clusters")
 

@@ -220,7 +220,7 @@ def _begin(work: Path, settings: dict[str, Any], say: Say) -> None:
     path = work / SETTINGS
     if path.exists():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = schema.parse(path.read_bytes(), schema.table(schema.anything), SETTINGS)
         except ValueError:
             before = {}
         changed = sorted(name for name in settings if before.get(name) != settings[name])

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scgraft.files.atomic import is_of_the_system
+from scgraft.files.write_h5 import write_h5ad
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -39,19 +42,19 @@ def write_annotated(adata: AnnData, path: Path, *, counts: bool = True) -> tuple
     """
     if counts and all(as_key(name) == name for name in _names(adata)):
         try:
-            adata.write_h5ad(path)
+            write_h5ad(adata, path)
             return ()
-        except OSError:  # the disk, not the values
-            raise
-        except Exception:  # noqa: BLE001 whatever it is, the parts are tried one by one
+        except Exception as error:  # whatever it is, the parts are tried one by one
+            if is_of_the_system(error):
+                raise
             path.unlink(missing_ok=True)
     said: list[str] = []
     bare = _bare(adata, said, counts=counts)
     try:
-        bare.write_h5ad(path)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 the other files hold the results
+        write_h5ad(bare, path)
+    except Exception as error:  # the other files hold the results
+        if is_of_the_system(error):
+            raise
         path.unlink(missing_ok=True)
         return (*said, f"it could not be written ({type(error).__name__}: {error})")
     return tuple(said)

@@ -16,6 +16,7 @@ from scgraft.cards.reading import parse_card
 from scgraft.errors import CorruptFile, QueryError, UnsupportedModel
 from scgraft.expression.cells import LatentCells, query_cells, reference_cells
 from scgraft.files.atomic import new_folder
+from scgraft.files.write_h5 import write_h5ad
 from scgraft.graft.levels import check_graft
 from scgraft.model.families import families, family_of, require_mapping
 from scgraft.model.slots import widen
@@ -149,7 +150,7 @@ def export_scvi(
         text = _card(reference, graft, metadata["anndata_version"], registry)
         (new / "README.md").write_text(text, encoding="utf-8")
         if adata is not None:
-            adata.write_h5ad(new / "adata.h5ad", compression="gzip")
+            write_h5ad(adata, new / "adata.h5ad", compression="gzip")
     return Path(folder)
 
 
