@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from scgraft.errors import ScgraftError
 from scgraft.files import schema
+from scgraft.files.budget import Budget
 from scgraft.graft.store import load_graft
 from scgraft.mapping import frozen_store
 from scgraft.reference.saved_registry import flat_options, read_attributes, read_registry
@@ -119,7 +120,7 @@ def test_what_a_run_in_parts_keeps(sound, tmp_path, data):
 @given(st.data())
 def test_the_hubs_metadata(tmp_path, data):
     (tmp_path / "m.json").write_text(json.dumps(changed(data, make_metadata(TinyConfig()))))
-    found = named(lambda: _read_metadata(tmp_path / "m.json"))
+    found = named(lambda: _read_metadata(tmp_path / "m.json", Budget(0, "m.json")))
     assert found is None or all(value is None or isinstance(value, str) for value in found.values())
 
 

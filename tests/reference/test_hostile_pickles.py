@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from scgraft.errors import CorruptFile, UnsafeFile, UnsupportedModel
-from scgraft.reference import budget, scvi_format
+from scgraft.files import budget as budgets
+from scgraft.reference import scvi_format
 from scgraft.reference.hub import fetch
 from scgraft.reference.scvi_format import read
 from scgraft.reference.unpickle import read_pickle, read_torch_file
@@ -29,9 +30,9 @@ def test_the_files_of_a_reference_share_one_budget(tmp_path, monkeypatch):
     assert read(fetch(folder)).latent is not None
     spent = []
 
-    def read_maps(obsm, n_cells):
+    def read_maps(obsm, n_cells, budget):
         spent.append(n_cells)
-        monkeypatch.setattr(budget.time, "thread_time", lambda: 1e9)
+        monkeypatch.setattr(budgets.time, "thread_time", lambda: 1e9)
         return {}, ()
 
     monkeypatch.setattr(scvi_format, "read_maps", read_maps)
