@@ -137,12 +137,15 @@ def _bound(memory: int, seconds: int) -> None:
         import resource
     except ImportError:  # Windows: whoever started this looks at the clock
         return
+    limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = used + memory
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+        limits[resource.RLIMIT_AS] = used + memory
     except (OSError, ValueError):  # no /proc: macOS does not hold this limit
         pass
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, limit in limits.items():
+        try:
+            hard = resource.getrlimit(kind)[1]  # a batch system may have set one that is lower
+            resource.setrlimit(kind, (limit if hard < 0 else min(limit, hard), hard))
+        except (OSError, ValueError):
+            pass
