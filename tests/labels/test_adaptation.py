@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 import scgraft
+from scgraft.labels import adaptation
+from scgraft.labels import votes as votes_module
 from scgraft.labels.adaptation import ITERATIONS, PENALTY, adapted, best_explained
 from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
 from scgraft.labels.votes import cast_votes
@@ -244,3 +246,18 @@ def test_what_was_learnt_never_agrees_less_with_the_neighbours(seed):
     label = vote.argmax(axis=1)
     before = (predict(made, counts).argmax(axis=1) == label).mean()
     assert (votes.genes.argmax(axis=1) == label).mean() >= before
+
+
+def test_a_permuted_query_teaches_the_same(monkeypatch):
+    """Of more sure cells than are used, and of more than tell whether it helped, the same ones: they go by their counts."""
+    monkeypatch.setattr(adaptation, "MOST_EACH", 25)
+    monkeypatch.setattr(votes_module, "JUDGED", 30)
+    rng = np.random.default_rng(0)
+    rate = profiles(rng)
+    made, true = trained(rng, rate), rng.integers(0, 3, 400)
+    counts, vote, score = cells(rng, rate * rng.gamma(4, 0.25, rate.shape), true), vote_of(true), rng.random(400)
+    order = rng.permutation(400)
+    one = cast_votes(made, query_of(counts), vote, score).classifier
+    two = cast_votes(made, query_of(counts[order]), vote[order], score[order]).classifier
+    assert not np.array_equal(one.coefficient, made.coefficient)
+    assert np.array_equal(one.coefficient, two.coefficient) and np.array_equal(one.intercept, two.intercept)

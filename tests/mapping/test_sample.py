@@ -1,12 +1,15 @@
 """The sample that a large query is learnt from: the same cells in whatever order they come, in memory and from a file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import scgraft
-from scgraft.mapping import freeze, map, stream
+from scgraft.judgement import measures
+from scgraft.mapping import calibrated, freeze, map, stream
 from scgraft.mapping.freeze import choose_sample, strata
 from scgraft.numerics.order import name_keys
 from scgraft.testing import tiny_query
@@ -80,3 +83,25 @@ def test_a_permuted_query_is_mapped_by_the_same_graft(tmp_path):
     query = scgraft.align(reference, adata, batch_key="batch")
     chosen = choose_sample(strata(query.codes), name_keys(query.cells, FIT.seed), most=MOST)
     assert set(surveyed.query.cells) == set(query.cells[chosen]) and len(chosen) < 160
+
+
+def test_a_permuted_query_has_the_same_labels_novelty_and_verdict(monkeypatch, tmp_path):
+    """Also where only some of its cells are measured: these are the same cells. What teaches the classifier: test_adaptation."""
+    monkeypatch.setenv("SCGRAFT_CACHE", str(tmp_path))
+    for module, name, few in (
+        (calibrated, "JUDGED", 25), (measures, "CELLS", 30), (measures, "REFERENCE_CELLS", 40),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, few)
+    reference = reference_of(replace(CONFIG, n_cells=120))
+    adata = tiny_query(CONFIG, n_cells=150, batches=("one", "two"))
+    order = np.random.default_rng(1).permutation(150)
+    one, two = (
+        scgraft.map_query(reference, part, batch_key="batch", config=FIT) for part in (adata, adata[order].copy())
+    )
+    back = np.argsort(order)
+    np.testing.assert_allclose(two.labels["cell_type"].matrix[back], one.labels["cell_type"].matrix, atol=1e-3)
+    np.testing.assert_array_equal(two.novelty.novel[back], one.novelty.novel)
+    assert [m.light for m in two.verdict.measures] == [m.light for m in one.verdict.measures]
+    np.testing.assert_allclose(
+        [m.value for m in two.verdict.measures], [m.value for m in one.verdict.measures], atol=1e-3
+    )

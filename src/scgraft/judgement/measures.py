@@ -11,6 +11,7 @@ import numpy as np
 
 from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.neighbors import nearest
+from scgraft.numerics.order import order_by_name
 from scgraft.values.reference import Latent
 
 CELLS = 2000  # of the query that are measured: a share of them is known to a percent
@@ -52,7 +53,7 @@ def cluster_preservation(query: Latent, graph: QueryGraph) -> np.ndarray:
 
     Relative to what the clusters' sizes give by chance: 1 when every cluster survives, 0 when nothing is left of it.
     """
-    chosen = _sample(len(query.mean), CELLS)
+    chosen = _sample(query, CELLS)
     points, cluster = query.mean[chosen], graph.cluster[chosen]
     found = nearest(points, points, k=min(K + 1, len(points))).indices
     same = np.where(found == np.arange(len(points))[:, None], np.nan, cluster[found] == cluster[:, None])
@@ -84,7 +85,7 @@ def mixing(reference: Latent, query: Latent, codes: np.ndarray, labels: np.ndarr
     The expectation for a cell is the share of reference cells among all cells of its label, so a query of one type is not
     asked to spread over the atlas. 1 is perfect mixing.
     """
-    own, theirs = _sample(len(query.mean), CELLS), _sample(len(reference.mean), REFERENCE_CELLS)
+    own, theirs = _sample(query, CELLS), _sample(reference, REFERENCE_CELLS)
     points = np.concatenate([reference.mean[theirs], query.mean[own]])
     k = min(2 * K + 1, len(points))
     found = nearest(points, query.mean[own], k=k).indices
@@ -97,5 +98,7 @@ def mixing(reference: Latent, query: Latent, codes: np.ndarray, labels: np.ndarr
     return float(share.mean() / max(float(expected.mean()), 1e-9))
 
 
-def _sample(n: int, most: int) -> np.ndarray:
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+def _sample(latent: Latent, most: int) -> np.ndarray:
+    """Positions of some cells at random, by their names: the same cells in whatever order they come."""
+    n = len(latent.cells)
+    return np.arange(n) if n <= most else np.sort(order_by_name(latent.cells, 0)[:most])

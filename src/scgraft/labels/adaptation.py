@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.labels.classifier import expression, few_of_each, logistic_regression, logits, predict
+from scgraft.numerics.order import order_by_content
 from scgraft.values.calibration import GeneClassifier
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def adapted(
         As it was, where fewer than 20 cells are sure.
     """
     label, asked = latent_vote.argmax(axis=1), np.flatnonzero(explained)
+    asked = asked[order_by_content(counts[asked], seed)]  # whatever order the cells come in, the same ones are used
     sure = asked[label[asked] == predict(classifier, counts[asked]).argmax(axis=1)]
     chosen = sure[few_of_each(label[sure], seed, most=MOST_EACH)]
     if len(chosen) < LEAST_SURE:

@@ -13,6 +13,7 @@ from scgraft.labels.adaptation import adapted, best_explained
 from scgraft.labels.classifier import predict
 from scgraft.model.build import build, pick_device
 from scgraft.model.families import family_of
+from scgraft.numerics.order import order_by_content
 from scgraft.numerics.tensors import as_tensor
 from scgraft.values.calibration import GeneClassifier
 from scgraft.values.query import Query
@@ -86,7 +87,8 @@ def learnt(
     if novel is not None:
         explained &= ~novel
     after = adapted(classifier, query.counts, latent_vote, explained)
-    some = np.flatnonzero(explained)[:JUDGED]
+    some = np.flatnonzero(explained)
+    some = some[order_by_content(query.counts[some], 0)[:JUDGED]]
     if after is classifier or not len(some):
         return after
     label, counts = latent_vote[some].argmax(axis=1), query.counts[some]

@@ -24,6 +24,7 @@ from scgraft.mapping.summary import summary
 from scgraft.novelty.find import judge_sample
 from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import query_graph
+from scgraft.numerics.order import order_by_name
 from scgraft.progress import Advance, step
 from scgraft.values.calibration import Calibration
 from scgraft.values.mapping import MappedQuery
@@ -137,7 +138,7 @@ def _start(
 ) -> Start:
     """The cells before the fit, and labels of some by the genes before anything was learnt from them."""
     near = unfitted_near(reference, query, mapped, device=device)
-    some = np.sort(np.random.default_rng(0).permutation(len(query.cells))[:JUDGED])
+    some = np.sort(order_by_name(query.cells, 0)[:JUDGED])
     none = np.zeros(len(some), np.int64)
     genes = none if calibration is None else predict(calibration.classifier, query.counts[some]).argmax(axis=1)
     return Start(*near, some, genes)
