@@ -155,10 +155,11 @@ def match_genes(
 
 def both(first: GeneMatch, second: GeneMatch, after: int) -> GeneMatch:
     """Two matches of the same columns as one; the features of the second stand `after` so many of the first."""
+    ways, more = first.matched_by, second.matched_by
     return GeneMatch(
         np.concatenate([first.column, second.column]),
         np.concatenate([first.gene, second.gene + after]),
-        {**first.matched_by, **second.matched_by},
+        {way: ways.get(way, 0) + more.get(way, 0) for way in {**ways, **more}},
         (*first.missing, *second.missing),
         {**first.summed, **second.summed},
         first.ambiguous,

@@ -39,8 +39,10 @@ def match_regions(reference: np.ndarray, names: np.ndarray) -> GeneMatch:
     column = np.flatnonzero(at >= 0)
     count = np.bincount(at[column], minlength=len(reference))
     summed = {str(reference[g]): tuple(names[at == g].astype(str).tolist()) for g in np.flatnonzero(count > 1)}
-    found = int((count > 0).sum())
-    matched_by = {"regions": found} if found else {}
+    same = reference[at[column]].astype(str) == names[column].astype(str)
+    exact, found = len(np.unique(at[column][same])), int((count > 0).sum())
+    ways = {"var_names": exact, "regions in another spelling": found - exact}
+    matched_by = {way: n for way, n in ways.items() if n}
     return GeneMatch(column, at[column], matched_by, tuple(reference[count == 0].astype(str).tolist()), summed)
 
 

@@ -103,6 +103,11 @@ def query_needs(reference: Reference) -> list[str]:
     if family_of(reference.base.family).refusal:
         return []
     needs = ["raw counts (in X, a layer or raw; they are looked for)"]
+    if schema.n_regions:
+        sizes = {kind: at.stop - at.start for kind, at in schema.kinds.items()}
+        needs = [f"{needs[0]} of {' or of '.join(f'its {n} {kind}' for kind, n in sizes.items())}, or of both"]
+    for block in schema.blocks:
+        needs.append(f"raw counts of its {len(block.features)} {block.name}, of some of them or of none")
     needs += [
         f"categorical covariate obs[{c.key!r}] (known: {', '.join(c.levels[:6])})"
         for c in schema.categorical

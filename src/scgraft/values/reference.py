@@ -277,6 +277,6 @@ class Reference:
         return (
             f"Reference {self.base.family} {self.base.repo}@{self.base.revision[:12]} "
             f"(scvi-tools {self.scvi_version}): "
-            f"{len(s.genes)} genes, {len(s.batches)} batches ({s.batch_key or 'no batch key'}), "
+            f"{' and '.join(f'{at.stop - at.start} {kind}' for kind, at in s.kinds.items())}, {len(s.batches)} batches ({s.batch_key or 'no batch key'}), "
             f"{len(s.labels)} labels ({s.labels_key or 'no labels key'}), {cells}"
         )
