@@ -22,7 +22,6 @@ from scgraft.judgement.verdict import verdict
 from scgraft.mapping.check import cost_of_missing_genes
 from scgraft.model.families import families
 from scgraft.novelty.score import present_genes
-from scgraft.results.colours import COLOURS, SILENT, in_order, palette
 from scgraft.results.figures import density_figure, flow_figure, plain
 from scgraft.results.folder import write
 from scgraft.results.methods import bibtex, methods
@@ -31,6 +30,7 @@ from scgraft.results.placement import place, published_map
 from scgraft.results.summary import summary_of
 from scgraft.testing import tiny_query
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.colours import COLOURS, SILENT, in_order, palette
 from scgraft.values.quality import Check, Finding, Measure
 from tiny import reference_of
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scgraft.results.colours import COLOURS, SILENT, palette, shapes
+from scgraft.values.colours import COLOURS, SILENT, palette, shapes
 from scgraft.values.hierarchy import NO_LABEL, UNKNOWN, name_sets, no_label
 
 SETS = np.array([[True, False], [False, True], [False, False], [True, True]])

@@ -40,7 +40,7 @@ from scgraft.values.graft import FitConfig, Graft
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.quality import Verdict
 from scgraft.values.query import AlignOptions, Query
-from scgraft.values.reference import Reference
+from scgraft.values.reference import Reference, own_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -214,11 +214,19 @@ def learn(
         first = next(iter(wanted), None) if labels != "auto" else None
         graft = fit(reference, query, config if config.labels is not None else replace(config, labels=first))
     latent, alone = embed(reference, query, graft, device=config.device), method if bare else None
-    near = None if reference.latent is None else reference.latent.index.near(latent.mean)
+    near, own = None if reference.latent is None else reference.latent.index.near(latent.mean), own_map(reference)
     transferred = latent_labels(reference, latent, wanted, near, method=alone, query=query, device=config.device)
     numbers = summary(query.alignment, graft, transferred, method)
     mapped = MappedQuery(
-        reference.base, query.alignment, graft, latent, transferred, numbers, near=near, label_method=method
+        reference.base,
+        query.alignment,
+        graft,
+        latent,
+        transferred,
+        numbers,
+        near=near,
+        label_method=method,
+        map=None if own is None else own[1],
     )
     frozen = Frozen(graft, query.levels, wanted, method=method)
     if bare:

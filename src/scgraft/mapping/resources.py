@@ -11,23 +11,28 @@ import numpy as np
 from scgraft.calibration.calibrate import is_kept
 from scgraft.calibration.condition import Condition
 from scgraft.calibration.hold_out import choose_folds
+from scgraft.calibration.store import cache_folder
 from scgraft.expression.generate import counted_cells
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.labels.classifier import GENERATED, ITERATIONS, STORED, training_cells
 from scgraft.mapping.freeze import SAMPLE
+from scgraft.numerics.places import COMPUTED, MAP
 from scgraft.reference.cells import label_key, reference_classes
 from scgraft.reference.counts import STORED_COUNTS
 from scgraft.values.graft import FitConfig
 from scgraft.values.names import BATCH
 from scgraft.values.quality import Finding
 from scgraft.values.query import Query
-from scgraft.values.reference import Reference
+from scgraft.values.reference import Reference, own_map
 
-STEPS = 3  # of a fit, that the time of all is estimated from
+# Steps of two fits that the time of all is estimated from: what a fit takes besides its steps is in both. An evaluation comes each 20.
+SHORT, LONG = 5, 25
 DRAWN = 200  # cells of the reference that are drawn to see how long that takes
 EVALUATIONS = 1.2 * ITERATIONS  # of the loss in a training: L-BFGS looks a few times more than it steps
-START = 5.0  # seconds for reading, aligning and writing, on top of what is measured
+START = 5.0  # seconds for starting, reading, aligning and writing, on top of what is measured
+# CPU seconds of scanpy's UMAP in a new process, and for each cell: measured on one core (10 dimensions; 300, 2,000 and 6,000 cells).
+UMAP_START, UMAP_CELL = 24.0, 0.0014
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,10 @@ NOTHING = Measured(None, 0.0, 0.0)  # of a query that cannot be judged
 
 def resources(reference: Reference, query: Query, n: int, measured: Measured, *, device: str = "auto") -> Finding:
     """Time and memory of a mapping of `n` cells, from `query`, a sample of them: a few steps of the fit and one projection."""
-    few = FitConfig(max_steps=STEPS, device=device, patience=1000)
-    start = seconds(lambda: fit(reference, query, replace(few, epochs=0)))
-    step = max(seconds(lambda: fit(reference, query, few)) - start, 0.0) / STEPS
-    project = (
-        seconds(lambda: embed(reference, query, device=device)) if not query.alignment.new_levels.get(BATCH) else start
-    )
-    fitted = step * FitConfig().max_steps
+    fitted, project = _fit_seconds(reference, query, device)
     calibrated = _calibration_seconds(reference, measured, fitted)
-    whole = START + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated
+    drawn = _map_seconds(reference)
+    whole = START + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated + drawn
     density = query.counts.nnz / len(query.cells)
     gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
     said = f"Expect about {duration(whole)} on this machine and {gigabytes:.1f} GB for {n:,} cells"
@@ -71,8 +71,31 @@ def resources(reference: Reference, query: Query, n: int, measured: Measured, *,
             f"; {duration(calibrated)} of it for the calibration of the reference, which is made once and kept for the next "
             "query like this one"
         )
+    if drawn:
+        said += (
+            f"; {duration(drawn)} of it for a map of the reference, which publishes none: it is computed once and kept"
+        )
     values = {"seconds": round(whole, 1), "of_calibration": round(calibrated, 1), "gigabytes": round(gigabytes, 2)}
     return Finding("resources", "ok", f"{said}.", "", values)
+
+
+def _fit_seconds(reference: Reference, query: Query, device: str) -> tuple[float, float]:
+    """Seconds of a whole fit, and of one projection of the cells."""
+    few = FitConfig(max_steps=SHORT, device=device, patience=1000)
+    project = best_seconds(lambda: fit(reference, query, replace(few, epochs=0)), 2)
+    if not query.alignment.new_levels.get(BATCH):
+        project = seconds(lambda: embed(reference, query, device=device))
+    short = best_seconds(lambda: fit(reference, query, few), 2)
+    long = best_seconds(lambda: fit(reference, query, replace(few, max_steps=LONG)), 2)
+    step = max(long - short, 0.0) / (LONG - SHORT)
+    return short + step * (FitConfig().max_steps - SHORT), project
+
+
+def _map_seconds(reference: Reference) -> float:
+    """What a map of the reference takes that has to be computed; 0 where it publishes one, or one was computed before."""
+    if reference.latent is None or own_map(reference) is not None or (cache_folder(reference, ()) / MAP).exists():
+        return 0.0
+    return UMAP_START + UMAP_CELL * min(len(reference.latent.mean), COMPUTED)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scgraft.graft.conditions import condition_embeddings
 from scgraft.pl.style import axes_of, finished
-from scgraft.results.colours import COLOURS
+from scgraft.values.colours import COLOURS
 from scgraft.values.graft import Graft
 from scgraft.values.names import BATCH
 from scgraft.values.reference import Reference

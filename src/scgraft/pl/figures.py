@@ -10,8 +10,8 @@ import numpy as np
 
 from scgraft.errors import BadOption, NoLabels
 from scgraft.pl.style import add_legend, axes_of, finished, labels_of, novelty_of, of_each_cell
-from scgraft.results.colours import COLOURS, GREY, RED, in_order, palette
 from scgraft.values.calibration import Calibration
+from scgraft.values.colours import COLOURS, GREY, RED, in_order, palette
 from scgraft.values.hierarchy import no_label
 from scgraft.values.mapping import MappedQuery
 

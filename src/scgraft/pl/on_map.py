@@ -10,10 +10,10 @@ import numpy as np
 
 from scgraft.errors import BadOption
 from scgraft.pl.style import add_legend, axes_of, finished, labels_of, novelty_of
-from scgraft.results.colours import GREY, RED, SHAPES, in_order, palette, shapes
 from scgraft.results.expressed import decoded_in_reference, measured_in_query
 from scgraft.results.placement import Placement
 from scgraft.results.points import placed as placed_on
+from scgraft.values.colours import GREY, RED, SHAPES, in_order, palette, shapes
 from scgraft.values.hierarchy import NO_LABEL, UNKNOWN, no_label
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.reference import Reference
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RASTER = 20_000  # points above which a vector file would be slow to open; chosen by eye, not measured
-# Different values of a column that are told apart by colour and shape (results/colours.py has a hundred).
+# Different values of a column that are told apart by colour and shape (values/colours.py has a hundred).
 MOST_NAMES = 100
 DOTS = {"linewidths": 0}
 

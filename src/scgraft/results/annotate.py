@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import QueryError
-from scgraft.results.colours import in_order
 from scgraft.results.points import placed
+from scgraft.values.colours import in_order
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.reference import Reference
 

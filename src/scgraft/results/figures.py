@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.results.colours import COLOURS, DARK, GREY, RED, SILENT, in_order, palette, shapes
+from scgraft.values.colours import COLOURS, DARK, GREY, RED, SILENT, in_order, palette, shapes
 from scgraft.values.hierarchy import UNKNOWN
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import numpy as np
 from scgraft.errors import QueryError
 from scgraft.files.write_h5 import writing_h5
 from scgraft.query.on_disk import opened, row_names
-from scgraft.results.colours import in_order
 from scgraft.results.parts import column_names, read_column, read_latent, read_part
 from scgraft.results.summary import safe_table
 from scgraft.results.writable import as_key
+from scgraft.values.colours import in_order
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,7 +21,6 @@ from scgraft.errors import BadOption, ScgraftError
 from scgraft.files.atomic import new_file
 from scgraft.files.text import visible
 from scgraft.results import figures
-from scgraft.results.colours import COLOURS, SHAPES, SILENT, in_order, palette
 from scgraft.results.columns import (
     Column,
     column_of,
@@ -37,6 +36,7 @@ from scgraft.results.points import map_points
 from scgraft.results.stored import read_cells, read_stored
 from scgraft.results.summary import cells_csv, summary_of
 from scgraft.values.calibration import Calibration
+from scgraft.values.colours import COLOURS, SHAPES, SILENT, in_order, palette
 from scgraft.values.hierarchy import no_label
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.reference import Reference

@@ -15,14 +15,11 @@ from scgraft.errors import ScgraftError
 from scgraft.files.atomic import new_file
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours, nearest
+from scgraft.numerics.places import COMPUTED, MAP, K, among, in_tray
 from scgraft.progress import step
-from scgraft.values.reference import Reference
+from scgraft.values.reference import Reference, own_map
 
-K = 15  # neighbours, as UMAP and scanpy look up
 SHOWN = 50_000  # reference cells of a map: more add megabytes to the page and nothing to see; chosen by eye
-COMPUTED = 10_000  # of a map that has to be computed: a UMAP takes minutes where there are more
-TRAY_WIDTH = 0.18  # of the map's width; chosen by eye
-TRAY_GAP = 0.06  # of the map's width; chosen by eye
 
 
 @dataclass(frozen=True)
@@ -58,15 +55,13 @@ def published_map(reference: Reference, *, keep: Path | None = None) -> tuple[np
     """
     assert reference.latent is not None
     n = len(reference.latent.mean)
-    names = sorted(reference.maps, key=lambda name: ("umap" not in name.lower(), "tsne" not in name.lower(), name))
-    for name in names:
-        points = np.asarray(reference.maps[name], np.float32)
-        if points.shape == (n, 2) and np.isfinite(points).all():
-            return points, np.arange(n), f"the reference's own map (obsm[{name!r}])"
+    own = own_map(reference)
+    if own is not None:
+        return own[1], np.arange(n), f"the reference's own map (obsm[{own[0]!r}])"
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:COMPUTED])
     said = " ".join(reference.remarks) or "as it publishes no map"
     source = f"a UMAP of the reference's latent, {said}"
-    path = None if keep is None else keep / "umap.npy"
+    path = None if keep is None else keep / MAP
     kept = None if path is None else _kept(path)
     if kept is not None and kept.shape == (len(chosen), 2):
         return kept, chosen, source
@@ -151,42 +146,12 @@ def place(
     query = np.empty((len(latent), 2), np.float32)
     for start in range(0, len(latent), 4096):
         rows = slice(start, start + 4096)
-        query[rows] = _among(points[found.indices[rows]], found.distances[rows])
+        query[rows] = among(points[found.indices[rows]], found.distances[rows])
     tray = np.zeros(len(latent), bool) if novel is None else np.asarray(novel, bool)
     if tray.any():
         group = np.zeros(len(latent), int) if cluster is None else cluster
-        query[tray] = _tray(points, group[tray])
+        query[tray] = in_tray(points, group[tray])
     shown = np.arange(len(points))
     if len(points) > SHOWN:
         shown = np.sort(np.random.default_rng(0).choice(len(points), SHOWN, replace=False))
     return Placement(points[shown], cells[shown], query, tray, source)
-
-
-def _among(near: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Positions (m, 2) among the map points (m, k, 2) of neighbours."""
-    between = np.linalg.norm(near[:, :, None] - near[:, None], axis=3)
-    weight = 1 / (distances + np.median(distances, axis=1, keepdims=True) + 1e-9)
-    centre = (between * weight[:, None]).sum(axis=2).argmin(axis=1)
-    apart = between[np.arange(len(near)), centre]
-    third = np.partition(apart, max(near.shape[1] // 3 - 1, 0), axis=1)[:, [max(near.shape[1] // 3 - 1, 0)]]
-    kept = apart <= third
-    weight = np.where(kept, weight, 0.0)
-    return (near * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
-
-
-def _tray(points: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Positions in the tray: a strip right of the map, one row for each group, cells in reading order."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    width, height = np.maximum(high - low, 1e-6)
-    left = high[0] + TRAY_GAP * width
-    out = np.empty((len(group), 2), np.float32)
-    names = np.unique(group)
-    for row, name in enumerate(names):
-        own = np.flatnonzero(group == name)
-        step = height / len(names)
-        columns = max(int(np.ceil(np.sqrt(len(own) * TRAY_WIDTH * width / (0.7 * step + 1e-9)))), 1)
-        lines = -(-len(own) // columns)
-        x, y = np.arange(len(own)) % columns, np.arange(len(own)) // columns
-        out[own, 0] = left + TRAY_WIDTH * width * (x + 0.5) / columns
-        out[own, 1] = high[1] - step * (row + 0.15 + 0.7 * (y + 0.5) / lines)
-    return out

@@ -13,6 +13,7 @@ from scgraft.values.calibration import Calibration
 from scgraft.values.novelty import Novelty
 from scgraft.values.quality import Verdict
 from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
+from scgraft.values.sketch import sketch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ class MappedQuery:
     `novelty` says which cells the reference does not explain, `verdict` whether the mapping was good; both are None
     where nothing was calibrated. `near` are the reference cells nearest to each cell, which labels, novelty and the place on
     the map all come from; None where the reference holds no cells. `label_method` is the name of the label method that was chosen;
-    None for scgraft's own way.
+    None for scgraft's own way. `map` are the places of the reference's cells on its own map, (n, 2), None where it publishes none.
     """
 
     base: BaseId
@@ -53,6 +54,7 @@ class MappedQuery:
     verdict: Verdict | None = None
     near: Near | None = None
     label_method: str | None = None
+    map: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each mapped cell, keyed by barcode, with the columns of ``labels.csv``.
@@ -115,4 +117,10 @@ class MappedQuery:
         return as_text(*self._shown())
 
     def _repr_html_(self) -> str:
-        return as_html(*self._shown())
+        drawn = ""
+        if self.map is not None and self.near is not None:
+            result = next(iter(self.labels.values()), None)
+            nothing = np.zeros(len(self.latent.cells), bool) if self.novelty is None else self.novelty.novel
+            groups = None if self.novelty is None else self.novelty.cluster
+            drawn = sketch(self.map, self.near, result, nothing, groups)
+        return as_html(*self._shown()) + drawn

@@ -280,3 +280,15 @@ class Reference:
             f"{' and '.join(f'{at.stop - at.start} {kind}' for kind, at in s.kinds.items())}, {len(s.batches)} batches ({s.batch_key or 'no batch key'}), "
             f"{len(s.labels)} labels ({s.labels_key or 'no labels key'}), {cells}"
         )
+
+
+def own_map(reference: Reference) -> tuple[str, np.ndarray] | None:
+    """The map that the repository holds of its cells: its name and the points, (n, 2) float32. A UMAP is taken before others."""
+    if reference.latent is None:
+        return None
+    names = sorted(reference.maps, key=lambda name: ("umap" not in name.lower(), "tsne" not in name.lower(), name))
+    for name in names:
+        points = np.asarray(reference.maps[name], np.float32)
+        if points.shape == (len(reference.latent.mean), 2) and np.isfinite(points).all():
+            return name, points
+    return None

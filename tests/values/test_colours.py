@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scgraft.results.colours import COLOURS, SHAPES, SILENT, palette, shapes
+from scgraft.values.colours import COLOURS, SHAPES, SILENT, palette, shapes
 
 # Machado, Oliveira and Fernandes (2009), severity 1, for linear RGB.
 SIGHT = {
