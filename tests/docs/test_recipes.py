@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scgraft.cli.main import main
 from scgraft.testing import TinyConfig, tiny_query, write_hub_folder
@@ -69,6 +70,33 @@ def test_the_module_of_nextflow_maps(sample):
     done = subprocess.run([nextflow, "run", "run.nf"], cwd=sample, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(sample.glob("work/*/*/a/labels.csv"))) == 1
+
+
+def test_recipes_are_well_formed():
+    """YAML that YAML reads, scripts in the form that Docker and Apptainer know."""
+    conda = (
+        (RECIPES / "meta.yaml")
+        .read_text(encoding="utf-8")
+        .replace("{{ version }}", "0.2.0")
+        .replace("{{ PYTHON }}", "python")
+    )
+    found = yaml.safe_load(re.sub(r"{%.*?%}", "", conda))
+    assert found["package"] == {"name": "scgraft", "version": "0.2.0"} and found["about"]["license"] == "BSD-3-Clause"
+    for path in sorted((RECIPES / "scgraft_map").glob("*.yml")):
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))
+    docker = (RECIPES / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    words = {line.split()[0] for line in docker if line.strip() and not line.startswith("#")}
+    assert words <= {"FROM", "COPY", "ARG", "RUN", "USER", "WORKDIR", "ENV", "ENTRYPOINT", "CMD"}
+    parts = re.findall(r"^%(\w+)", (RECIPES / "scgraft.def").read_text(encoding="utf-8"), flags=re.M)
+    assert parts == ["files", "post", "runscript", "help"]
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile():
+    hadolint = os.environ.get("SCGRAFT_HADOLINT") or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not on the path (SCGRAFT_HADOLINT names it)")
+    done = subprocess.run([hadolint, "--no-color", RECIPES / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_recipe_of_conda_needs_what_the_package_needs():
