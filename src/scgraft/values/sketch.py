@@ -16,10 +16,10 @@ from scgraft.values.hierarchy import no_label
 if TYPE_CHECKING:
     from scgraft.values.labels import Labels
 
-WIDTH, HEIGHT, EDGE = 460, 320, 6  # pixels
-# Cells of the reference and of the query that are drawn: more take room (8 bytes each) and show nothing more at this size.
+WIDTH, HEIGHT, EDGE = 460, 320, 6  # pixels; chosen by eye, not measured
+# Cells of the reference and of the query that are drawn: more take room (8 bytes each) and show nothing more at this size; chosen by eye.
 SHOWN = 2000
-LISTED = 12  # names of the legend: that of the largest groups
+LISTED = 12  # names of the legend: that of the largest groups; chosen by eye, not measured
 
 
 def sketch(points: np.ndarray, near: Near, labels: Labels | None, novel: np.ndarray, groups: np.ndarray | None) -> str:
