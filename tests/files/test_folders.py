@@ -49,6 +49,12 @@ BOMBS = {
     "an array of 1e12 numbers": ("uns/huge", (10**6, 10**6), (1000, 1000)),
     "a posterior of 1e9 cells": ("obsm/scvi_latent_qzm", (10**9, 10), (10**5, 10)),
     "a chunk of 3 GB": ("uns/huge", (10,), (750_000_000,)),
+    "a layer of 1e12 numbers": ("layers/huge", (10**6, 10**6), (1000, 1000)),
+    "a column of 1e11 numbers": ("obs/huge", (10**11,), (10**6,)),
+    "a column of genes of 1e11 numbers": ("var/huge", (10**11,), (10**6,)),
+    "pairs of 1e6 cells": ("obsp/huge", (10**6, 10**6), (1000, 1000)),
+    "loadings of 1e9 genes": ("varm/huge", (10**9, 50), (10**5, 50)),
+    "deep in uns": ("uns/a/b/c/huge", (10**11,), (10**6,)),
     "many that are each small": ("uns/many", (15_000_000,), (10**5,)),
 }
 

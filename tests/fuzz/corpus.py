@@ -7,6 +7,7 @@ The rows are those of the fuzzer's table (``make fuzz`` prints that of random da
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import sys
 import tempfile
@@ -130,6 +131,7 @@ def main() -> None:
     for row in sys.argv[1:] or ROWS:
         name, make = ROWS[row]
         with tempfile.TemporaryDirectory() as home:
+            os.environ["SCGRAFT_CACHE"] = home
             counts = Counter(make(Path(home)))
         print(f"| {sum(counts.values()):,} {name} | {' | '.join(f'{counts[c]:,}' for c in COLUMNS)} |", flush=True)
 

@@ -1,6 +1,7 @@
 """Law 9: whatever bytes a file holds, reading it runs none of its code."""
 
 import builtins
+import importlib
 import io
 import os
 import pickle
@@ -109,6 +110,9 @@ def hostile(canary):
         "nested": Reduce(list, Reduce(map, os.system, [command])),
         "getattr": Reduce(getattr, Reduce(__import__, "os"), "system"),
         "open": Reduce(builtins.open, str(canary), "w"),
+        "importlib": Reduce(importlib.import_module, "antigravity"),
+        "a file removed": Reduce(os.remove, str(canary)),
+        "compiled": Reduce(exec, Reduce(compile, command, "x", "exec")),
         "in an argument": Reduce(np.dtype, Reduce(os.system, command)),
     }
 
