@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from scgraft.calibration import calibrate as module
 from scgraft.calibration import hold_out as holding
 from scgraft.calibration.calibrate import calibrate, calibration_of
-from scgraft.calibration.condition import Condition, own_condition
+from scgraft.calibration.condition import Condition, blanked, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration
 from scgraft.errors import NoLabels
@@ -20,6 +21,7 @@ from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import expected_error, fit_temperature, reliability, sharpen
 from scgraft.reference.cells import reference_classes
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.values.blocks import BlockCounts
 from scgraft.values.graft import FitConfig
 from tiny import reference_of
 
@@ -204,3 +206,13 @@ def test_what_cannot_be_calibrated_is_named(reference):
         calibrate(reference, ["nothing"])
     with pytest.raises(NoLabels, match="holds no cells"):
         calibrate(replace(reference, latent=None))
+
+
+def test_a_block_loses_the_features_that_a_query_lacks():
+    """Proteins that are not measured have no counts and are marked so, in cells that had them; all or None changes nothing."""
+    counts = csr_matrix(np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3))
+    block = BlockCounts(counts, np.array([[True, True, False], [True, True, True]]))
+    assert blanked(block, None) is block and blanked(block, np.ones(3, bool)) is block
+    made = blanked(block, np.array([True, False, True]))
+    assert made.counts.toarray().tolist() == [[1, 0, 3], [4, 0, 6]] and made.counts.nnz == 4
+    assert made.measured.tolist() == [[True, False, False], [True, False, True]]
