@@ -1,4 +1,4 @@
-"""Surface proteins of cells that were mapped onto a TOTALVI reference, measured there or not.
+"""Surface proteins of cells that were mapped onto a reference of CITE-seq, measured there or not.
 
 Two estimates that do not depend on each other: the mean over the nearest reference cells, whose proteins were counted, and what the
 model's decoder expects. On the one pair of real data sets at hand the neighbours were nearer to what was measured (docs/families.md).
@@ -85,7 +85,7 @@ def proteins(
     Parameters
     ----------
     reference
-        A TOTALVI reference.
+        A TOTALVI reference, or a MULTIVI reference with proteins.
     cells
         From :func:`scgraft.query_cells` or :func:`scgraft.reference_cells`; no count is needed.
     graft
