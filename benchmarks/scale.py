@@ -1,13 +1,15 @@
 """Cost and memory of a mapping against its number of cells and the reference's: ``python benchmarks/scale.py --work DIR``.
 
-Generated cells from the seeded generator of ``scgraft.testing`` (random weights, 500 genes, about 400 counts stored of each cell;
-50,000 of them differ, larger files repeat these under other names), one thread, a fresh process for each row. CPU seconds and the
-peak of resident memory are of whole processes, with their libraries, and of all of them where there are several. Files that were made
-are kept in DIR and used again, and so are rows that were measured (``rows.jsonl``): run it in portions.
+The files are those of ``scale_cells.py``: 20,000 genes in the file, 3,000 in the reference. One thread, a fresh process for each row.
+CPU seconds and the peak of resident memory are of whole processes, with their libraries, and of all of them where there are several;
+wall seconds are worth something on an idle machine only. Files that were made are kept in DIR and used again, and so are rows that were
+measured (``rows.jsonl``, a line as soon as it is there): run it in portions. Everything is measured with the calibration of the
+reference made before (the way ``calibrate``).
 
 Ways: ``memory``; ``parts`` (``scgraft map --memory``); ``shards``, the same in eight processes one after the other
 (``--shard 1/8``...); ``workers``, the same by a LocalCluster of two; ``scvi``, scvi-tools' surgery without training and its embedding of
-the same file (``--scvi PYTHON``), whose time has neither labels nor a fit in it.
+the same file (``--scvi PYTHON``), whose time has neither labels nor a fit in it; ``read``, the counts of the file read once and dropped,
+as much at a time as the others read; ``calibrate``, the reference alone, without cells.
 """
 
 import argparse
@@ -21,72 +23,13 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
-import pandas as pd
-from anndata.io import write_elem
+from scale_cells import write_cells, write_reference
 
-from scgraft.testing import tiny_query, write_hub_folder
-from scgraft.testing.tiny_model import TinyConfig
-
-TYPES = tuple(f"type {i}" for i in range(1, 21))
-REFERENCE = TinyConfig(
-    n_genes=500, n_cells=20_000, n_hidden=64, n_latent=10, batches=tuple(f"b{i}" for i in range(6)), labels=TYPES,
-    encode_covariates=True, minified="latent_posterior_parameters",
-)  # fmt: skip
-BATCHES = ("lab 1", "lab 2", "lab 3", "lab 4")
-BLOCK, BLOCKS, SHARDS = 10_000, 5, 8
-WAYS, WHAT = ("memory", "parts", "shards", "workers", "scvi"), ("labels", "everything")
+SHARDS, FEWEST, CONDITION = 8, 20_000, 2_000
+WAYS, WHAT = ("memory", "parts", "shards", "workers", "scvi", "read", "calibrate"), ("labels", "everything")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 HEAD = "| reference | cells | what | way | CPU s | wall s | peak GB | written MB |\n|---|---|---|---|---|---|---|---|"
-
-
-def write_cells(path: Path, n: int) -> None:
-    """Cells in an .h5ad, block by block: each block has its own seed, so a larger file begins with a smaller one."""
-    part, made = path.with_suffix(".part"), {}
-    with h5py.File(part, "w") as file:
-        matrix = file.create_group("X")
-        matrix.attrs.update(
-            {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n, REFERENCE.n_genes]}
-        )
-        for name, kind in (("data", np.float32), ("indices", np.int32), ("indptr", np.int64)):
-            matrix.create_dataset(name, (1 if name == "indptr" else 0,), kind, maxshape=(None,), chunks=(1 << 18,))
-        obs = []
-        for start in range(0, n, BLOCK):
-            seed = start // BLOCK % BLOCKS
-            if seed not in made:
-                made[seed] = tiny_query(REFERENCE, n_cells=BLOCK, batches=BATCHES, seed=seed + 1)
-            cells = made[seed][: n - start]
-            ends = cells.X.indptr[1:].astype(np.int64) + matrix["indptr"][-1]
-            for name, values in (("data", cells.X.data), ("indices", cells.X.indices), ("indptr", ends)):
-                size = len(matrix[name])
-                matrix[name].resize((size + len(values),))
-                matrix[name][size:] = values
-            obs.append(cells.obs[["batch"]])
-        table = pd.concat(obs).astype("category").set_axis([f"cell {i}" for i in range(n)], axis=0)
-        write_elem(file, "obs", table)
-        write_elem(file, "var", cells.var)
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    part.rename(path)
-
-
-def write_reference(folder: Path, n: int) -> None:
-    """A reference of n cells: those of 20,000, again and again, each time elsewhere by a tenth of their spread."""
-    write_hub_folder(folder, REFERENCE)
-    if n <= REFERENCE.n_cells:
-        return
-    import anndata
-    from scipy.sparse import csr_matrix
-
-    path = folder / "adata.h5ad"
-    few = anndata.read_h5ad(path)
-    at, rng = np.arange(n) % few.n_obs, np.random.default_rng(0)
-    obs = few.obs.iloc[at].set_axis([f"cell{i}" for i in range(n)], axis=0)
-    many = anndata.AnnData(csr_matrix((n, few.n_vars), dtype=np.float32), obs=obs, var=few.var, uns=few.uns)
-    for key, values in few.obsm.items():
-        spread = 0.1 * values.std(axis=0) if "qzv" not in key else 0
-        many.obsm[key] = (values[at] + spread * rng.standard_normal((n, values.shape[1]))).astype(np.float32)
-    many.write_h5ad(path)
 
 
 def scgraft_row(work: Path, reference: int, n: int, way: str, what: str, shard: int | None) -> dict[str, float]:
@@ -103,7 +46,7 @@ def scgraft_row(work: Path, reference: int, n: int, way: str, what: str, shard: 
     atlas, config = load_reference(work / f"reference-{reference}"), FitConfig(device="cpu", progress=False)
     trusted = "auto" if what == "everything" else None
     job = Job(path, AlignOptions(batch_key="batch"), config=config, calibration=trusted, page=False)
-    quiet = {"force": True, "say": lambda line: None}
+    peak, quiet = 0.0, {"force": True, "say": lambda line: None}
     if way == "memory":
         adata = read_query(path)
         mapped = map_query(atlas, adata, batch_key="batch", config=config, calibration=trusted)
@@ -118,6 +61,7 @@ def scgraft_row(work: Path, reference: int, n: int, way: str, what: str, shard: 
             Client(cluster) as client,
         ):
             map_in_parts(atlas, job, out, client=client, **quiet)
+            peak = max(client.run(peak_of_process).values())
     elif shard is not None and shard < SHARDS:
         map_in_parts(atlas, job, out, shard=(shard, SHARDS), **quiet)
         return {"size": 0}
@@ -125,7 +69,37 @@ def scgraft_row(work: Path, reference: int, n: int, way: str, what: str, shard: 
         gather(out.with_name(f"{out.name}.parts"), force=True)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1e6
     shutil.rmtree(out)
-    return {"size": size}
+    return {"size": size, "peak of workers": peak}
+
+
+def read_row(work: Path, n: int) -> dict[str, float]:
+    """Read the counts, 2,048 cells at a time."""
+    from scgraft.query.on_disk import OnDisk
+
+    matrix, stored = OnDisk(work / f"query-{n}.h5ad", "X"), 0
+    for start in range(0, n, 2048):
+        stored += matrix[start : start + 2048].nnz
+    return {"size": 8 * stored / 1e6}
+
+
+def calibrate_row(work: Path, reference: int) -> dict[str, float]:
+    """The first calibration of a reference, for cells like those of the files, kept for the other rows; its CPU seconds alone."""
+    import anndata
+
+    from scgraft.calibration.calibrate import calibrate
+    from scgraft.calibration.condition import condition_of
+    from scgraft.calibration.store import cache_folder, save_calibration
+    from scgraft.mapping.load import load_reference
+    from scgraft.query.align import align
+
+    atlas, cells = load_reference(work / f"reference-{reference}"), anndata.read_h5ad(work / f"query-{FEWEST}.h5ad")
+    condition = condition_of(atlas, align(atlas, cells[:CONDITION].copy(), batch_key="batch"))
+    began = time.process_time()
+    made = calibrate(atlas, list(atlas.schema.label_keys), genes=condition.genes, share=condition.share, progress=False)
+    spent = time.process_time() - began
+    folder = cache_folder(atlas, list(atlas.schema.label_keys), condition)
+    save_calibration(made, folder)
+    return {"size": sum(p.stat().st_size for p in folder.iterdir()) / 1e6, "cpu": spent}
 
 
 def scvi_row(work: Path, reference: int, n: int) -> dict[str, float]:
@@ -142,10 +116,28 @@ def scvi_row(work: Path, reference: int, n: int) -> dict[str, float]:
     return {"size": (work / "latent.npy").stat().st_size / 1e6}
 
 
+def peak_of_process() -> float:
+    """Peak of this process's resident memory, GB. That of getrusage begins with the memory of the process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e9
+
+
+def made_by(work: Path, reference: int, n: int, way: str, what: str, shard: int | None) -> dict[str, float]:
+    """A row, in this process."""
+    if way == "scvi":
+        return scvi_row(work, reference, n)
+    if way == "read":
+        return read_row(work, n)
+    if way == "calibrate":
+        return calibrate_row(work, reference)
+    return scgraft_row(work, reference, n, way, what, shard)
+
+
 def measured(made: dict[str, float], began: float) -> dict[str, float]:
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
-    return made | {"cpu": cpu, "wall": time.perf_counter() - began, "peak": max(own.ru_maxrss, others.ru_maxrss) / 1e6}
+    peak = max(peak_of_process(), made.pop("peak of workers", 0.0))
+    return {"cpu": cpu, "wall": time.perf_counter() - began, "peak": peak} | made
 
 
 def run(given: argparse.Namespace, row: tuple[int, int, str, str], shard: int | None = None) -> dict[str, float]:
@@ -185,6 +177,14 @@ def stored(work: Path) -> dict[tuple[int, int, str, str], dict[str, float]]:
     path = work / "rows.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {(r["reference"], r["cells"], r["way"], r["what"]): r for r in lines}
+
+
+def rows_of(given: argparse.Namespace) -> list[tuple[int, int, str, str]]:
+    """Reference, cells, way and what of each row; reading needs no reference, and calibrating no cells."""
+    rows = [(r, n, way, what) for r in given.references for n in given.cells for what in given.what for way in given.ways]
+    once = {"read": lambda r, n: (0, n, "read", "counts"), "calibrate": lambda r, n: (r, 0, "calibrate", "everything")}
+    rows = [once[way](r, n) if way in once else (r, n, way, what) for r, n, way, what in rows]
+    return list(dict.fromkeys(row for row in rows if row[2] != "scvi" or row[3] == "labels" and given.scvi))
 
 
 def line_of(row: tuple[int, int, str, str], found: dict[str, float]) -> str:
@@ -250,25 +250,18 @@ def main() -> None:
     os.environ["SCGRAFT_CACHE"] = str(work / "cache")
     if given.row:
         began, (reference, n, way, what) = time.perf_counter(), given.row
-        made = scvi_row(work, int(reference), int(n)) if way == "scvi" else scgraft_row(
-            work, int(reference), int(n), way, what, given.shard
-        )  # fmt: skip
-        print(json.dumps(measured(made, began)))
+        print(json.dumps(measured(made_by(work, int(reference), int(n), way, what, given.shard), began)))
         return
     work.mkdir(parents=True, exist_ok=True)
     for reference in given.references:
         if not (work / f"reference-{reference}").exists():
             write_reference(work / f"reference-{reference}", reference)
     print(HEAD, flush=True)
-    for row in [
-        (r, n, way, t) for r in given.references for n in given.cells for t in given.what for way in given.ways
-    ]:
+    for row in rows_of(given):
         reference, n, way, what = row
-        if way == "scvi" and (what == "everything" or not given.scvi):
-            continue
         if row not in stored(work):
-            if not (work / f"query-{n}.h5ad").exists():
-                write_cells(work / f"query-{n}.h5ad", n)
+            if not (work / f"query-{n or FEWEST}.h5ad").exists():
+                write_cells(work / f"query-{n or FEWEST}.h5ad", n or FEWEST)
             found = measure(given, row)
             with (work / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({"reference": reference, "cells": n, "way": way, "what": what} | found) + "\n")

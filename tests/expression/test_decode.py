@@ -205,3 +205,14 @@ def test_named_errors():
     other = replace(reference, obs=reference.obs.assign(batch="alien"))
     with pytest.raises(errors.CorruptFile, match="'alien'.*which its model was not trained with"):
         reference_cells(other)
+
+
+@pytest.mark.parametrize(("mean", "theta"), [(0.3, 0.5), (15.0, 0.1), (60.0, 2.0)])
+def test_zero_inflated_negative_binomials_have_their_distribution(mean, theta):
+    n, none = 50_000, 0.3
+    full = [np.full(n, value, np.float32) for value in (mean, theta, none)]
+    drawn = draw_negative_binomial(full[0], full[1], np.random.default_rng(0), full[2])
+    expected = stats.nbinom(theta, theta / (theta + mean))
+    for quantile in np.unique([0, *expected.ppf([0.3, 0.6, 0.9, 0.999, 0.9999])]):
+        p = none + (1 - none) * expected.cdf(quantile)
+        assert abs((drawn <= quantile).mean() - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4, quantile

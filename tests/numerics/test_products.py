@@ -1,10 +1,11 @@
 """Products of matrices by the faster library: the digits, and what is left behind."""
 
+import numpy as np
 import pytest
 import torch
 
 from scgraft.numerics import products
-from scgraft.numerics.products import fast_products, rounds_nothing
+from scgraft.numerics.products import fast_products, product, rounds_nothing
 
 
 def test_exact_products_have_the_digits_of_single_precision():
@@ -35,3 +36,10 @@ def test_the_user_s_precision_comes_back_also_after_an_error():
     with fast_products("cuda", exact=True):
         assert torch.get_float32_matmul_precision() == before
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_products_of_arrays_may_be_views():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((30, 7), np.float32), rng.standard_normal((20, 8), np.float32)
+    assert np.allclose(product(a, b[:, :-1].T), a @ b[:, :-1].T, atol=1e-5)
+    assert np.allclose(product(a.T, product(a, b[:, :-1].T)), a.T @ (a @ b[:, :-1].T), atol=1e-4)

@@ -174,28 +174,31 @@ def logistic_regression(
 
     Minimises the summed cross-entropy plus the squared weights over twice `penalty` (scikit-learn's C), by L-BFGS. An `offset`
     (n, C) is added to the logits: weights are then what is to be added to those that it comes from.
+
+    Products may be rounded as in a mini-batch of the fit (:func:`scgraft.numerics.products.fast_products`): the optimiser stops long
+    before that matters, and with 60 classes they take half of the time.
     """
     from scipy.optimize import minimize
 
-    from scgraft.numerics.products import one_thread
+    from scgraft.numerics.products import fast_products, one_thread, product
 
     n, (n_classes, width) = len(x), start.shape
     if n_classes == 1:
         return np.zeros_like(start)
-    x = np.ascontiguousarray(x, np.float32)
+    x = np.require(x, np.float32, "CW")
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         w = flat.reshape(n_classes, width).astype(np.float32)
-        score = x @ w[:, :-1].T + w[:, -1]
+        score = product(x, w[:, :-1].T) + w[:, -1]
         if offset is not None:
             score += offset
         entropy, share = cross_entropy(score, true)
-        gradient = np.concatenate([share.T @ x + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
+        gradient = np.concatenate([product(share.T, x) + w[:, :-1] / penalty, share.sum(axis=0)[:, None]], axis=1)
         value = float(entropy.sum(dtype=np.float64)) + float((w[:, :-1].astype(np.float64) ** 2).sum()) / (2 * penalty)
         return value / n, gradient.ravel().astype(np.float64) / n
 
     begin, options = start.ravel().astype(np.float64), {"maxiter": iterations}
-    with one_thread():
+    with one_thread(), fast_products(exact=False):
         found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(n_classes, width).astype(np.float32)
 
