@@ -181,7 +181,9 @@ def stored(work: Path) -> dict[tuple[int, int, str, str], dict[str, float]]:
 
 def rows_of(given: argparse.Namespace) -> list[tuple[int, int, str, str]]:
     """Reference, cells, way and what of each row; reading needs no reference, and calibrating no cells."""
-    rows = [(r, n, way, what) for r in given.references for n in given.cells for what in given.what for way in given.ways]
+    rows = [
+        (r, n, way, what) for r in given.references for n in given.cells for what in given.what for way in given.ways
+    ]
     once = {"read": lambda r, n: (0, n, "read", "counts"), "calibrate": lambda r, n: (r, 0, "calibrate", "everything")}
     rows = [once[way](r, n) if way in once else (r, n, way, what) for r, n, way, what in rows]
     return list(dict.fromkeys(row for row in rows if row[2] != "scvi" or row[3] == "labels" and given.scvi))

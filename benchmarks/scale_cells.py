@@ -18,7 +18,11 @@ from scipy import sparse
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
 
-GENES, OTHERS, OF_OTHERS = 3_000, 17_000, 1_000  # in the reference, beside them in the file, and stored of these in a cell
+GENES, OTHERS, OF_OTHERS = (
+    3_000,
+    17_000,
+    1_000,
+)  # in the reference, beside them in the file, and stored of these in a cell
 DEPTH = 0.03  # of the 30,000 counts that a generated cell has: as a cell of droplets has in 3,000 variable genes
 FEW = TinyConfig(
     n_genes=GENES, n_cells=6_000, n_hidden=128, n_latent=10, encode_covariates=True, minified="latent_posterior_parameters"

@@ -47,7 +47,9 @@ def draw_negative_binomial(
     with that probability, whatever its mean: the uniform number decides that, too.
     """
     # torch takes no read-only array.
-    flat = [np.require(np.ravel(part), requirements=["C", "W"]) for part in (mean, theta, inflation) if part is not None]
+    flat = [
+        np.require(np.ravel(part), requirements=["C", "W"]) for part in (mean, theta, inflation) if part is not None
+    ]
     counts = np.zeros(flat[0].shape, np.float32)
     for start in range(0, len(counts), PIECE):
         mu, shape, *zeros = (part[start : start + PIECE] for part in flat)

@@ -185,7 +185,7 @@ def logistic_regression(
     n, (n_classes, width) = len(x), start.shape
     if n_classes == 1:
         return np.zeros_like(start)
-    x = np.require(x, np.float32, "CW")
+    x = np.require(x, np.float32, ["C", "W"])
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         w = flat.reshape(n_classes, width).astype(np.float32)

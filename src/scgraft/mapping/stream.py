@@ -20,8 +20,9 @@ from scgraft.mapping.freeze import SAMPLE, Frozen, choose_sample, map_cells, pie
 from scgraft.numerics.order import name_keys
 from scgraft.query.align import align_as, gene_messages, of_molecules
 from scgraft.query.cell_file import CellFile, open_cells, stacked
-from scgraft.query.features import gene_finder, gene_weight, require_features
+from scgraft.query.features import Genes, gene_finder, gene_weight, require_features
 from scgraft.query.lazy import open_lazy
+from scgraft.query.places import Place
 from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference, Schema
@@ -98,23 +99,28 @@ def survey(
     assert file.match is not None
     keys = [name_keys(file.names(rows), seed) for rows in pieces(file.n_cells)]
     chosen = choose_sample(_strata(reference.schema, file, options.batch_key), np.concatenate(keys), most=SAMPLE)
-    taken, hashes, number, dropped = [], [], Counter[str](), list[str]()
-    # Read ahead, the sample and two runs of cells would be there at once: on 100,000 cells 0.35 GB more, and no less of the processor.
-    for rows, cells in ((rows, file.read(rows)) for rows in pieces(file.n_cells)):
-        found = _checked(reference, file, rows, cells, options)
-        number.update(found.alignment.cells_per_batch)
-        dropped += found.alignment.dropped
+    taken, hashes, number, dropped, genes = [], [], Counter[str](), list[str](), own_genes(reference, file)
+
+    def look(rows: slice) -> None:
+        cells = file.read(rows)
+        found = _checked(reference, file, rows, cells, options, genes).alignment
+        number.update(found.cells_per_batch)
+        dropped.extend(found.dropped)
         hashes.append(pd.util.hash_array(np.asarray(cells.obs_names, dtype=object), categorize=False))
         first, last = np.searchsorted(chosen, (rows.start, rows.stop))
         taken.append(cells[chosen[first:last] - rows.start].copy())
+
+    # Read ahead, the sample and two runs of cells would be there at once: on 100,000 cells 0.35 GB more, and no less of the processor.
+    for rows in pieces(file.n_cells):
+        look(rows)
         step(rows.stop - rows.start)
     if len(np.unique(np.concatenate(hashes))) < file.n_cells:
         raise QueryError(
             "Cell names (obs_names) are not unique; results are keyed by them. Call obs_names_make_unique() and write the "
             "file again."
         )
-    obs = pd.concat([part.obs for part in taken])
-    query = _aligned(reference, stacked(taken), options)
+    sample = stacked(taken)
+    obs, query = sample.obs, _aligned(reference, sample, options, genes)
     of_sample = replace(
         query.alignment,
         counts_from=file.source,
@@ -143,17 +149,22 @@ def map_file(
     device: str = "auto",
 ) -> Iterator[tuple[int, slice, MappedQuery]]:
     """Map runs of a file's cells (all, or those with some numbers), one after the other: number, rows, mapping."""
-    runs = list(pieces(file.n_cells))
+    runs, genes = list(pieces(file.n_cells)), own_genes(reference, file)
     numbers = range(len(runs)) if wanted is None else wanted
     for i, (rows, cells) in zip(numbers, _ahead(file, [runs[i] for i in numbers]), strict=True):
-        yield i, rows, map_cells(reference, frozen, _checked(reference, file, rows, cells, options), device=device)
+        yield (
+            i,
+            rows,
+            map_cells(reference, frozen, _checked(reference, file, rows, cells, options, genes), device=device),
+        )
 
 
 def map_rows(
     reference: Reference, frozen: Frozen, file: CellFile, options: AlignOptions, device: str, rows: slice
 ) -> MappedQuery:
     """Map one run of a file's cells."""
-    return map_cells(reference, frozen, _checked(reference, file, rows, file.read(rows), options), device=device)
+    query = _checked(reference, file, rows, file.read(rows), options, own_genes(reference, file))
+    return map_cells(reference, frozen, query, device=device)
 
 
 def _ahead(file: CellFile, runs: Sequence[slice]) -> Iterator[tuple[slice, AnnData]]:
@@ -167,16 +178,27 @@ def _ahead(file: CellFile, runs: Sequence[slice]) -> Iterator[tuple[slice, AnnDa
             yield rows, coming.pop(0).result()
 
 
-def _checked(reference: Reference, file: CellFile, rows: slice, cells: AnnData, options: AlignOptions) -> Query:
+def own_genes(reference: Reference, file: CellFile) -> Genes:
+    """The genes of the runs of a file, which are read by the reference's own names: the same for all of them."""
+    import pandas as pd
+
+    assert file.own is not None
+    names = pd.DataFrame(index=file.own[file.found].astype(str))
+    return gene_finder(reference, None)(Place("X", None, names))
+
+
+def _checked(
+    reference: Reference, file: CellFile, rows: slice, cells: AnnData, options: AlignOptions, genes: Genes
+) -> Query:
     try:
-        return _aligned(reference, cells, options)
+        return _aligned(reference, cells, options, genes)
     except ScgraftError as error:
         error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {file.path}, in {file.source}.")
         raise
 
 
-def _aligned(reference: Reference, cells: AnnData, options: AlignOptions) -> Query:
-    return align_as(reference, cells, replace(options, layer="X", gene_map=None), judged=True)
+def _aligned(reference: Reference, cells: AnnData, options: AlignOptions, genes: Genes) -> Query:
+    return align_as(reference, cells, replace(options, layer="X", gene_map=None), genes=genes)
 
 
 def _strata(schema: Schema, file: CellFile, batch_key: str | None) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from scipy import sparse
@@ -13,12 +13,13 @@ from scipy import sparse
 from scgraft.errors import EmptyCells, QueryError
 from scgraft.files.regions import are_regions
 from scgraft.model.families import require_mapping
-from scgraft.query.counts import find_counts
-from scgraft.query.features import gene_finder, gene_weight, kind_messages, require_features
+from scgraft.query.counts import Counts, find_counts
+from scgraft.query.features import Genes, gene_finder, gene_weight, kind_messages, require_features
 from scgraft.query.find_values import find_values
 from scgraft.query.genes import GeneMatch
 from scgraft.query.given import as_anndata, given
 from scgraft.query.levels import code_obs
+from scgraft.query.places import Place
 from scgraft.query.proteins import align_proteins
 from scgraft.query.spatial import spatial_messages
 from scgraft.values.blocks import BlockCounts
@@ -94,30 +95,40 @@ def options_as_found(alignment: Alignment) -> AlignOptions:
     return replace(alignment.options, layer=alignment.options.layer or (place and (place[1] or place[3])) or None)
 
 
-def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False) -> Query:
-    """:func:`align` with its options as one value, as a mapping carries them; `judged` counts are known to be counts."""
+def align_as(
+    reference: Reference, adata: AnnData, options: AlignOptions, *, judged: bool = False, genes: Genes | None = None
+) -> Query:
+    """:func:`align` with its options as one value, as a mapping carries them; `judged` counts are known to be counts.
+
+    Where `genes` are given, X was read for the reference from a file: its counts were checked, and its columns are these.
+    """
     require_mapping(reference.base.family)
     adata, spatial = _opened(adata, reference.schema)
     schema, batch_key = reference.schema, options.batch_key
     cells = cell_names(adata)
-    weight, genes_of = gene_weight(reference), gene_finder(reference, options.gene_map)
+    weight = gene_weight(reference)
     any_values = getattr(reference.hyper, "takes_values", False)
-    found = (
-        find_values(adata, layer=options.layer)
-        if any_values
-        else find_counts(
-            adata,
-            layer=options.layer,
-            prefer=schema.layer,
-            used=lambda place: (genes_of(place).match.column, genes_of(place).share),
-            molecules=not judged and of_molecules(reference),
+    whole = not any_values and genes is None
+    if genes is None:
+        genes_of = gene_finder(reference, options.gene_map)
+        found = (
+            find_values(adata, layer=options.layer)
+            if any_values
+            else find_counts(
+                adata,
+                layer=options.layer,
+                prefer=schema.layer,
+                used=lambda place: (genes_of(place).match.column, genes_of(place).share),
+                molecules=not judged and of_molecules(reference),
+            )
         )
-    )
-    genes = genes_of(found.place)
+        genes = genes_of(found.place)
+    else:
+        found = Counts(cast("sparse.csr_matrix", adata.X), "X", Place("X", None, adata.var))
     match, n_found = genes.match, len(set(genes.match.gene.tolist()))
     set_aside = found.genes[~genes.usable]
     require_features(reference, genes, found.genes, options.min_found)
-    counts = select_genes(found.matrix, match, len(schema.genes), whole=not any_values)
+    counts = select_genes(found.matrix, match, len(schema.genes), whole=whole)
     keep = np.diff(counts.indptr) > 0
     dropped = cells[~keep]
     if len(dropped) and not options.drop_empty:
@@ -129,8 +140,7 @@ def align_as(reference: Reference, adata: AnnData, options: AlignOptions, *, jud
         raise EmptyCells(
             "No cell has a count in any gene of the reference. Give another layer (--layer), or choose a reference of this tissue."
         )
-    others = (found.genes[~genes.usable], found.matrix[:, np.flatnonzero(~genes.usable)])
-    blocks, of_blocks = _align_blocks(adata, schema, others, np.flatnonzero(keep))
+    blocks, of_blocks = _align_blocks(adata, schema, found, genes, np.flatnonzero(keep))
     coded = code_obs(adata.obs if keep.all() else adata.obs[keep], schema, batch_key)
     levels, used = coded.levels, coded.cells_per_batch
     new_levels = {name: names[len(schema.levels[name]) :] for name, names in levels.items()}
@@ -192,12 +202,13 @@ def _opened(adata: AnnData, schema: Schema) -> tuple[AnnData, list[str]]:
 
 
 def _align_blocks(
-    adata: AnnData, schema: Schema, others: tuple[np.ndarray, sparse.csr_matrix], kept: np.ndarray
+    adata: AnnData, schema: Schema, found: Counts, genes: Genes, kept: np.ndarray
 ) -> tuple[dict[str, BlockCounts], list[str]]:
-    """Inputs beside the genes of the cells that are kept, and what to tell the user; `others` are features of X that are no genes."""
+    """Inputs beside the genes of the cells that are kept, and what to tell the user; they can be features of X that are no genes."""
     blocks: dict[str, BlockCounts] = {}
     messages: list[str] = []
     for block in schema.blocks:
+        others = (found.genes[~genes.usable], found.matrix[:, np.flatnonzero(~genes.usable)])
         own, told = align_proteins(adata, block, others)
         blocks[block.name] = own.take(kept)
         messages += told
@@ -225,10 +236,12 @@ def cell_names(adata: AnnData) -> np.ndarray:
 def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, whole: bool = True) -> sparse.csr_matrix:
     """Counts in the reference's gene order, (n, G): missing genes stay empty, duplicates are summed, all sparse.
 
-    They are rounded unless they need not be `whole`.
+    They are rounded unless they need not be `whole`; where nothing is to be done, it is the same matrix.
     """
     target = np.full(matrix.shape[1], -1, np.int64)
     target[match.column] = match.gene
+    if not whole and np.array_equal(target, np.arange(n_genes)):
+        return matrix
     new, data, starts = target.astype(np.int32)[matrix.indices], matrix.data, matrix.indptr.copy()
     keep = new >= 0
     if not keep.all():

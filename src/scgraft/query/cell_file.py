@@ -18,7 +18,7 @@ from scgraft.query.counts import counts_of, take_first
 from scgraft.query.genes import GeneMatch
 from scgraft.query.judge import NAMED, Asked, Judged, Used, doubts, passed_over
 from scgraft.query.on_disk import BY_GENES, OnDisk, check_file, members, names_of, opened, row_names, rows_of
-from scgraft.query.places import TOTALS, Cells, Place, here, in_order, judged_rows, sample, to_csr, totals_of
+from scgraft.query.places import TOTALS, Cells, Place, here, in_order, joined, judged_rows, sample, to_csr, totals_of
 from scgraft.query.spatial import spatial_messages
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ class CellFile:
         obs = self.obs.iloc[rows].set_axis(self.names(rows), axis=0)
         if self.match is None or self.own is None:
             return anndata.AnnData(counts, obs=obs, var=self.var)
-        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[self._found].astype(str)))
+        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[self.found].astype(str)))
 
     @property
-    def _found(self) -> np.ndarray:
+    def found(self) -> np.ndarray:
         """Positions of the reference's genes that the file has."""
         assert self.match is not None
         return np.unique(self.match.gene)
@@ -112,12 +112,15 @@ class CellFile:
             some = slice(start, min(start + BLOCK, rows.stop))
             part = self._counted(to_csr(here(self.matrix[some])), some)
             if self.match is not None and self.own is not None:
-                part = select_genes(part, self.match, len(self.own))[:, self._found]
+                to = replace(self.match, gene=np.searchsorted(self.found, self.match.gene))
+                part = select_genes(part, to, len(self.found))
             parts.append(part)
-        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        return joined(parts)
 
     def _counted(self, matrix: sparse.csr_matrix, rows: slice) -> sparse.csr_matrix:
         """The counts of a run of cells from what is stored, by what the sample of the file told."""
+        if self.factor == 1 and not self.log1p and self._are_whole(matrix):
+            return matrix
         judged = Judged(replace(self.where, matrix=matrix), self.used, 1.0, NAMED, self.factor)
         totals = [total[rows] for total in self.totals.values()]
         found = counts_of(judged, matrix, totals, lambda at: self.names(rows)[at].tolist())
@@ -135,6 +138,13 @@ class CellFile:
         error.add_note(f"Seen in cells {rows.start} to {rows.stop - 1} of {self.path}, in {self.source}.")
         raise error
 
+    def _are_whole(self, matrix: sparse.csr_matrix) -> bool:
+        """Whether the values that matter are counts as they are: looked up without a copy of the matrix of these."""
+        used = np.zeros(matrix.shape[1], bool)
+        used[self.used] = True
+        values = matrix.data[used[matrix.indices]]
+        return bool((values >= 0).all() and np.isfinite(values).all() and (values == np.rint(values)).all())
+
     def names(self, rows: slice) -> np.ndarray:
         """Names of a run of cells."""
         if self.cells is not None:
@@ -148,13 +158,14 @@ class CellFile:
         return replace(self, match=match, own=own)
 
 
-def stacked(parts: Sequence[AnnData]) -> AnnData:
-    """The cells of several runs, one after the other."""
+def stacked(parts: list[AnnData]) -> AnnData:
+    """The cells of several runs, one after the other; the list is emptied, so that no count is in memory twice."""
     import anndata
     import pandas as pd
 
-    counts = sparse.vstack([part.X for part in parts], format="csr")
-    return anndata.AnnData(counts, obs=pd.concat([part.obs for part in parts]), var=parts[0].var)
+    obs, var, counts = pd.concat([part.obs for part in parts]), parts[0].var, [part.X for part in parts]
+    parts.clear()
+    return anndata.AnnData(joined(counts), obs=obs, var=var)
 
 
 def can_stream(path: Path) -> bool:

@@ -171,6 +171,24 @@ def to_csr(matrix: Any) -> sparse.csr_matrix:
     return out
 
 
+def joined(matrices: list[sparse.csr_matrix]) -> sparse.csr_matrix:
+    """Rows of several matrices, one after the other. The list is emptied on the way, so that no value is in memory twice."""
+    if len(matrices) == 1:
+        return matrices.pop()
+    n, width = sum(part.shape[0] for part in matrices), matrices[0].shape[1]
+    size = sum(part.nnz for part in matrices)
+    kind = np.int32 if max(size, width) <= np.iinfo(np.int32).max else np.int64
+    data, indices, ends = np.empty(size, matrices[0].dtype), np.empty(size, kind), np.zeros(n + 1, kind)
+    row = filled = 0
+    matrices.reverse()
+    while matrices:
+        part = matrices.pop()
+        data[filled : filled + part.nnz], indices[filled : filled + part.nnz] = part.data, part.indices
+        ends[row + 1 : row + 1 + part.shape[0]] = part.indptr[1:].astype(kind) + filled
+        row, filled = row + part.shape[0], filled + part.nnz
+    return sparse.csr_matrix((data, indices, ends), shape=(n, width))
+
+
 def _sound(matrix: Any) -> Any:
     """The matrix, whose indices compiled code is going to follow."""
     try:
