@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scale_cells import write_cells, write_reference
+from scale_cells import FIRST, write_cells, write_reference
 
-SHARDS, FEWEST, CONDITION = 8, 20_000, 2_000
+SHARDS, CONDITION = 8, 2_000
 WAYS, WHAT = ("memory", "parts", "shards", "workers", "scvi", "read", "calibrate"), ("labels", "everything")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 HEAD = "| reference | cells | what | way | CPU s | wall s | peak GB | written MB |\n|---|---|---|---|---|---|---|---|"
@@ -92,7 +92,7 @@ def calibrate_row(work: Path, reference: int) -> dict[str, float]:
     from scgraft.mapping.load import load_reference
     from scgraft.query.align import align
 
-    atlas, cells = load_reference(work / f"reference-{reference}"), anndata.read_h5ad(work / f"query-{FEWEST}.h5ad")
+    atlas, cells = load_reference(work / f"reference-{reference}"), anndata.read_h5ad(work / f"query-{FIRST}.h5ad")
     condition = condition_of(atlas, align(atlas, cells[:CONDITION].copy(), batch_key="batch"))
     began = time.process_time()
     made = calibrate(atlas, list(atlas.schema.label_keys), genes=condition.genes, share=condition.share, progress=False)
@@ -262,8 +262,8 @@ def main() -> None:
     for row in rows_of(given):
         reference, n, way, what = row
         if row not in stored(work):
-            if not (work / f"query-{n or FEWEST}.h5ad").exists():
-                write_cells(work / f"query-{n or FEWEST}.h5ad", n or FEWEST)
+            if not (work / f"query-{n or FIRST}.h5ad").exists():
+                write_cells(work / f"query-{n or FIRST}.h5ad", n or FIRST)
             found = measure(given, row)
             with (work / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({"reference": reference, "cells": n, "way": way, "what": what} | found) + "\n")

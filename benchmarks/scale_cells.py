@@ -2,7 +2,7 @@
 
 A file holds 20,000 genes, 3,000 of which are the reference's: about 600 counts stored of these and 1,000 of the others in each cell,
 gzip-compressed as cell atlases publish them. Counts come from ``scgraft.testing`` (random weights), thinned to the depth of real cells.
-Fifty thousand cells differ; larger files repeat these under other names. References of more than 6,000 cells repeat those, each time
+Twenty thousand cells differ; larger files repeat these under other names. References of more than 6,000 cells repeat those, each time
 elsewhere by a tenth of their spread; their number of batches and labels grows as in published ones.
 """
 
@@ -29,7 +29,7 @@ FEW = TinyConfig(
 )  # fmt: skip
 SIZES = {20_000: (6, 20), 100_000: (20, 40), 600_000: (100, 60), 2_000_000: (500, 60)}  # batches and labels, by cells
 BATCHES = ("lab 1", "lab 2", "lab 3", "lab 4")
-BLOCK, BLOCKS, CHUNK = 5_000, 10, 1 << 16
+FIRST, BLOCK, CHUNK = 20_000, 5_000, 1 << 16
 
 
 def config_of(n: int) -> TinyConfig:
@@ -60,8 +60,10 @@ def write_reference(folder: Path, n: int) -> None:
 
 
 def write_cells(path: Path, n: int) -> None:
-    """Cells in an .h5ad, block by block: each block has its own seed, so a larger file begins with a smaller one."""
-    part, made = path.with_suffix(".part"), dict[int, Block]()
+    """Cells in an .h5ad: 20,000 that are drawn, block by block, or the cells of that file again and again."""
+    part, first = path.with_suffix(".part"), path.with_name(f"query-{FIRST}.h5ad")
+    if n != FIRST and not first.exists():
+        write_cells(first, FIRST)
     with h5py.File(part, "w") as file:
         matrix = file.create_group("X")
         matrix.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n, GENES + OTHERS]})
@@ -69,59 +71,55 @@ def write_cells(path: Path, n: int) -> None:
             matrix.create_dataset(
                 name, (0,), kind, maxshape=(None,), chunks=(CHUNK,), compression="gzip", compression_opts=1
             )
-        ends, obs = [np.zeros(1, np.int64)], []
-        for start in range(0, n, BLOCK):
-            seed = start // BLOCK % BLOCKS
-            if seed not in made:
-                made[seed] = Block(seed)
-            ends.append(made[seed].ends + ends[-1][-1])
-            for name in ("data", "indices"):
-                made[seed].write(matrix[name], name)
-            obs.append(made[seed].obs)
-        last = ends_of(ends, n)
-        for name in ("data", "indices"):  # the last block may be cut
-            matrix[name].resize((int(last[-1]),))
-        matrix["indptr"] = last
-        table = pd.concat(obs)[:n].astype("category").set_axis([f"cell {i}" for i in range(n)], axis=0)
-        write_elem(file, "obs", table)
+        if n == FIRST:
+            ends, batch = _draw(matrix)
+        else:
+            with h5py.File(first) as other:
+                ends, batch = _repeat(other, matrix, n)
+        matrix["indptr"] = ends
+        names = pd.Index([f"cell {i}" for i in range(n)])
+        write_elem(file, "obs", pd.DataFrame({"batch": pd.Categorical.from_codes(batch, list(BATCHES))}, index=names))
         names = [f"g{i:04d}" for i in range(GENES)] + [f"other {i:05d}" for i in range(OTHERS)]
         write_elem(file, "var", pd.DataFrame(index=pd.Index(names)))
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     part.rename(path)
 
 
-def ends_of(ends: list[np.ndarray], n: int) -> np.ndarray:
-    """Where each of n cells begins and ends, (n + 1,)."""
-    return np.concatenate(ends)[: n + 1]
-
-
-class Block:
-    """Five thousand cells, whose values fill whole chunks, so that a chunk that was compressed once is copied after that."""
-
-    def __init__(self, seed: int) -> None:
+def _draw(matrix: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the first cells: where each begins and ends, (n + 1,), and its batch. Each block fills whole chunks."""
+    ends, batch = [np.zeros(1, np.int64)], []
+    for seed in range(FIRST // BLOCK):
         cells = tiny_query(config_of(20_000), n_cells=BLOCK, batches=BATCHES, seed=seed + 1)
         rng = np.random.default_rng([seed, 7])
         own = cells.X.copy()
         own.data = rng.binomial(own.data.astype(np.int64), DEPTH).astype(np.float32)
         own.eliminate_zeros()
         others = _others(rng, BLOCK * OF_OTHERS - (own.nnz + BLOCK * OF_OTHERS) % CHUNK)
-        matrix = sparse.hstack([own, others], format="csr", dtype=np.float32)
-        matrix.sort_indices()
-        self.obs, self.ends = cells.obs[["batch"]], matrix.indptr[1:].astype(np.int64)
-        self.values = {"data": matrix.data, "indices": matrix.indices.astype(np.int32)}
-        self.packed: dict[str, list[bytes]] = {}
+        block = sparse.hstack([own, others], format="csr", dtype=np.float32)
+        block.sort_indices()
+        for name in ("data", "indices"):
+            begin = len(matrix[name])
+            matrix[name].resize((begin + block.nnz,))
+            matrix[name][begin:] = getattr(block, name)
+        ends.append(block.indptr[1:].astype(np.int64) + ends[-1][-1])
+        batch.append(pd.Index(BATCHES).get_indexer(cells.obs["batch"]))
+    return np.concatenate(ends), np.concatenate(batch)
 
-    def write(self, dataset: h5py.Dataset, name: str) -> None:
-        """Append the values to a dataset of whole chunks."""
-        begin, size = len(dataset), len(self.values[name])
-        dataset.resize((begin + size,))
-        if name not in self.packed:
-            dataset[begin:] = self.values[name]
-            dataset.flush()
-            self.packed[name] = [dataset.id.read_direct_chunk((at,))[1] for at in range(begin, begin + size, CHUNK)]
-            return
-        for i, packed in enumerate(self.packed[name]):
-            dataset.id.write_direct_chunk((begin + i * CHUNK,), packed)
+
+def _repeat(first: h5py.File, matrix: h5py.Group, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells of a file until there are n; chunks are copied as they are."""
+    own, code = first["X/indptr"][1:], first["obs/batch/codes"][:]
+    times, size = -(-n // len(own)), int(own[-1])
+    ends = np.concatenate([[0], *(own + i * size for i in range(times))])[: n + 1].astype(np.int64)
+    for name in ("data", "indices"):
+        source = first["X"][name]
+        matrix[name].resize((times * size,))
+        for at in range(0, size, CHUNK):
+            packed = source.id.read_direct_chunk((at,))[1]
+            for i in range(times):
+                matrix[name].id.write_direct_chunk((i * size + at,), packed)
+        matrix[name].resize((int(ends[-1]),))
+    return ends, np.tile(code, times)[:n]
 
 
 def _others(rng: np.random.Generator, wanted: int) -> sparse.csr_matrix:

@@ -21,10 +21,12 @@ from scgraft.files.text import visible
 from scgraft.graft.fit import weights_hash
 from scgraft.judgement.measures import cluster_distance
 from scgraft.mapping.cluster import check_workers, each_on, once_on
+from scgraft.mapping.expected import expected
 from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
 from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
 from scgraft.mapping.stream import map_file, map_rows, open_query, survey
+from scgraft.numerics.heap import give_back
 from scgraft.progress import showing, step
 from scgraft.query.by_cells import places_by_genes, write_by_cells
 from scgraft.query.cell_file import CellFile
@@ -135,6 +137,7 @@ def _mapped_in_parts(
     if not (work / FROZEN).exists():
         if client is None:
             _learn(reference, job, file, work, say)
+            give_back()
         else:
             _learn_on(client, reference, job, file, work, say)
     frozen = load_frozen(work / FROZEN, reference)
@@ -238,6 +241,9 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     import anndata
 
     n = file.n_cells
+    say(
+        expected(reference, file, job.options, calibrated=job.calibration == "auto" and job.labels is not None).sentence
+    )
     say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
     with step("checking all cells", n, "cell") as advance:
         surveyed = survey(reference, file, job.options, seed=job.config.seed, device=job.config.device, step=advance)
