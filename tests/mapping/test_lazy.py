@@ -216,3 +216,27 @@ def test_logarithms_are_recovered_and_what_holds_no_counts_is_refused(reference,
     adata.write_h5ad(tmp_path / "other.h5ad")
     with pytest.raises(NotCounts, match="has fractions"):
         scgraft.map_query(reference, anndata.read_h5ad(tmp_path / "other.h5ad", backed="r"), **options)
+
+
+def test_counts_that_are_stored_gene_by_gene_are_refused_with_what_maps_them(reference, tmp_path):
+    adata = tiny_query(CONFIG, n_cells=N)
+    adata.X = adata.X.tocsc()
+    adata.write_h5ad(tmp_path / "csc.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "csc.h5ad", backed="r")
+    with pytest.raises(NotCounts, match=r"stored gene by gene.*`scgraft map`, which writes it cell by cell.*memory="):
+        scgraft.map_query(reference, backed, batch_key="batch", config=FIT, memory=1000)
+
+
+def test_continuous_covariates_are_read_in_pieces(tmp_path):
+    config = replace(CONFIG, continuous=("age",))
+    reference, adata = load_reference(write_hub_folder(tmp_path / "r", config)), tiny_query(config, n_cells=N)
+    adata.write_h5ad(tmp_path / "q.h5ad")
+    whole = scgraft.map_query(reference, adata, batch_key="batch", config=FIT, calibration=None)
+    backed = anndata.read_h5ad(tmp_path / "q.h5ad", backed="r")
+    pieces = scgraft.map_query(reference, backed, batch_key="batch", config=FIT, calibration=None, memory=1000)
+    assert np.array_equal(whole.latent.mean, pieces.latent.mean)
+    del adata.obs["age"]
+    adata.write_h5ad(tmp_path / "lacks.h5ad")
+    lacking = anndata.read_h5ad(tmp_path / "lacks.h5ad", backed="r")
+    with pytest.raises(QueryError, match="age"):
+        scgraft.map_query(reference, lacking, batch_key="batch", config=FIT, memory=1000)

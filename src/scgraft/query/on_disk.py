@@ -15,8 +15,8 @@ from scgraft.files.h5ad import open_h5, open_h5ad
 from scgraft.files.stores import open_store
 
 BY_GENES = (
-    "is stored gene by gene (CSC), so that no cell can be read without reading all: write it cell by cell "
-    "(adata.X = adata.X.tocsr()), or give more memory (--memory)"
+    "is stored gene by gene (CSC), so that no cell can be read without reading all: map the file with `scgraft map`, which writes "
+    "it cell by cell once, on the disk; or write it so yourself (adata.X = adata.X.tocsr()), or give more memory (memory=, --memory)"
 )
 
 
