@@ -272,6 +272,19 @@ def test_a_mapping_without_labels_has_a_page_too(demo, tmp_path):
     assert 'id="map-figure"' not in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_on_a_density_stand_some_cells_of_every_label():
+    rng = np.random.default_rng(0)
+    points, label = rng.standard_normal((160_000, 2)), np.where(np.arange(160_000) < 30, "rare <b>", "common")
+    label[:7] = "seven"
+    figure = density_figure(points, points, np.zeros(len(points), bool), label)
+    drawn = {trace.name: np.stack([trace.x, trace.y], axis=1) for trace in figure.data if trace.type == "scatter"}
+    assert {name: len(at) for name, at in drawn.items()} == {"common": 4999, "rare &lt;b&gt;": 20, "seven": 7}
+    assert np.isin(drawn["seven"].round(3), points[:7].round(3)).all()
+    assert len({trace.marker.color for trace in figure.data if trace.type == "scatter"}) == 3
+    again = density_figure(points, points, np.zeros(len(points), bool), label)
+    assert figure.to_json() == again.to_json()
+
+
 def test_many_points_become_a_density():
     points = np.random.default_rng(0).standard_normal((200_001, 2)).astype(np.float32)
     figure = density_figure(points, points[:150_000], np.zeros(150_000, bool))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 DRAWN = 300_000  # points that a browser still pans smoothly; above, the reference is a picture; chosen by eye
 BINS = 400  # pixels of that picture along each axis; chosen by eye
+SHOWN, SHOWN_OF_EACH = (
+    5_000,
+    20,
+)  # cells of the query that stand on it as points, and of each label at least; chosen by eye
 LISTED = 60  # characters of a name; chosen by eye
 # Of bars, where the colours repeat: as the shapes of points.
 PATTERNS = ("", "/", "x", "-", "+")
@@ -53,8 +57,18 @@ def _mark_tray(figure: Figure, reference: np.ndarray, cells: np.ndarray) -> None
     )  # fmt: skip
 
 
-def density_figure(reference: np.ndarray, query: np.ndarray, tray: np.ndarray) -> Figure:
-    """The map of very many cells: two images on one grid: where the reference is, and where the query is (log of cells a pixel)."""
+def density_figure(
+    reference: np.ndarray,
+    query: np.ndarray,
+    tray: np.ndarray,
+    label: np.ndarray | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """The map of very many cells: two images on one grid: where the reference is, and where the query is (log of cells a pixel).
+
+    With a `label` of each query cell (n,), some of them (seeded, of every label at least 20) stand on it as points, so that types can
+    be told apart and names be read.
+    """
     import plotly.graph_objects as go
 
     both = np.concatenate([reference, query])
@@ -64,11 +78,28 @@ def density_figure(reference: np.ndarray, query: np.ndarray, tray: np.ndarray) -
         image, x, y = np.histogram2d(points[:, 0], points[:, 1], bins=BINS, range=limits)
         shown = np.where(image > 0, np.log10(image + 1), np.nan).T.astype(np.float32)
         figure.add_trace(go.Heatmap(z=shown, x=x, y=y, colorscale=scale, showscale=False, hoverinfo="skip", name=name))
+    if label is not None:
+        colours = palette(in_order(label)) if colours is None else colours
+        for name, members in _some_of_each(label.astype(str)).items():
+            x, y = query[members].round(3).T
+            marker = {"color": colours[name], "size": 4, "line": {"color": "white", "width": 0.5}}
+            figure.add_trace(
+                go.Scatter(x=x, y=y, mode="markers", marker=marker, name=plain(name, 40), hoverinfo="name")
+            )
     if tray.any():
         _mark_tray(figure, reference, query[tray])
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, scaleanchor="x")
     return _layout(figure, 620)
+
+
+def _some_of_each(label: np.ndarray) -> dict[str, np.ndarray]:
+    """Positions of some cells of every label: 5,000 in all, by its share, but 20 of each where there are as many (seeded)."""
+    order, found = np.random.default_rng(0).permutation(len(label)), {}
+    for name in in_order(label):
+        own = order[label[order] == name]
+        found[name] = np.sort(own[: max(round(SHOWN * len(own) / len(label)), SHOWN_OF_EACH)])
+    return found
 
 
 def flow_figure(left: np.ndarray, right: np.ndarray, colours: Mapping[str, str] | None = None) -> Figure:

@@ -253,19 +253,17 @@ def _unknown(cells: pd.DataFrame, key: str) -> np.ndarray:
 
 
 def _figures(data: ReportData) -> dict[str, Figure]:
-    cells, keys, out = data.cells, _keys(data), {}
-    key = keys[0] if keys else ""
-    if _dense(data):
-        points = data.points
-        out["map"] = figures.density_figure(points["reference"], points["query"], points["tray"])
+    cells, points, key, out = data.cells, data.points, next(iter(_keys(data)), ""), {}
     unknown = _unknown(cells, key)
-    if key:
-        believed = np.where(unknown, no_label(_names(data, key)), cells[key].to_numpy().astype(str))
-        colours = palette(_shown_names(data, key))
+    believed = np.where(unknown, no_label(_names(data, key)), cells[key].to_numpy().astype(str)) if key else None
+    colours = palette(_shown_names(data, key)) if key else None
+    if _dense(data):
+        out["map"] = figures.density_figure(points["reference"], points["query"], points["tray"], believed, colours)
+    if believed is not None:
         if "cluster" in cells:
             out["flow"] = figures.flow_figure(cells["cluster"].to_numpy(), believed, colours)
-        if "batch" in data.points:
-            out["composition"] = figures.composition_figure(data.points["batch"], believed, colours)
+        if "batch" in points:
+            out["composition"] = figures.composition_figure(points["batch"], believed, colours)
         # A calibrated probability needs no limit; a bare vote is called unknown below one half.
         title, limit = ("calibrated probability", None) if key in data.calibration else ("share of the vote", 0.5)
         out["probability"] = figures.histogram_figure(
