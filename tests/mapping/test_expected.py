@@ -46,7 +46,7 @@ def test_time_grows_with_the_cells_and_memory_only_to_the_sample(folder, monkeyp
         assert np.isclose(bare.seconds, 10 + n * (2 * 0.5 / n + looked_up))
         assert np.isclose(judged.seconds, 10 + n * (2 * 0.5 / n + 2 * looked_up))
         assert judged.of_calibration == 4
-        held = density * (module.SAMPLE_BYTES * min(n, 50) + module.RUN_BYTES * min(n, 40))
+        held = density * max(module.SAMPLE_BYTES * min(n, 50), module.RUN_BYTES * min(n, 40))
         assert np.isclose(bare.memory, 1000 + held, rtol=1e-3)
 
 

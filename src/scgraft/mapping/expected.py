@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scgraft.calibration.condition import condition_of
 from scgraft.calibration.hold_out import choose_folds, hold_out
-from scgraft.mapping.freeze import CELLS, SAMPLE
+from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
 from scgraft.mapping.resources import NOTHING, Measured, duration, resources, seconds
 from scgraft.mapping.stream import read_run
 from scgraft.query.cell_file import BLOCK, CellFile
@@ -16,9 +16,9 @@ from scgraft.values.query import AlignOptions, Query
 from scgraft.values.reference import Reference
 
 LOOKED_UP = 500  # cells whose neighbours are looked up to see how long that takes; chosen by eye, not measured
-# Bytes for each stored count: of the sample while it is aligned and fitted, and of a run of cells while the next one is read. Measured on
-# 40,000 and 16,384 cells of 600 counts each (docs/any-size.md).
-SAMPLE_BYTES, RUN_BYTES = 20, 32
+# Bytes for each stored count: of the sample while it is put together and fitted, and later of a run of cells while the next one is read.
+# Measured on 40,000 and 16,384 cells of 540 counts each (docs/any-size.md).
+SAMPLE_BYTES, RUN_BYTES = 18, 32
 LIBRARIES = 450_000_000  # bytes with all that is imported, where the system does not say what is used
 
 
@@ -44,7 +44,7 @@ class Expected:
 def expected(reference: Reference, file: CellFile, options: AlignOptions, *, calibrated: bool) -> Expected:
     """What mapping all cells of a file takes, from its first 2,048; `calibrated` with the calibration of labels and novelty."""
     few, n = list[Query](), file.n_cells
-    rows = slice(0, min(BLOCK, n))
+    rows = slice(0, min(BLOCK, next(pieces(n)).stop))
     reading = seconds(lambda: few.append(read_run(reference, file, rows, options))) / rows.stop
     query = few[0]
     judged = (
@@ -60,7 +60,7 @@ def expected(reference: Reference, file: CellFile, options: AlignOptions, *, cal
     lookups = 2 if judged else 1
     spent = of_sample["seconds"] + n * (2 * reading + lookups * looking)
     density = query.counts.nnz / max(len(query.cells), 1)
-    held = density * (SAMPLE_BYTES * min(n, SAMPLE) + RUN_BYTES * min(n, CELLS))
+    held = density * max(SAMPLE_BYTES * min(n, SAMPLE), RUN_BYTES * min(n, CELLS))
     return Expected(spent, of_sample["of_calibration"], used_memory() + held)
 
 
