@@ -42,7 +42,7 @@ class Expected:
 
 
 def expected(reference: Reference, file: CellFile, options: AlignOptions, *, calibrated: bool) -> Expected:
-    """What mapping all cells of a file takes, from its first 2,048; `calibrated` with the calibration of labels and novelty."""
+    """What mapping all cells of a file takes, from its first 1,024; `calibrated` with the calibration of labels and novelty."""
     few, n = list[Query](), file.n_cells
     rows = slice(0, min(BLOCK, next(pieces(n)).stop))
     reading = seconds(lambda: few.append(read_run(reference, file, rows, options))) / rows.stop

@@ -224,9 +224,10 @@ def with_levels(query: Query, levels: Mapping[str, tuple[str, ...]]) -> Query:
     return replace(query, codes=np.stack(columns, axis=1), levels=levels)
 
 
-def pieces(n: int) -> Iterator[slice]:
-    """The runs of cells that are mapped at a time."""
-    return (slice(start, min(start + CELLS, n)) for start in range(0, n, CELLS))
+def pieces(n: int, most: int | None = None) -> Iterator[slice]:
+    """The runs of cells that are mapped at a time, or shorter ones of `most` cells."""
+    size = CELLS if most is None else min(most, CELLS)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def joined(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-BLOCK = 2048  # cells that are read at a time, with all genes of the file: as many as are embedded at a time
+BLOCK = 1024  # cells that are read at a time, with all genes of the file: 60 MB with what is made of 1,500 counts each
 BYTES = 22  # of memory for each stored count of a query that is mapped in memory, measured on 300,000 cells
 
 
