@@ -35,7 +35,7 @@ def test_time_grows_with_the_cells_and_memory_only_to_the_sample(folder, monkeyp
     reference = scgraft.load_reference(folder / "reference")
     given = {"seconds": 10.0, "of_calibration": 4.0}
     monkeypatch.setattr(module, "seconds", lambda work: (work(), 0.5)[1])
-    monkeypatch.setattr(module, "resources", lambda *args: Finding("resources", "ok", "", "", given))
+    monkeypatch.setattr(module, "resources", lambda *args, device: Finding("resources", "ok", "", "", given))
     monkeypatch.setattr(module, "used_memory", lambda: 1000.0)
     monkeypatch.setattr(module, "SAMPLE", 50)
     monkeypatch.setattr(module, "CELLS", 40)

@@ -41,7 +41,9 @@ class Expected:
         return f"{said}."
 
 
-def expected(reference: Reference, file: CellFile, options: AlignOptions, *, calibrated: bool) -> Expected:
+def expected(
+    reference: Reference, file: CellFile, options: AlignOptions, *, calibrated: bool, device: str = "auto"
+) -> Expected:
     """What mapping all cells of a file takes, from its first 1,024; `calibrated` with the calibration of labels and novelty."""
     few, n = list[Query](), file.n_cells
     rows = slice(0, min(BLOCK, next(pieces(n)).stop))
@@ -50,8 +52,8 @@ def expected(reference: Reference, file: CellFile, options: AlignOptions, *, cal
     judged = (
         calibrated and reference.latent is not None and reference.obs is not None and not missing_columns(reference)
     )
-    measured = _measured(reference, query) if judged else NOTHING
-    of_sample = resources(reference, query, min(n, SAMPLE), measured).values
+    measured = _measured(reference, query, device) if judged else NOTHING
+    of_sample = resources(reference, query, min(n, SAMPLE), measured, device=device).values
     looking = 0.0
     if reference.latent is not None:
         index, points = reference.latent.index, reference.latent.mean[:LOOKED_UP]
@@ -64,12 +66,12 @@ def expected(reference: Reference, file: CellFile, options: AlignOptions, *, cal
     return Expected(spent, of_sample["of_calibration"], used_memory() + held)
 
 
-def _measured(reference: Reference, query: Query) -> Measured:
+def _measured(reference: Reference, query: Query, device: str) -> Measured:
     """How long a held-out fold takes, and with it the judgement of a cell, which does the same on other cells."""
     plan, condition = choose_folds(reference, 0), condition_of(reference, query)
     if not plan:
         return NOTHING
-    (batches, members), zero = plan[0], FitConfig(epochs=0, device="cpu")
+    (batches, members), zero = plan[0], FitConfig(epochs=0, device=device)
     sizes = list[int]()
 
     def fold() -> None:

@@ -241,9 +241,8 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
     import anndata
 
     n = file.n_cells
-    say(
-        expected(reference, file, job.options, calibrated=job.calibration == "auto" and job.labels is not None).sentence
-    )
+    trusted, device = job.calibration == "auto" and job.labels is not None, job.config.device
+    say(expected(reference, file, job.options, calibrated=trusted, device=device).sentence)
     say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
     with step("checking all cells", n, "cell") as advance:
         surveyed = survey(reference, file, job.options, seed=job.config.seed, device=job.config.device, step=advance)
