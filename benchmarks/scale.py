@@ -73,12 +73,13 @@ def scgraft_row(work: Path, reference: int, n: int, way: str, what: str, shard: 
 
 
 def read_row(work: Path, n: int) -> dict[str, float]:
-    """Read the counts, 2,048 cells at a time."""
+    """Read the counts, as many cells at a time as a mapping does."""
+    from scgraft.query.cell_file import BLOCK
     from scgraft.query.on_disk import OnDisk
 
     matrix, stored = OnDisk(work / f"query-{n}.h5ad", "X"), 0
-    for start in range(0, n, 2048):
-        stored += matrix[start : start + 2048].nnz
+    for start in range(0, n, BLOCK):
+        stored += matrix[start : start + BLOCK].nnz
     return {"size": 8 * stored / 1e6}
 
 
@@ -211,7 +212,7 @@ def exponents(rows: dict[tuple[int, int, str, str], dict[str, float]]) -> list[s
 
 
 def plot(rows: dict[tuple[int, int, str, str], dict[str, float]], path: Path) -> None:
-    """CPU seconds and peak memory against cells, for the smallest reference."""
+    """CPU seconds and peak memory against cells, for the smallest reference, and of reading alone."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -219,9 +220,10 @@ def plot(rows: dict[tuple[int, int, str, str], dict[str, float]], path: Path) ->
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    smallest = min(r for r, *_ in rows)
-    for way, what in dict.fromkeys((w, t) for r, _, w, t in sorted(rows) if r == smallest):
-        own = sorted((n, f) for (r, n, w, t), f in rows.items() if (r, w, t) == (smallest, way, what))
+    smallest = min(r for r, *_ in rows if r)
+    shown = {row: found for row, found in rows.items() if row[0] in (0, smallest) and row[1]}
+    for way, what in dict.fromkeys((w, t) for _, _, w, t in sorted(shown)):
+        own = sorted(((n, f) for (_, n, w, t), f in shown.items() if (w, t) == (way, what)), key=lambda pair: pair[0])
         for axis, name in zip(axes, ("cpu", "peak"), strict=True):
             style = "-" if what == "everything" else "--"
             axis.plot(

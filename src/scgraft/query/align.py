@@ -107,22 +107,9 @@ def align_as(
     schema, batch_key = reference.schema, options.batch_key
     cells = cell_names(adata)
     weight = gene_weight(reference)
-    any_values = getattr(reference.hyper, "takes_values", False)
-    whole = not any_values and genes is None
+    whole = not getattr(reference.hyper, "takes_values", False) and genes is None
     if genes is None:
-        genes_of = gene_finder(reference, options.gene_map)
-        found = (
-            find_values(adata, layer=options.layer)
-            if any_values
-            else find_counts(
-                adata,
-                layer=options.layer,
-                prefer=schema.layer,
-                used=lambda place: (genes_of(place).match.column, genes_of(place).share),
-                molecules=not judged and of_molecules(reference),
-            )
-        )
-        genes = genes_of(found.place)
+        found, genes = _look_for(reference, adata, options, judged)
     else:
         found = Counts(cast("sparse.csr_matrix", adata.X), "X", Place("X", None, adata.var))
     match, n_found = genes.match, len(set(genes.match.gene.tolist()))
@@ -184,6 +171,23 @@ def align_as(
         alignment=alignment,
         blocks=blocks,
     )
+
+
+def _look_for(reference: Reference, adata: AnnData, options: AlignOptions, judged: bool) -> tuple[Counts, Genes]:
+    """The counts (or values, where the model takes these) of a query, and how the genes of their place meet the reference's."""
+    genes_of = gene_finder(reference, options.gene_map)
+    found = (
+        find_values(adata, layer=options.layer)
+        if getattr(reference.hyper, "takes_values", False)
+        else find_counts(
+            adata,
+            layer=options.layer,
+            prefer=reference.schema.layer,
+            used=lambda place: (genes_of(place).match.column, genes_of(place).share),
+            molecules=not judged and of_molecules(reference),
+        )
+    )
+    return found, genes_of(found.place)
 
 
 def of_molecules(reference: Reference) -> bool:
