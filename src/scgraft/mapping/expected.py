@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from scgraft.calibration.condition import condition_of
 from scgraft.calibration.hold_out import choose_folds, hold_out
@@ -53,7 +54,7 @@ def expected(
         calibrated and reference.latent is not None and reference.obs is not None and not missing_columns(reference)
     )
     measured = _measured(reference, query, device) if judged else NOTHING
-    of_sample = resources(reference, query, min(n, SAMPLE), measured, device=device).values
+    of_sample: Any = resources(reference, query, min(n, SAMPLE), measured, device=device).values
     looking = 0.0
     if reference.latent is not None:
         index, points = reference.latent.index, reference.latent.mean[:LOOKED_UP]
