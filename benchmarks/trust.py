@@ -74,20 +74,18 @@ def measure(reference: scgraft.Reference, query: anndata.AnnData) -> tuple[dict[
         out["AUROC"] = auroc(novelty.strength, ~known)
         out["AUROC, score"] = auroc(novelty.score, ~known)
         out["AUROC, distance"] = auroc(novelty.distance, ~known)
+    rule = frozen.judgement.rule
     neighbours, _ = frozen.judgement.space.place(aligned.counts)
     arrays = {
-        "type": result.votes["latent"].argmax(axis=1),
         "neighbours": neighbours,
-        "apart": frozen.judgement.rule.apart(neighbours, aligned.codes[:, 0]),
+        "anchor_markers": rule.markers,
+        "anchor_farther": rule.farther,
         "held_score": made.novelty,
-        "held_distance": made.distance,
-        "held_code": made.novelty_class,
+        "held_evidence": made.evidence,
         "held_fold": made.novelty_fold,
         "known": known,
         "score": novelty.score,
         "strength": novelty.strength,
-        "threshold": novelty.threshold,
-        "distance": result.distance,
         "start": novelty.distance,
         "cluster": novelty.cluster,
     }

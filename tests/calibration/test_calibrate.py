@@ -302,7 +302,7 @@ def test_the_less_is_explained_the_more_novel(seed, size):
     graph = QueryGraph(np.arange(80), np.stack([rng.choice(part, 15) for part in parts]), group.astype(int))
     typical = []
     for strength in (1.0, 2.0, 4.0, 8.0):
-        score, _ = novelty_score(
+        score, _, _ = novelty_score(
             residual + strength * group[:, None] * shared, graph, np.zeros(80, int), np.ones(40, bool)
         )
         typical.append(score[group].mean())
@@ -315,7 +315,7 @@ def test_novelty_is_about_one_where_the_model_is_right():
     latent = scgraft.embed(reference, cells)
     graph = query_graph(cells.counts)
     residual = residuals(decoder(reference, cells, None), cells.counts, latent.mean)
-    score, misfit = novelty_score(residual, graph, cells.codes[:, 0], np.ones(40, bool))
+    score, _, misfit = novelty_score(residual, graph, cells.codes[:, 0], np.ones(40, bool))
     assert (
         0.3 < np.median(score) < 3 and 0.3 < misfit < 3
     )  # an encoded latent is not the one that the cell was drawn from

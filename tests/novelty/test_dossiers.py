@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group, effective_number
+from scgraft.novelty.place import Placed
+from scgraft.novelty.states import states_of
 from scgraft.numerics.neighbors import nearest
 
 
@@ -160,3 +162,14 @@ def test_a_dossier_lists_the_clearest_genes_and_names_five():
 def test_a_dossier_says_whether_its_cells_lie_apart(farther, said):
     assert f"they lie {farther:.2f} times as far" in _dossier(groups(farther=farther), 1).sentence
     assert said in _dossier(groups(farther=farther), 1).sentence
+
+
+@pytest.mark.parametrize(("in_place", "scale", "novel", "listed"), [
+    (True, 2.0, False, True), (False, 2.0, False, False), (True, 1.2, False, False), (True, 2.0, True, False),
+])  # fmt: skip
+def test_a_type_is_in_another_state_if_it_is_in_its_place_shifted_and_not_novel(in_place, scale, novel, listed):
+    found = groups()
+    found = replace(found, novel=np.full(11, novel))
+    kind = Placed(0, np.arange(7), np.arange(3), 1.0 if in_place else 1.3, 1.1, scale)
+    states = states_of(found, [kind], ["B cells"], 1.0, None)
+    assert [state.label for state in states] == ["B cells"] * listed

@@ -1,4 +1,4 @@
-"""A new type or a new state: what a type shares is a state where the type lies in its place, and a further batch sets the limit."""
+"""A new type or a new state: what a type shares is a state where the type lies in its place; a further batch sets a limit."""
 
 from dataclasses import replace
 
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scgraft.novelty.limits import evidence_limit, further_batch_limit
-from scgraft.novelty.place import FARTHEST, HeldOut, own_scales, place_types, usual_distances
-from scgraft.novelty.rule import NoveltyRule
+from scgraft.novelty.limits import further_batch_limit
+from scgraft.novelty.place import FARTHEST, HeldOut, place_types, usual_distances
 from scgraft.numerics.conformal import threshold_at
 
 seeds = st.integers(0, 10_000)
@@ -21,7 +20,7 @@ def held_out(rng, *, n_folds=4, n_types=3, each=60, spread=0.0):
     code, fold = np.repeat(np.arange(n_types), n // n_types), np.arange(n) % n_folds
     factor = np.exp(spread * rng.standard_normal((n_types, n_folds)))
     distance = rng.gamma(60, size=n) / 60 * factor[code, fold]
-    return HeldOut(rng.gamma(20, size=n) / 20, distance, code, fold)
+    return HeldOut(rng.gamma(20, size=n) / 20, distance, code, fold, np.zeros(n))
 
 
 def query(rng, *, worse=1.0, farther=1.0, each=100, share=1.0):
@@ -32,41 +31,32 @@ def query(rng, *, worse=1.0, farther=1.0, each=100, share=1.0):
     return score, rng.gamma(60, size=3 * each) / 60 * np.where(moved, farther, 1), code, moved
 
 
-def novel(score, distance, code, held):
-    """What the rule says of cells that are neighbours of themselves alone, and their types."""
-    placed, alone = place_types(score, distance, code, held), np.arange(len(score))[:, None]
-    limit = evidence_limit(score, distance, held.score, held.distance, 0.05, fold=held.fold)
-    rule = NoveltyRule(np.zeros((1, 1)), {}, np.zeros(1), np.ones(1, bool), 1.0, limit, power=2.0)
-    rule = replace(rule, scales=own_scales(score, placed, held))
-    return rule.judge(score, np.full(len(score), np.inf), distance, rule.scale(alone))[1] > 1, placed
-
-
-@given(seeds, st.floats(2, 6))
-def test_a_type_that_is_explained_badly_in_its_place_is_not_novel(seed, worse):
-    rng = np.random.default_rng(seed)
-    held = held_out(rng, spread=0.06)
-    score, distance, code, moved = query(rng, worse=worse)
-    found, placed = novel(score, distance, code, held)
-    assert found[moved].mean() < 0.15 and placed[2].in_place and placed[2].scale > 0.7 * worse
+@pytest.mark.parametrize("worse", [2, 4, 6])
+def test_a_type_that_is_explained_badly_in_its_place_is_in_another_state(worse):
+    """A further batch of the reference lies beyond its reach in one of 20 cases, and here in no more than three of 40."""
+    placed = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        held = held_out(rng, spread=0.05)
+        score, distance, code, _ = query(rng, worse=worse)
+        placed.append(place_types(score, distance, code, held)[2])
+    assert sum(kind.in_place for kind in placed) >= 37 and min(kind.scale for kind in placed) > 0.7 * worse
 
 
 @given(seeds, st.floats(3, 6), st.floats(1.3, 2))
 def test_the_same_errors_farther_away_are_a_new_type(seed, worse, farther):
     rng = np.random.default_rng(seed)
     held = held_out(rng)
-    score, distance, code, moved = query(rng, worse=worse, farther=farther)
-    found, placed = novel(score, distance, code, held)
-    assert found[moved].mean() > 0.9 and found[~moved].mean() < 0.1 and not placed[2].in_place
+    score, distance, code, _ = query(rng, worse=worse, farther=farther)
+    assert not place_types(score, distance, code, held)[2].in_place
 
 
-@given(seeds, st.sampled_from([0.1, 0.3, 0.45]))
-def test_new_cells_among_those_of_a_type_do_not_hide(seed, share):
-    """The better explained half sets the place, and the best quarter the scale."""
-    rng = np.random.default_rng(seed)
-    held = held_out(rng, spread=0.06)
-    score, distance, code, moved = query(rng, worse=4.0, farther=1.4, share=share)
-    found, _ = novel(score, distance, code, held)
-    assert found[moved].mean() > 0.8 and found[~moved].mean() < 0.12
+def scales_of(placed, n):
+    """Scale and place of every cell's type."""
+    out = np.zeros((n, 3))
+    for kind in placed:
+        out[kind.rows] = kind.scale, kind.farther, kind.in_place
+    return out
 
 
 @given(seeds, st.permutations([0, 1, 2]))
@@ -74,11 +64,13 @@ def test_names_and_order_change_no_place(seed, names):
     rng = np.random.default_rng(seed)
     held = held_out(rng, spread=0.02)
     score, distance, code, _ = query(rng, worse=2.0)
-    scales = own_scales(score, place_types(score, distance, code, held), held)
+    scales = scales_of(place_types(score, distance, code, held), 300)
     name, order, cells = np.array(names), rng.permutation(300), rng.permutation(len(held.code))
-    other = HeldOut(held.score[cells], held.distance[cells], name[held.code][cells], 7 - held.fold[cells])
+    other = HeldOut(
+        held.score[cells], held.distance[cells], name[held.code][cells], 7 - held.fold[cells], held.evidence[cells]
+    )
     mixed = place_types(score[order], distance[order], name[code][order], other)
-    assert np.allclose(own_scales(score[order], mixed, other), scales[order], rtol=1e-5)
+    assert np.allclose(scales_of(mixed, 300), scales[order], rtol=1e-5)
 
 
 @given(seeds, st.floats(0, 0.3), st.floats(1, 4))
@@ -97,15 +89,6 @@ def test_without_batches_to_compare_nothing_is_in_its_place(fold):
     held = replace(held_out(rng), fold=fold)
     score, distance, code, _ = query(rng, worse=4.0)
     assert not any(kind.in_place for kind in place_types(score, distance, code, held))
-    assert (own_scales(score, place_types(score, distance, code, held), held) == 1).all()
-
-
-@given(seeds, st.floats(1.5, 5))
-def test_an_own_scale_never_lowers_a_limit(seed, worse):
-    rng = np.random.default_rng(seed)
-    held = held_out(rng)
-    score, distance, code, _ = query(rng, worse=1 / worse)
-    assert (own_scales(score, place_types(score, distance, code, held), held) >= 1).all()
 
 
 @settings(max_examples=5)

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from scgraft.novelty.query_graph import QueryGraph, query_graph
-from scgraft.novelty.score import at_common_depth, batch_centres, novelty_score, shared_residual, used_genes
+from scgraft.novelty.score import (
+    at_common_depth,
+    batch_centres,
+    novelty_score,
+    shared_moments,
+    shared_residual,
+    used_genes,
+)
 
 seeds = st.integers(0, 10_000)
 
@@ -29,6 +36,44 @@ def test_the_score_is_the_square_of_the_shared_residual_over_what_noise_leaves(s
     centres = {0: rng.standard_normal(4).astype(np.float32), 2: rng.standard_normal(4).astype(np.float32)}
     found = shared_residual(residual, neighbours, batch, centres)
     assert np.allclose(found, slow_score(residual, neighbours, batch, centres), rtol=1e-4, atol=1e-6)
+
+
+def slow_markers(residual, neighbours, batch, centres):
+    out = []
+    for own, code in zip(neighbours, batch, strict=True):
+        r = np.mean([residual[j] for j in own], axis=0) - centres.get(code, 0)
+        out.append(sum(x**3 for x in r) / sum(x * x for x in r) ** 1.5)
+    return np.array(out)
+
+
+@given(seeds, st.integers(1, 8), st.integers(1, 300))
+def test_markers_are_the_skewness_of_the_shared_residual(seed, k, n):
+    rng = np.random.default_rng(seed)
+    residual = rng.standard_normal((12, 9)).astype(np.float32)
+    neighbours, batch = rng.integers(12, size=(n, k)), rng.integers(3, size=n)
+    centres = {0: rng.standard_normal(9).astype(np.float32), 2: rng.standard_normal(9).astype(np.float32)}
+    found = shared_moments(residual, neighbours, batch, centres)
+    assert np.array_equal(found[0], shared_residual(residual, neighbours, batch, centres))
+    assert np.allclose(found[1], slow_markers(residual, neighbours, batch, centres), atol=1e-3)
+
+
+@given(seeds, st.integers(1, 100), st.floats(0.1, 50))
+def test_markers_say_in_how_few_genes_the_errors_are_and_not_how_large_they_are(seed, m, size):
+    """`m` genes equally far above what is expected: 1 / sqrt(m), whatever the size; below it: the negative; any order of genes."""
+    residual = np.zeros((1, 200), np.float32)
+    residual[0, np.random.default_rng(seed).choice(200, m, replace=False)] = size
+    alone, batch = np.zeros((1, 1), int), np.zeros(1, int)
+    above, below = (shared_moments(sign * residual, alone, batch, {})[1][0] for sign in (1, -1))
+    assert above == pytest.approx(m**-0.5, rel=1e-3) and below == pytest.approx(-above)
+
+
+@given(seeds, st.floats(0.2, 20))
+def test_a_misfit_in_many_genes_and_both_directions_has_no_markers(seed, size):
+    misfit = (size * np.random.default_rng(seed).standard_normal((1, 1000))).astype(np.float32)
+    alone, batch = np.zeros((1, 1), int), np.zeros(1, int)
+    assert abs(shared_moments(misfit, alone, batch, {})[1][0]) < 5 * np.sqrt(15 / 1000**2)
+    misfit[0, :8] += 20 * size  # eight markers of twenty times the misfit: 8 * 20^3 / (1000 + 8 * 20^2)^1.5 = .235
+    assert shared_moments(misfit, alone, batch, {})[1][0] > 0.15
 
 
 def test_noise_has_a_score_of_one_however_many_neighbours_share_it():
@@ -57,7 +102,7 @@ def test_what_the_best_explained_half_of_a_batch_shares_is_taken_out(seed, n_sma
         best = sorted(own, key=lambda i: first[i])[: len(own) // 2]
         slow = np.mean([residual[j] for i in best for j in neighbours[i]], axis=0)
         assert np.allclose(centres[code], slow, atol=1e-5)
-    score, same = novelty_score(residual, graph, batch, np.ones(6, bool))
+    score, _, same = novelty_score(residual, graph, batch, np.ones(6, bool))
     assert same == misfit and np.allclose(score, slow_score(residual, neighbours, batch, centres), rtol=1e-3, atol=1e-5)
 
 

@@ -198,6 +198,7 @@ def _calibration(
         novelty=_null([fold.novelty[own] for fold, own in zip(folds, seen, strict=True)]),
         distance=_null([fold.distance[own] for fold, own in zip(folds, seen, strict=True)]),
         novelty_class=_codes([c[own] for c, own in zip(classes_of, seen, strict=True)]),
+        evidence=_null([fold.evidence[own] for fold, own in zip(folds, seen, strict=True)]),
         mixture=_null([gain[own] for gain, own in zip(mixture, seen, strict=True)]),
         novelty_fold=_codes([np.full(int(own.sum()), i) for i, own in enumerate(seen)]),
         reliability=table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.graft.unfitted import unfitted
+from scgraft.novelty.limits import evidence, quarter_of
+from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.score import at_common_depth, distance_to, novelty_score, present_genes
 from scgraft.query.levels import combine
@@ -48,6 +51,8 @@ class Fold:
         Their own neighbour graph, novelty scores, and the median misfit of their reconstruction.
     distance
         Their distances to the rest of the reference before the fit, relative to its spacing, (n,).
+    evidence
+        That they are novel, (n,), made as a query's.
     """
 
     batches: tuple[str, ...]
@@ -61,6 +66,17 @@ class Fold:
     novelty: np.ndarray
     misfit: float
     distance: np.ndarray
+    evidence: np.ndarray
+
+
+def held_cells(folds: Sequence[Fold], codes: np.ndarray) -> HeldOut:
+    """The cells of all folds together; `codes` are the classes of the reference's cells, -1 for none."""
+    score, distance, found = (
+        np.concatenate([np.zeros(0), *(getattr(fold, name) for fold in folds)])
+        for name in ("novelty", "distance", "evidence")
+    )
+    of_class = np.concatenate([np.zeros(0, np.int64), *(codes[fold.index] for fold in folds)])
+    return HeldOut(score, distance, of_class, np.repeat(np.arange(len(folds)), [len(f.index) for f in folds]), found)
 
 
 def subset(reference: Reference, kept: np.ndarray) -> Reference:
@@ -121,11 +137,14 @@ def hold_out(
     latent = embed(rest, query, graft, device=config.device)
     graph = query_graph(query.counts, seed=seed)
     decode = decoder(rest, query, graft, device=config.device)
-    found = residuals(decode, observed(rest, query.counts), latent.mean)
-    residual = at_common_depth(found, query.counts)
-    score, misfit = novelty_score(residual[graph.anchors], graph, query.codes[:, 0], present_genes(rest, query))
+    residual = at_common_depth(residuals(decode, observed(rest, query.counts), latent.mean), query.counts)
+    score, markers, misfit = novelty_score(
+        residual[graph.anchors], graph, query.codes[:, 0], present_genes(rest, query)
+    )
     distance = distance_to(rest, unfitted(rest, query, graft, latent, device=config.device))
-    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit, distance)
+    farther = distance / quarter_of(distance)
+    found = evidence(score / quarter_of(score), markers[graph.anchors], farther[graph.anchors], graph.neighbours)
+    return Fold(batches, rest, kept, index, query, graft, latent, graph, score, misfit, distance, found)
 
 
 def _other_cells(reference: Reference, members: np.ndarray, key: str | None, seed: int) -> np.ndarray:

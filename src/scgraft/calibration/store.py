@@ -26,7 +26,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 8  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FORMAT = 9  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = (
     "class_weights",
@@ -36,6 +36,7 @@ ARRAYS = (
     "distance",
     "novelty_class",
     "novelty_fold",
+    "evidence",
     "mixture",
     "reliability",
 )
@@ -56,6 +57,7 @@ WRITTEN = {
     "distance": Array("f", 1),
     "novelty_class": Array("iu", 1),
     "novelty_fold": Array("iu", 1),
+    "evidence": Array("f", 1),
     "mixture": Array("f", 1),
     "reliability": Array("f", 2),
 }
@@ -253,6 +255,7 @@ def _misfits(value: Calibration) -> list[str]:
         "distance": len(value.distance) == len(value.novelty),
         "novelty classes": len(value.novelty_class) == len(value.novelty)
         and _codes_within(value.novelty_class + 1, n_classes + 1),
+        "evidence": len(value.evidence) == len(value.novelty),
         "mixture": len(value.mixture) == len(value.novelty),
         "novelty folds": len(value.novelty_fold) == len(value.novelty)
         and _codes_within(value.novelty_fold, len(value.folds)),

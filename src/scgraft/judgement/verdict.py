@@ -257,7 +257,7 @@ def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
         "alone would make them"
     )
     action = (
-        "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to three times as many known "
+        "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to six times as many known "
         "cells as declared may then be called novel: believe an unknown group only if its genes are known markers."
     )
     said = said.format(value=value) + _range(null, said)

@@ -102,7 +102,7 @@ def _judged(
         query,
         graft,
         latent,
-        HeldOut(first.novelty, first.distance, first.novelty_class, first.novelty_fold, first.mixture),
+        HeldOut(first.novelty, first.distance, first.novelty_class, first.novelty_fold, first.evidence, first.mixture),
         key=first.key or None,
         graph=graph,
         near=mapped.near,

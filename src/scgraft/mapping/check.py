@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.calibration.condition import condition_of
-from scgraft.calibration.hold_out import choose_folds, hold_out
+from scgraft.calibration.hold_out import choose_folds, held_cells, hold_out
 from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
@@ -319,23 +319,9 @@ def _unexplained(reference: Reference, query: Query, seed: int, device: str) -> 
     held_out, began = (time.perf_counter() - began) / max(len(folds), 1), time.perf_counter()
     key = reference.schema.labels_key
     codes = reference_types(reference, key)[2]
-    null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
-    of_class = np.concatenate([np.zeros(0, np.int64), *(codes[f.index] for f in folds)])
-    fold = np.repeat(np.arange(len(folds)), [len(f.index) for f in folds])
     graft = fit(reference, query, zero)
     latent = embed(reference, query, graft, device=device)
-    found = find_novelty(
-        reference,
-        query,
-        graft,
-        latent,
-        null,
-        null_distance=far,
-        null_class=of_class,
-        null_fold=fold,
-        key=key,
-        device=device,
-    )
+    found = find_novelty(reference, query, graft, latent, held_cells(folds, codes), key=key, device=device)
     measure = Measured(measured, held_out, (time.perf_counter() - began) / len(query.cells))
     share = float(found.novel.mean())
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}

@@ -23,6 +23,7 @@ from scgraft.labels.transfer import calibrated_labels, chosen_votes, transfer_la
 from scgraft.labels.votes import classify, votes_of
 from scgraft.novelty.query_graph import QuerySpace
 from scgraft.novelty.rule import NoveltyRule
+from scgraft.novelty.score import shared_moments
 from scgraft.numerics.index import Near
 from scgraft.numerics.neighbors import Neighbours
 from scgraft.values.calibration import Calibration, GeneClassifier
@@ -161,11 +162,11 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, reference: 
     distance = unfitted_near(reference, query, mapped, device=device)[1].distance
     rule, batch = judgement.rule, query.codes[:, 0]
     neighbours, cluster = judgement.space.place(query.counts)
-    score = rule.score(neighbours, batch)
-    threshold, strength = rule.judge(score, rule.apart(neighbours, batch), distance, rule.scale(neighbours))
+    score, markers = shared_moments(rule.residual, neighbours, batch, rule.centres)
+    strength = rule.strength(score, neighbours)
     novel, mixture = strength > 1, rule.mixture(query.counts)
     novelty = Novelty(
-        score, rule.misfit, threshold, distance, novel, strength, judgement.false_alarms, cluster, (), (), mixture
+        score, rule.misfit, markers, distance, novel, strength, judgement.false_alarms, cluster, (), (), mixture
     )
     labels = dict(mapped.labels)
     for key, classifier in judgement.classifiers.items():
@@ -239,7 +240,7 @@ def joined(
     novelty, verdict = sample.novelty, sample.verdict
     found = [p.novelty for p in parts if p.novelty is not None]
     if novelty is not None and found:
-        names = ("score", "threshold", "distance", "novel", "strength", "cluster", "mixture")
+        names = ("score", "markers", "distance", "novel", "strength", "cluster", "mixture")
         novelty = replace(novelty, **_concatenated(found, names))
     if verdict is not None and reference.latent is not None:
         verdict = replace(verdict, distance=cluster_distance(reference.latent, latent).astype(np.float32))

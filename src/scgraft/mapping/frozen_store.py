@@ -25,12 +25,12 @@ from scgraft.novelty.rule import NoveltyRule
 from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.reference import Reference
 
-FROZEN_FORMAT = 1  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FROZEN_FORMAT = 2  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 ARRAYS, DOCUMENT = "frozen.npz", "frozen.json"
 SPACE = ("axes", "shift", "anchors", "centres", "community")
-RULE = ("residual", "between", "large")
+RULE = ("residual", "markers", "farther")
 MIXTURE = ("genes", "shares", "limit")
-LIMITS = ("misfit", "limit", "held_out_limit", "power")
+LIMITS = ("usual", "misfit", "limit")
 CLASSIFIER = ("coefficient", "intercept", "genes")
 
 
@@ -58,7 +58,6 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
             }
             arrays |= {name: getattr(judgement.space, name) for name in SPACE}
             arrays |= {f"rule_{name}": getattr(rule, name) for name in RULE}
-            arrays["rule_scales"] = np.ones(len(rule.between)) if rule.scales is None else rule.scales
             none = Profiles(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
             mixture = none if rule.profiles is None else rule.profiles
             arrays |= {"mixture_genes": mixture.genes, "mixture_shares": mixture.shares}
@@ -124,9 +123,9 @@ def _arrays(judgement: dict[str, Any]) -> dict[str, Array]:
     found = {
         name: Array("f", dimensions) for name, dimensions in {"axes": 2, "shift": 1, "anchors": 2, "centres": 2}.items()
     }
-    found |= {"community": Array("iu", 1), "rule_residual": Array("f", 2), "rule_between": Array("f", 1, finite=False)}
-    found |= {"rule_large": Array("b", 1), "limits": Array("f", 1, finite=False)}
-    found |= {"rule_scales": Array("f", 1), "mixture_genes": Array("iu", 1), "mixture_shares": Array("f", 2)}
+    found |= {"community": Array("iu", 1), "rule_residual": Array("f", 2), "rule_markers": Array("f", 1)}
+    found |= {"rule_farther": Array("f", 1), "limits": Array("f", 1, finite=False)}
+    found |= {"mixture_genes": Array("iu", 1), "mixture_shares": Array("f", 2)}
     found["mixture_limit"] = Array("f", 1, finite=False)
     found |= {f"centre_{code}": Array("f", 1) for code in judgement["centres"]}
     for i in range(len(judgement["classifiers"])):
@@ -146,8 +145,7 @@ def _misfits(value: Judgement, n_genes: int) -> list[str]:
         "axes": space.axes.shape == (n_genes, width),
         "anchors": space.anchors.shape[1] == width and 0 < space.k <= len(space.anchors),
         "centres": space.centres.shape == (len(space.community), width) and bool((space.community >= 0).all()),
-        "residuals": rule.residual.shape[0] == len(rule.between) == len(space.anchors),
-        "scales": rule.scales is not None and len(rule.scales) == len(space.anchors),
+        "residuals": rule.residual.shape[0] == len(rule.markers) == len(rule.farther) == len(space.anchors),
         "mixtures": rule.profiles is None
         or (rule.profiles.shares.shape[1] == len(rule.profiles.genes) and int(rule.profiles.genes.max()) < n_genes)
         and int(rule.profiles.genes.min()) >= 0,
@@ -179,11 +177,11 @@ def _judgement(
         )
     space = QuerySpace(**{name: arrays[name] for name in SPACE}, k=int(document["k"]))
     centres = {int(code): arrays[f"centre_{code}"] for code in document["centres"]}
-    residual, between, large = (arrays[f"rule_{name}"] for name in RULE)
+    residual, markers, farther = (arrays[f"rule_{name}"] for name in RULE)
     if arrays["limits"].shape != (len(LIMITS),):
         raise ValueError(f"it has {arrays['limits'].size} limits; {len(LIMITS)} were expected")
     genes, shares, most = (arrays[f"mixture_{name}"] for name in MIXTURE)
     profiles = Profiles(genes, shares, float(most[0])) if len(genes) and len(most) else None
     limits = dict(zip(LIMITS, arrays["limits"].tolist(), strict=True))
-    rule = NoveltyRule(residual, centres, between, large, **limits, scales=arrays["rule_scales"], profiles=profiles)
+    rule = NoveltyRule(residual, centres, markers, farther, **limits, profiles=profiles)
     return Judgement(calibration, classifiers, space, rule, float(document["false_alarms"]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.calibration.condition import condition_of
-from scgraft.calibration.hold_out import Fold, choose_folds, hold_out
+from scgraft.calibration.hold_out import Fold, choose_folds, held_cells, hold_out
 from scgraft.errors import BadOption, ScgraftError
 from scgraft.expression.generate import counted_cells
 from scgraft.graft.embed import embed
@@ -178,9 +178,9 @@ def _judged(source: str, reference: Reference, query: Query, labels: str | None,
     graft = fit(reference, query, config)
     latent, graph = embed(reference, query, graft, device=device), query_graph(query.counts, seed=seed)
     near = reference.latent.index.near(latent.mean, k=K)
-    null, far = (np.concatenate([np.zeros(0), *p]) for p in ([f.novelty for f in folds], [f.distance for f in folds]))
+    held_out = held_cells(folds, codes if len(classes) else np.full(len(reference.latent.mean), -1))
     novelty = find_novelty(
-        reference, query, graft, latent, null, null_distance=far, key=key if len(classes) else None, graph=graph, near=near,
+        reference, query, graft, latent, held_out, key=key if len(classes) else None, graph=graph, near=near,
         distance=distance_to(reference, unfitted(reference, query, graft, latent, device=device)), device=device,
     )  # fmt: skip
     types = codes if len(classes) else _stand_ins(reference.latent.mean, seed)

@@ -11,22 +11,13 @@ from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.model.build import take_cells
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
-from scgraft.novelty.limits import (
-    DISTANCE_POWER,
-    evidence,
-    evidence_limit,
-    further_batch_limit,
-    scale_of,
-    type_distances,
-    types_of,
-)
+from scgraft.novelty.limits import further_batch_limit, limit_of, quarter_of, scale_of, types_of
 from scgraft.novelty.mixtures import mixture_limit, type_profiles
-from scgraft.novelty.place import FARTHEST, HeldOut, Placed, own_scales, place_types
+from scgraft.novelty.place import FARTHEST, HeldOut, Placed, place_types
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.rule import NoveltyRule, none_known
-from scgraft.novelty.score import LEAST_BATCH, at_common_depth, batch_centres, present_genes, used_genes
+from scgraft.novelty.score import at_common_depth, batch_centres, present_genes, shared_moments, used_genes
 from scgraft.novelty.states import states_of
-from scgraft.numerics.conformal import threshold_at
 from scgraft.numerics.index import K, Near
 from scgraft.reference.cells import reference_classes
 from scgraft.values.graft import Graft
@@ -43,11 +34,8 @@ def find_novelty(
     query: Query,
     graft: Graft | None,
     latent: Latent,
-    null: np.ndarray,
+    held: HeldOut,
     *,
-    null_distance: np.ndarray | None = None,
-    null_class: np.ndarray | None = None,
-    null_fold: np.ndarray | None = None,
     key: str | None = None,
     graph: QueryGraph | None = None,
     near: Near | None = None,
@@ -61,16 +49,10 @@ def find_novelty(
     ----------
     reference, query, graft, latent
         The mapping; `query` holds raw counts (n, G).
-    null
-        Scores of held-out reference cells, from a calibration; without any, nothing is novel.
-    null_distance
-        Relative distances of the same cells before their fit; without any, distance is no evidence.
-    null_class, null_fold
-        Class codes of the same cells, and the batches that they were held out with: they tell whether the query's types lie where
-        the reference has them (:mod:`scgraft.novelty.place`). Without both, no state is told from a new type.
+    held
+        Held-out reference cells, from a calibration; without any, nothing is novel.
     key
-        Label column of the reference: how far its types are apart, and for the dossiers. Without labels nothing but the
-        misfit sets the threshold.
+        Label column of the reference, for states and dossiers. It changes nothing in which cells are novel.
     graph
         The query's neighbours, where they are known already.
     near
@@ -79,7 +61,7 @@ def find_novelty(
         Relative distance of the query's cells to the reference before the fit, (n,); None takes that of `near`, which is the
         same where nothing was trained. A fit moves cells of a missing type towards the reference.
     false_alarms
-        Declared share of reference-like cells above the threshold.
+        Declared share of known cells that may be called novel.
     device
         As for :func:`scgraft.embed`.
 
@@ -89,13 +71,6 @@ def find_novelty(
         Scores and clusters of the cells, and a dossier for each group of at least five novel cells in a cluster that a
         binomial test at the declared rate does not explain (p < 0.001). Nothing is random; seeds are fixed.
     """
-    n = len(null)
-    held = HeldOut(
-        null,
-        np.ones(0) if null_distance is None else null_distance,
-        np.full(n, -1) if null_class is None or null_fold is None else null_class,
-        np.zeros(n, np.int64) if null_fold is None else null_fold,
-    )
     return judge_sample(
         reference,
         query,
@@ -137,27 +112,24 @@ def judge_sample(
     centres, misfit = batch_centres(kept, graph, batch)
     labels, names, codes = reference_types(reference, key)
     found = near[graph.anchors].found
-    between = type_distances(decode, reference, at, seen.codes[:, 0], codes, found, present=present)
-    rule = NoveltyRule(kept, centres, between, np.bincount(batch) >= LEAST_BATCH, misfit, limit=float("inf"))
-    score, apart = rule.score(graph.neighbours, batch), rule.apart(graph.neighbours, batch)
+    score, markers = shared_moments(kept, graph.neighbours, batch, centres)
+    farther = distance / quarter_of(distance)
+    at_anchors = markers[graph.anchors], farther[graph.anchors]
+    rule = NoveltyRule(kept, centres, *at_anchors, quarter_of(score), misfit, limit=1.0)
+    own = rule.strength(score, graph.neighbours)
+    rule = replace(rule, limit=limit_of(own, held.evidence, false_alarms, held.fold))
     placed: list[Placed] = []
     if placeable := len(held.distance) > 0:
-        of_anchors = score[graph.anchors]
-        placed = place_types(of_anchors, distance[graph.anchors], types_of(codes, found), held)
-        rule = replace(rule, scales=own_scales(of_anchors, placed, held))
-    far, power = (held.distance, DISTANCE_POWER) if placeable else (np.ones(len(held.score)), 0.0)
-    limit = evidence_limit(score, distance, held.score, far, false_alarms, power, held.fold)
-    rule = replace(rule, limit=limit, held_out_limit=threshold_at(held.score, false_alarms / 2), power=power)
+        placed = place_types(score[graph.anchors], distance[graph.anchors], types_of(codes, found), held)
     profiles = None if held.mixture is None else type_profiles(reference, codes, present, device=device)
     if profiles is not None and held.mixture is not None:
         rule = replace(rule, profiles=replace(profiles, limit=mixture_limit(profiles.gain(query.counts), held.mixture)))
     mixture = rule.mixture(query.counts)
-    scale = rule.scale(graph.neighbours)
-    rule = none_known(rule, mixture > 1, score, apart, distance, scale)
-    threshold, strength = rule.judge(score, apart, distance, scale)
+    rule = none_known(rule, mixture > 1, score, graph.neighbours)
+    strength = rule.strength(score, graph.neighbours)
     novel = strength > 1
-    null = evidence(held.score, far, power)
-    null = null / max(further_batch_limit(null, false_alarms, held.fold), 1e-12)
+    null = held.evidence / max(further_batch_limit(held.evidence, false_alarms, held.fold), 1e-12)
+    far = held.distance
     farther = distance / (np.median(far) * scale_of(distance, far)) if placeable else np.zeros(0)
     groups = _Groups(reference, query, latent, graph, residual, present, strength, novel, labels, farther, null)
     dossiers = tuple(
@@ -169,7 +141,7 @@ def judge_sample(
         shared = Placed(-1, rows, rows, float(np.median(farther)), FARTHEST, ratio)
     states = states_of(groups, placed, names, scale_of(score, held.score), shared)
     made = Novelty(
-        score, misfit, threshold, distance, novel, strength, false_alarms, graph.cluster, dossiers, states, mixture
+        score, misfit, markers, distance, novel, strength, false_alarms, graph.cluster, dossiers, states, mixture
     )
     return made, rule
 

@@ -1,193 +1,81 @@
-"""The limit above which a novelty score counts as novel.
+"""Evidence that a cell is novel, and the limit above which it counts.
 
-A cell's score says how badly the model explains its genes (:mod:`scgraft.novelty.score`). A high score has two possible
-causes: the model misfits every cell of this query a little, or the cell is of a kind that the reference lacks. The limit
-tells them apart.
+A model misfits every cell of another laboratory, and no number of held-out cells says by how much: those of a minified reference
+are generated, and fit perfectly. So what counts is not how badly a cell is explained, but in what: a few genes far above what the
+model expects (:func:`scgraft.novelty.score.shared_moments`) are markers of a type that it has not seen.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from scgraft.expression.residuals import BLOCK
 from scgraft.numerics.conformal import threshold_at
 from scgraft.numerics.neighbors import Neighbours
 from scgraft.numerics.votes import neighbour_vote
-from scgraft.values.reference import Latent, Reference
 
-if TYPE_CHECKING:
-    from scgraft.expression.residuals import Decode
-
-# Chosen by benchmarks/trust.py; what else was tried is in docs/trust-evidence.md.
-NEAR_TYPES = 3  # the distance to other types is read a third of the way up the sorted list, see nearest_third
-QUARTER = 0.25  # of a query must be known cells, for it to show its own scale; 0.2 and 0.3 are as good
-DISTANCE_POWER = 2.0  # 1 leaves more false alarms (.06 of known cells instead of .04), 3 finds fewer missing types
-TOWARDS = 1 / 3  # of the squared distance to other types: the square root, 0.58, is more than half of the way
-SILENT = 1e-9  # stands for a sum of expected counts that is 0, where a cell has no genes
-LEAST_TOWARDS = 0.5  # in units of the noise: types closer to each other than this set no limit
-
-
-def type_distances(
-    decode: Decode,
-    reference: Reference,
-    latent: Latent,
-    batch: np.ndarray,
-    codes: np.ndarray,
-    found: Neighbours,
-    *,
-    present: np.ndarray | None = None,
-) -> np.ndarray:
-    """How far each cell's own type is from the other types, in the units of squared residuals, (n,) float32.
-
-    Each type is stood for by one expression profile: what the decoder predicts at the mean latent of the type's reference
-    cells, in the query cell's batch and at its depth. The distance between two types is the mean over genes of the squared
-    difference of their profiles, divided by the variance that the model gives the cell. Of the distances to all other types
-    the 33rd percentile is returned (:func:`nearest_third` says why).
-
-    Parameters
-    ----------
-    decode
-        The decoder for the reference and the query's cells, from :func:`scgraft.expression.residuals.decoder`.
-    reference, latent
-        The reference, and the query's cells in its latent.
-    batch
-        Code of each query cell's batch, (n,).
-    codes
-        Class of every reference cell; -1 for none.
-    found
-        Nearest reference cells of each query cell in the latent: their vote says which type the cell has.
-    present
-        Genes that the query has, (G,) bool; None takes all of them.
-
-    Returns
-    -------
-    ndarray
-        Infinite where the reference has fewer than two types.
-    """
-    assert reference.latent is not None
-    points, names = reference.latent.mean, np.unique(codes[codes >= 0])
-    out = np.full(len(latent.mean), np.inf, np.float32)
-    if len(names) < 2:
-        return out
-    compact = np.where(codes >= 0, np.searchsorted(names, codes), -1)
-    own = neighbour_vote(compact, len(names), found).argmax(axis=1)
-    centres = np.stack([points[compact == c].mean(axis=0) for c in range(len(names))])
-    # Without counts (values of a normal likelihood, regions that are open or not) the output is a profile as it is.
-    n_regions = reference.schema.n_regions
-    has_depth = reference.hyper.gene_likelihood not in ("normal", "bernoulli")
-    for code in np.unique(batch):
-        rows = np.flatnonzero(batch == code)
-        like = _with_all_kinds(decode, latent.mean, rows) if n_regions else rows[0]
-        profile, _ = decode(centres, np.full(len(names), like))
-        if n_regions:
-            profile[:, :-n_regions] /= np.maximum(profile[:, :-n_regions].sum(axis=1, keepdims=True), SILENT)
-        else:
-            profile = profile / profile.sum(axis=1, keepdims=True) if has_depth else profile
-        for start in range(0, len(rows), BLOCK):
-            part = rows[start : start + BLOCK]
-            mean, variance = decode(latent.mean[part], part)
-            if n_regions:
-                weight = 1.0 / (variance + 1e-9)
-                weight[:, :-n_regions] *= mean[:, :-n_regions].sum(axis=1, keepdims=True) ** 2
-                weight[variance == 0] = 0.0  # a kind of features that the cell lacks tells no types apart
-            else:
-                weight = (mean.sum(axis=1, keepdims=True) ** 2 if has_depth else 1.0) / (variance + 1e-9)
-            out[part] = nearest_third(profile, weight.astype(np.float32), own[part], present)
-    return out
+# Chosen by benchmarks/trust.py, see docs/trust-evidence.md: each data set's own choice, from all others, is within a tenth of it.
+LEAST = 0.11
+TIMES, MOST = (
+    2.0,
+    0.22,
+)  # of the query's first quartile: with 2.5 fewer missing types are found, and the bound is twice the least limit
+ROOT = 0.25  # of the score; without the score, fewer missing types are ranked above known ones, and with its square root as well
+SILENT = 1e-6  # markers of cells that have none: below any limit, and above 0 so that cells keep an order
+QUARTER = (
+    0.25  # of a query must be known cells, for it to show its own scale; 0.2 and 0.3 were as good for an earlier rule
+)
 
 
-def _with_all_kinds(decode: Decode, points: np.ndarray, rows: np.ndarray) -> int:
-    """A cell of some rows (n,) that has both genes and regions, where one of the first does: its output has no zeros."""
-    some = rows[:BLOCK]
-    mean, _ = decode(points[some], some)
-    return int(some[np.argmax((mean > 0).sum(axis=1))])
+def quarter_of(values: np.ndarray) -> float:
+    """First quartile of some values, above 0: what a query's known cells have as long as a quarter of it is known."""
+    return max(float(np.quantile(values, QUARTER)), 1e-12) if len(values) else 1.0
 
 
-def types_of(codes: np.ndarray, found: Neighbours) -> np.ndarray:
-    """Class (n,) of each cell by the vote of its neighbours among cells with classes `codes`; -1 where none of them has one."""
-    n_classes = int(codes.max(initial=-1)) + 1
-    vote = neighbour_vote(codes, n_classes, found) if n_classes else np.zeros((len(found.indices), 1))
-    return np.where(vote.any(axis=1), vote.argmax(axis=1), -1)
-
-
-def nearest_third(
-    profile: np.ndarray, weight: np.ndarray, own: np.ndarray, present: np.ndarray | None = None
-) -> np.ndarray:
-    """The 33rd percentile of the squared distances from each cell's own type to all other types, (m,) float32.
+def evidence(score: np.ndarray, markers: np.ndarray, farther: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Evidence that cells are novel, (n,) float32; next to 0 where their neighbours have no markers.
 
     ::
 
-        D(i, t) = 1/G * sum over genes g of  w[i, g] * (p[t, g] - p[c, g])^2
+        mean of the neighbours' markers  *  mean of their distances  *  score ^ 1/4
 
-    where ``i`` is a cell, ``c`` its own type, ``t`` another type, ``p[t, g]`` the expression profile of a type and
-    ``w[i, g]`` the weight of a gene for this cell. The distances of a cell are sorted; the one at place
-    ``ceil((C - 1) / 3)`` is returned, with ``C`` the number of types.
-
-    The smallest distance would depend on how finely the labels are cut: split one label into two and the nearest "other
-    type" is its other half, at almost no distance. The 33rd percentile hardly changes when labels are split.
+    Markers say most. Cells of a missing type lie a little farther away before the fit, too, and are explained worse, but so are known
+    cells of another laboratory: that counts by how many times the query's own first quartile it is.
 
     Parameters
     ----------
-    profile
-        Expression profile of each type (C, G); at least two types.
-    weight
-        Weight of each gene for each cell, (m, G).
-    own
-        Type of each cell, (m,).
-    present
-        Genes that count, (G,) bool; None takes all of them.
+    score
+        Of the cells, over the first quartile of their query, (n,).
+    markers, farther
+        Of the anchors, (a,): their markers, and their distance to the reference before the fit over the query's first quartile.
+    neighbours
+        Of the cells among the anchors, (n, k).
     """
-    kept = np.ones(profile.shape[1], bool) if present is None else present
-    profile, weight = profile[:, kept], weight[:, kept]
-    n_others = len(profile) - 1
-    # Rounded up; and with few labels the second nearest, as the nearest may be the other half of a type that was cut in two.
-    place = min(max(-(-n_others // NEAR_TYPES), 2), n_others) - 1
-    out = np.empty(len(own), np.float32)
-    for c in np.unique(own):
-        others = np.delete(profile, c, axis=0) - profile[c]
-        squares = weight[own == c] @ (others**2).T / max(int(kept.sum()), 1)
-        out[own == c] = np.partition(squares, place, axis=1)[:, place]
-    return out
+    shared = np.maximum(markers[neighbours].mean(axis=1), SILENT) * farther[neighbours].mean(axis=1)
+    return (shared * score**ROOT).astype(np.float32)
 
 
-def evidence(score: np.ndarray, distance: np.ndarray, power: float = DISTANCE_POWER) -> np.ndarray:
-    """Evidence that a cell is novel, (n,): its score times a power of its distance; with a power of 0 the score alone.
+def limit_of(own: np.ndarray, held_out: np.ndarray, rate: float, fold: np.ndarray | None) -> float:
+    """Evidence above which a cell is novel; infinite without held-out cells.
 
-    A missing type near a kept one often has unexplained genes *and* lies a little apart, and neither alone tells. The score is
-    a square, so the distance is squared too.
-    """
-    return score * distance**power
+    ::
 
+        max( what held-out cells seldom have,  0.11,  2 * first quartile of the query, but 0.22 at most )
 
-def evidence_limit(
-    score: np.ndarray,
-    distance: np.ndarray,
-    null: np.ndarray,
-    null_distance: np.ndarray,
-    rate: float,
-    power: float = DISTANCE_POWER,
-    fold: np.ndarray | None = None,
-) -> float:
-    """Evidence above which a query's cell is novel: that of held-out reference cells, on the query's scale.
-
-    A query is a further batch, so the limit is the largest that any held-out batch has alone: of B + 1 batches that differ by
-    chance, the last one has a higher one of its own with probability 1 / (B + 1). Batches that differ more widen it.
+    Held-out cells say what noise alone does, at the query's depth and in its genes. What real cells of another laboratory have is known
+    from other data sets only: 0.11 is what one of twenty known cells of these exceeds. The query's first quartile says where its known
+    cells have more than that, as long as a quarter of it is known; of a query without any known cell it would hide all, hence the bound.
 
     Parameters
     ----------
-    score, distance
-        Of the query's cells, (n,).
-    null, null_distance
-        Of the same held-out reference cells, (m,), in the same order.
+    own, held_out
+        Evidence of the query's cells (n,), and of held-out cells of the reference (m,).
     rate
-        Share of held-out cells above the limit; the limit is infinite with fewer than 1 / `rate` - 1 of them.
+        Share of held-out cells above the limit.
     fold
-        Batches that each was held out with, (m,); None takes all cells as those of one batch.
+        Batches that each of these was held out with, (m,); None takes all cells as those of one batch.
     """
-    limit = further_batch_limit(evidence(null, null_distance, power), rate, fold)
-    return limit * scale_of(score, null) * scale_of(distance, null_distance) ** power
+    usual = min(TIMES * quarter_of(own), MOST)
+    return max(further_batch_limit(held_out, rate, fold), LEAST, usual)
 
 
 def further_batch_limit(null: np.ndarray, rate: float, fold: np.ndarray | None) -> float:
@@ -197,6 +85,13 @@ def further_batch_limit(null: np.ndarray, rate: float, fold: np.ndarray | None) 
     """
     parts = [] if fold is None else [threshold_at(null[fold == f], rate) for f in np.unique(fold)]
     return max([threshold_at(null, rate), *(limit for limit in parts if np.isfinite(limit))])
+
+
+def types_of(codes: np.ndarray, found: Neighbours) -> np.ndarray:
+    """Class (n,) of each cell by the vote of its neighbours among cells with classes `codes`; -1 where none of them has one."""
+    n_classes = int(codes.max(initial=-1)) + 1
+    vote = neighbour_vote(codes, n_classes, found) if n_classes else np.zeros((len(found.indices), 1))
+    return np.where(vote.any(axis=1), vote.argmax(axis=1), -1)
 
 
 def scale_of(values: np.ndarray, null: np.ndarray) -> float:
@@ -210,25 +105,3 @@ def scale_of(values: np.ndarray, null: np.ndarray) -> float:
         return 1.0
     ratio = np.quantile(values, QUARTER) / max(float(np.quantile(null, QUARTER)), 1e-12)
     return max(float(ratio), 1.0)
-
-
-def foreign_limit(held_out: float, apart: np.ndarray) -> np.ndarray:
-    """Score above which a cell lies more than half of the way from its own type towards other types, (n,) float32.
-
-    ::
-
-        limit = max( held_out,  1 + max(apart / 3, 0.5) )
-
-    No misfit of the model explains this. It finds novel cells also where they are nearly the whole query. It is never below
-    1.5, because types that differ by less than the noise cannot set a limit.
-
-    Parameters
-    ----------
-    held_out
-        Score that few held-out reference cells exceed.
-    apart
-        Squared distance between the cell's type and other types, in the units of the score, (n,): a cell that looks like
-        another type than its own has an expected score of about 1 + ``apart``. It is the result of :func:`type_distances`,
-        averaged over the cell's neighbours, times their number.
-    """
-    return np.maximum(held_out, 1 + np.maximum(TOWARDS * apart, LEAST_TOWARDS)).astype(np.float32)

@@ -4,7 +4,7 @@ A stimulated, diseased or knocked-out cell of a known type is explained worse th
 a type that the model fits badly in another laboratory. All cells of the type share this. A missing type shares its errors too,
 but it also lies apart from the type whose label it gets, before the fit. So a type of the query whose best explained cells are
 no farther from the reference than those of a further batch of the reference may be is *in its place*: what its cells share is a
-state, and only what goes beyond it is evidence of another type.
+state, not a type.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class HeldOut:
         ones) nothing is known of places.
     code, fold
         Class of each, -1 for none, and the batches that it was held out with, (m,) int.
+    evidence
+        That they are novel, (m,) (:func:`scgraft.novelty.limits.evidence`).
     mixture
         How much better a mixture of types explains them than one type, (m,); None where that is not known.
     """
@@ -42,6 +44,7 @@ class HeldOut:
     distance: np.ndarray
     code: np.ndarray
     fold: np.ndarray
+    evidence: np.ndarray
     mixture: np.ndarray | None = None
 
 
@@ -119,13 +122,4 @@ def place_types(score: np.ndarray, distance: np.ndarray, code: np.ndarray, held:
         best = rows[np.argsort(score[rows], kind="stable")[: len(rows) // 2]]
         farther = float(np.median(distance[best])) / (usual[int(own)] * all_farther)
         out.append(Placed(int(own), rows, best, farther, reach, scale_of(score[rows], held.score)))
-    return out
-
-
-def own_scales(score: np.ndarray, placed: list[Placed], held: HeldOut) -> np.ndarray:
-    """How many times the query's own scale of scores each cell's type has, (n,): 1 for types that are not in their place."""
-    out, whole = np.ones(len(score), np.float32), scale_of(score, held.score)
-    for kind in placed:
-        if kind.in_place:
-            out[kind.rows] = max(kind.scale / whole, 1.0)
     return out

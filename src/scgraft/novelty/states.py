@@ -1,7 +1,7 @@
 """Known cells in another state: what the cells of a query share although they lie where the reference has them.
 
-What all types share (a treatment that acts on every cell, the chemistry) is taken out of every residual, and what one type shares
-is taken into its own limit; neither makes a cell novel. Here both are put into words, with the genes of the shift.
+What all types share (a treatment that acts on every cell, the chemistry) is taken out of every residual; what one type shares, in its
+place, is a state of it. Here both are put into words, with the genes of the shift.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scgraft.novelty.place import Placed
 from scgraft.values.novelty import State
 
 LEAST_SHIFT = 1.25  # of the scale without it: smaller ones change hardly a cell; chosen by eye, not measured
+MOST_NOVEL = 0.5  # of a type's cells: where more are novel, their dossiers speak of them
 NAMED = 5  # genes in a sentence, as in a dossier; chosen by eye
 ALL = "all types"
 # The reference has no such cells, so it cannot tell a condition from a laboratory.
@@ -48,7 +49,7 @@ def states_of(
         out.append(_state(ALL, shared, shared.scale, shared_genes(found, anchors, ~anchors), said))
     for kind in placed:
         shift = kind.scale / whole
-        if not kind.in_place or shift < LEAST_SHIFT:
+        if not kind.in_place or shift < LEAST_SHIFT or found.novel[found.graph.anchors[kind.rows]].mean() > MOST_NOVEL:
             continue
         inside, others = np.zeros((2, len(found.graph.anchors)), bool)
         inside[kind.best], others[:] = True, True

@@ -139,9 +139,9 @@ def _labels(summary: dict[str, Any]) -> str:
         f"({cite('sadinle2019')}) from held-out reference batches. "
         + "".join(value["guarantee"].rstrip(".") + ". " for value in summary["calibration"].values())
         + weighed
-        + "A cell was called novel if the errors of the model that it shares with similar cells, times the square of its distance "
-        "to the reference in the latent before the fit, exceed a limit, or if the errors alone exceed those of a cell more than half "
-        "of the way to other types of the reference. The first limit comes from held-out cells, scaled to the query (an empirical "
-        f"null; {cite('efron2004')}). Clusters of the query are Louvain communities "
+        + "A cell was called novel if the errors of the model that it shares with similar cells lie in few genes, above what is "
+        "expected (their skewness, times the distance to the reference in the latent before the fit and the fourth root of the mean "
+        "squared error, each over the query's first quartile), beyond a fixed limit, what held-out cells have, and, within bounds, twice the "
+        f"query's own first quartile (an empirical null; {cite('efron2004')}). Clusters of the query are Louvain communities "
         f"({cite('blondel2008')})."
     )

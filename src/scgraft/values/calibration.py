@@ -79,6 +79,8 @@ class Calibration:
         the spacing of the reference's cells there, (m',).
     novelty_class, novelty_fold
         Class code of the same cells, -1 for none, and number of the fold that each was held out in, (m',).
+    evidence
+        That the same held-out cells are novel (:attr:`Novelty.strength` before it is divided by its limit), (m',).
     mixture
         How much better a mixture of types explains the same held-out cells than the best single type, (m',);
         all 0
@@ -114,6 +116,7 @@ class Calibration:
     distance: np.ndarray
     novelty_class: np.ndarray
     novelty_fold: np.ndarray
+    evidence: np.ndarray
     mixture: np.ndarray
     reliability: np.ndarray
     expected_error: float

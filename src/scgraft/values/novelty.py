@@ -15,11 +15,9 @@ from scgraft.values.shown import fields_as_html, fields_as_text
 class Novelty:
     """Which query cells the reference does not explain. This is another question than how sure a label is.
 
-    A cell is novel for one of two reasons:
-
-    - its genes and its place together: the model's errors on its counts, averaged over similar query cells, times the squared
-      distance to the reference in the latent, are larger than those of held-out reference cells;
-    - its genes alone: the errors are so large that the cell lies more than half of the way towards other types.
+    A cell is novel if it and its nearest query cells share a few genes that the model does not expect, as cells of a type that the
+    reference lacks have markers. That they lie farther from the reference than most of the query, or are explained worse, adds to
+    the evidence.
 
     Parameters
     ----------
@@ -30,15 +28,16 @@ class Novelty:
     misfit
         Median of the score over all cells before anything is subtracted: how badly the model fits the whole query; 1 where
         it is right.
-    threshold
-        Limit of the score for each cell at its distance, (n,).
+    markers
+        In how few genes the model's errors lie, (n,) float32: the skewness of the averaged residuals, about 1 over the root of the
+        number of genes if these are above what is expected, near 0 where errors are in many genes and both directions.
     distance
         Distance of each cell to the reference in the latent before the fit, over the spacing of the reference's cells there,
         (n,) float32: about 1 among them.
     novel
-        True where the score is above its limit, (n,) bool.
+        True where the evidence is above its limit, (n,) bool.
     strength
-        The larger of both kinds of evidence over their limits, (n,) float32: above 1 the cell is novel.
+        The evidence over its limit, (n,) float32: above 1 the cell is novel.
     false_alarms
         Declared share of known cells that may be called novel.
     cluster
@@ -55,7 +54,7 @@ class Novelty:
 
     score: np.ndarray
     misfit: float
-    threshold: np.ndarray
+    markers: np.ndarray
     distance: np.ndarray
     novel: np.ndarray
     strength: np.ndarray
