@@ -39,10 +39,12 @@ NOT_RUN = {
     "HF_TOKEN": "publishes (tests/sharing/test_publish.py does so to a hub of its own)",
     "LAB/GRAFT": "reads from a hub (tests/sharing/test_publish.py has one of its own)",
     "serve(": "serves until it is stopped (tests/app/test_page.py)",
+    "benchmarks/mutants.py": "runs the tests of a room once for each mutant",
     "make benchmarks": "takes hours, and PYTHON and DIR stand for paths",
     "register_family": "run by tests/test_family_page.py",
     "UnsupportedModel": "run by tests/test_family_page.py",
     "centroid": "run by tests/test_label_method_page.py",
+    'method="classifier"': "run by tests/test_label_method_page.py",
     "scgraft card": "the metrics need a reference's counts (tests/cards/test_metrics.py)",
     "--shard": "sixteen jobs (tests/results/test_stream.py has some)",
     "read_lazy": "run by tests/mapping/test_lazy.py, with dask",
@@ -203,6 +205,7 @@ def test_the_commands_run_one_after_the_other(folder):
     (folder / "samples.txt").write_text("other.h5ad\nbig.h5ad\n")
     bash(of("pipelines", "bash", holds="SBATCH"), folder, SLURM_ARRAY_TASK_ID="2")
     assert len(pd.read_csv(folder / "mapped/big/labels.csv")) == 40
+    shutil.rmtree(folder / "model", ignore_errors=True)  # which the page's Python writes too
     bash(of("open-in-scvi-tools", "sh", holds="query.h5ad"), folder)
     assert (folder / "model" / "model.pt").exists()
     for name in "ab":

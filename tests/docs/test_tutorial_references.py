@@ -42,6 +42,8 @@ def test_levels_agree_and_a_new_donor_has_an_embedding(tmp_path, monkeypatch):
     assert (fine[known] == truth[known]).mean() > 0.9 and (~known).sum() == 20
     above = dict(zip(reference.obs["cell_type"], reference.obs["coarse"], strict=True))
     assert [above[label] for label in fine] == coarse.tolist()
-    assert mapped.labels["cell_type"].unknown[~known].all() and mapped.labels["cell_type"].unknown[known].mean() < 0.1
+    strength = mapped.novelty.strength  # of a hundred drawn genes, the shift of a donor is like markers: it takes known cells too
+    assert mapped.labels["cell_type"].unknown[~known].all() and strength[~known].min() > 3 * strength[known].max()
+    assert mapped.novelty.novel[known].mean() < 0.25
     rows = scgraft.condition_embeddings(reference, mapped.graft)
     assert rows.index[rows["new"]].tolist() == ["donor 4"]

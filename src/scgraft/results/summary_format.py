@@ -47,4 +47,6 @@ def _upgraded(document: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     if version < 2 and "quality" in document and "summary" not in document:
         document["summary"] = document.pop("quality")
+    if isinstance(document.get("alignment"), dict):  # what was written before a query could lack regions
+        document["alignment"] = {"lacking": []} | document["alignment"]
     return document | {"format": SUMMARY_FORMAT}
