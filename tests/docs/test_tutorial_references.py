@@ -42,7 +42,9 @@ def test_levels_agree_and_a_new_donor_has_an_embedding(tmp_path, monkeypatch):
     assert (fine[known] == truth[known]).mean() > 0.9 and (~known).sum() == 20
     above = dict(zip(reference.obs["cell_type"], reference.obs["coarse"], strict=True))
     assert [above[label] for label in fine] == coarse.tolist()
-    strength = mapped.novelty.strength  # of a hundred drawn genes, the shift of a donor is like markers: it takes known cells too
+    strength = (
+        mapped.novelty.strength
+    )  # of a hundred drawn genes, the shift of a donor is like markers: it takes known cells too
     assert mapped.labels["cell_type"].unknown[~known].all() and strength[~known].min() > 3 * strength[known].max()
     assert mapped.novelty.novel[known].mean() < 0.25
     rows = scgraft.condition_embeddings(reference, mapped.graft)

@@ -255,3 +255,38 @@ def test_cells_that_a_full_disk_does_not_hold_are_a_named_error_and_end_no_proce
     assert (process.returncode, error) == (0, "")
     assert said.startswith(f"{tmp_path / 'out'} could not be written: File too large.")
     assert names(tmp_path) == []
+
+
+@pytest.fixture
+def other_filesystem(tmp_path):
+    """A folder on another filesystem than the temporary one."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second filesystem that can be written to")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("far", ["output", "temporary", "both linked"])
+def test_a_mapping_is_written_across_filesystems(tmp_path, other_filesystem, monkeypatch, far):
+    """Output, cache and temporary folder on two filesystems, twice: nothing is renamed from one to the other."""
+    import scgraft
+    from scgraft.results.folder import write
+
+    near, other = (tmp_path, other_filesystem) if far != "temporary" else (other_filesystem, tmp_path)
+    monkeypatch.setenv("TMPDIR", str(near))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(near / "cache"))
+    out = other / "out"
+    if far == "both linked":
+        (near / "link").symlink_to(other, target_is_directory=True)
+        out = near / "link" / "out"
+    home, adata = scgraft.testing.example()
+    reference = scgraft.load_reference(home)
+    mapped = scgraft.map_query(
+        reference, adata, batch_key="batch", config=scgraft.FitConfig(max_steps=2), calibration=None
+    )
+    for force in (False, True):
+        write(mapped, adata, out, page=False, force=force)
+        assert {"labels.csv", "mapped.h5ad", "graft", "summary.json"} <= {path.name for path in out.iterdir()}
+        assert [path.name for path in other.iterdir() if path.name not in ("out", "cache")] == []

@@ -15,15 +15,12 @@ from scgraft.numerics.votes import neighbour_vote
 
 # Chosen by benchmarks/trust.py, see docs/trust-evidence.md: each data set's own choice, from all others, is within a tenth of it.
 LEAST = 0.11
-TIMES, MOST = (
-    2.0,
-    0.22,
-)  # of the query's first quartile: with 2.5 fewer missing types are found, and the bound is twice the least limit
+# Of the query's first quartile: with 2.5 fewer missing types are found, and the bound is twice the least limit.
+TIMES, MOST = 2.0, 0.22
 ROOT = 0.25  # of the score; without the score, fewer missing types are ranked above known ones, and with its square root as well
 SILENT = 1e-6  # markers of cells that have none: below any limit, and above 0 so that cells keep an order
-QUARTER = (
-    0.25  # of a query must be known cells, for it to show its own scale; 0.2 and 0.3 were as good for an earlier rule
-)
+# Of a query must be known cells, for it to show its own scale; 0.2 and 0.3 were as good for an earlier rule.
+QUARTER = 0.25
 
 
 def quarter_of(values: np.ndarray) -> float:

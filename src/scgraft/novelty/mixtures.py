@@ -29,9 +29,8 @@ GENES = 300
 BATCHES = 8  # of the reference that a type's profile is the mean of; chosen by eye, not measured
 ROUNDS = 15  # of expectation maximisation; chosen by eye: the areas above are those of 15, and of 30 with all genes
 BLOCK = 2048  # cells at a time: their counts in the genes that are used are a few megabytes; chosen by eye
-RATE = (
-    0.02  # of held-out cells are called mixed: every called cell loses its label, so less than novelty's; chosen by eye
-)
+# Of held-out cells are called mixed: every called cell loses its label, so less than novelty's; chosen by eye.
+RATE = 0.02
 SPOTS = 0.3  # of a query's cells mixed: more than any overloaded droplet run has, whose doublets are up to a tenth; chosen by eye
 DENSER = 2.0  # than held-out cells: there more than half are mixtures, whatever share of the query they are
 LEAST = 1e-9  # of a type's counts that a gene has: a single count of a silent gene must not decide; chosen by eye

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 5  # examples in a sentence; chosen by eye
-MISSING = frozenset(
-    {"", "nan", "NaN", "None", "<NA>", "NA"}
-)  # what a missing name becomes on its way through text, R's too
+# What a missing name becomes on its way through text, R's too.
+MISSING = frozenset({"", "nan", "NaN", "None", "<NA>", "NA"})
 
 
 @dataclass(frozen=True)
