@@ -90,18 +90,20 @@ def test_spots_of_three_cells_get_no_sure_label():
     mapped = scgraft.map_query(reference, spots, batch_key="batch")
     (labels,) = [made for key, made in mapped.labels.items() if not key.endswith("_classifier")]
     lights = {m.name: m.light for m in mapped.verdict.measures}
-    assert mapped.novelty.mixed[several].mean() > 0.8 and lights["mixtures"] == "red"
-    assert labels.unknown[several].mean() > 0.85 and labels.unknown[~several].mean() < 0.4
+    assert mapped.novelty.mixed[several].mean() > 0.7 and lights["mixtures"] == "red"
+    assert labels.unknown[several].mean() > 0.75 and labels.unknown[~several].mean() < 0.4
     assert any("spatial" in message for message in mapped.alignment.messages)
     single = scgraft.map_query(reference, cells[::4].copy(), batch_key="batch")
     assert single.novelty.mixed.mean() < 0.06
 
 
-def test_where_most_cells_are_mixtures_one_is_called_by_what_is_likelier():
+def test_where_most_spots_are_mixtures_one_is_called_by_what_is_likelier():
     rng = np.random.default_rng(0)
     held, single, double = rng.exponential(0.2, 5000), rng.exponential(0.2, 300), rng.normal(0.9, 0.3, 700)
-    strict, most = mixture_limit(single, held), mixture_limit(np.concatenate([single, double]), held)
-    assert strict == threshold_at(held, 0.02) == mixture_limit(np.concatenate([single, double[:100]]), held)
+    every = np.concatenate([single, double])
+    strict, most = mixture_limit(single, held, spatial=True), mixture_limit(every, held, spatial=True)
+    assert strict == threshold_at(held, 0.02) == mixture_limit(every[:400], held, spatial=True)
+    assert strict == mixture_limit(every, held, spatial=False)
     assert most < strict and (double > most).mean() > (double > strict).mean() + 0.05
     assert (single > most).mean() < 0.12
 

@@ -64,17 +64,23 @@ def test_where_hardly_a_cell_is_explained_none_is():
     for share, whole in ((0.85, False), (0.95, True)):
         markers = np.where(np.arange(n) < share * n, 3.0, 1.0) + np.linspace(0, 0.1, n)
         rule = NoveltyRule(np.zeros((1, 1)), {}, markers, np.ones(n), 1.0, 1.0, limit=2.0)
-        found = none_known(rule, none, score, alone)
+        found = none_known(rule, none, score, alone, 0.05)
         strength = found.strength(score, alone)
         assert (strength > 1).all() == whole and (found is rule) == (not whole)
         order = np.argsort(rule.strength(score, alone), kind="stable")
         assert (np.diff(strength[order]) >= 0).all()
 
 
-@pytest.mark.parametrize(("misfit", "counts"), [(2.0, False), (6.0, True)])
-def test_mixed_cells_count_as_unexplained_where_the_model_misfits_the_query(misfit, counts):
+@pytest.mark.parametrize(
+    ("misfit", "mixed", "novel", "whole"),
+    [(6.0, 0.4, 0.0, True), (2.0, 0.9, 0.0, False), (6.0, 0.2, 0.0, False), (6.0, 0.9, 0.3, False)],
+)
+def test_a_query_of_mixed_cells_in_which_nothing_stands_out_is_novel_where_the_model_misfits_it(
+    misfit, mixed, novel, whole
+):
     """Ambient RNA makes cells look mixed, and so do types that the reference lacks, but these are explained far worse."""
     n = 200
-    rule = NoveltyRule(np.zeros((1, 1)), {}, np.full(n, 0.5), np.ones(n), 1.0, misfit, limit=2.0)
-    found = none_known(rule, np.arange(n) < 0.95 * n, np.ones(n), np.arange(n)[:, None])
-    assert (found is rule) != counts and (found.limit < 0.5) == counts
+    markers = np.where(np.arange(n) < novel * n, 5.0, 0.5)
+    rule = NoveltyRule(np.zeros((1, 1)), {}, markers, np.ones(n), 1.0, misfit, limit=2.0)
+    found = none_known(rule, np.arange(n) >= (1 - mixed) * n, np.ones(n), np.arange(n)[:, None], 0.05)
+    assert (found is rule) != whole and (found.limit < 0.5) == whole

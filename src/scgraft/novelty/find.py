@@ -123,9 +123,10 @@ def judge_sample(
         placed = place_types(score[graph.anchors], distance[graph.anchors], types_of(codes, found), held)
     profiles = None if held.mixture is None else type_profiles(reference, codes, present, device=device)
     if profiles is not None and held.mixture is not None:
-        rule = replace(rule, profiles=replace(profiles, limit=mixture_limit(profiles.gain(query.counts), held.mixture)))
+        most = mixture_limit(profiles.gain(query.counts), held.mixture, spatial=query.alignment.spatial)
+        rule = replace(rule, profiles=replace(profiles, limit=most))
     mixture = rule.mixture(query.counts)
-    rule = none_known(rule, mixture > 1, score, graph.neighbours)
+    rule = none_known(rule, mixture > 1, score, graph.neighbours, false_alarms)
     strength = rule.strength(score, graph.neighbours)
     novel = strength > 1
     null = held.evidence / max(further_batch_limit(held.evidence, false_alarms, held.fold), 1e-12)

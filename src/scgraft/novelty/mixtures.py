@@ -83,16 +83,16 @@ def mixture_gain(counts: np.ndarray, profile: np.ndarray) -> np.ndarray:
     return gain
 
 
-def mixture_limit(gain: np.ndarray, held: np.ndarray) -> float:
+def mixture_limit(gain: np.ndarray, held: np.ndarray, *, spatial: bool) -> float:
     """Gain above which a cell of a query is mixed, from the gains of its cells (n,) and of held-out cells of the reference (m,).
 
-    It is what few held-out cells exceed. Where more than three cells of ten do, these are no cells of the reference's types: spots, or
-    types that it lacks, which look like mixtures of those that it has. Then a cell is mixed where such gains are twice as dense among
-    the query's cells as among held-out ones, so that it is a mixture more probably than a cell (a local false discovery rate of a half;
-    Efron 2004, doi:10.1198/016214504000000089).
+    It is what few held-out cells exceed. Where more than three cells of ten of a `spatial` file do, these are spots. Then a spot is mixed
+    where such gains are twice as dense among them as among held-out cells, so that it is a mixture more probably than a cell (a local
+    false discovery rate of a half; Efron 2004, doi:10.1198/016214504000000089). Files of cells keep the limit: ambient RNA, and types
+    that the reference lacks, make most of their cells look mixed too.
     """
     limit = threshold_at(held, RATE)
-    if not (gain > limit).mean() > SPOTS:
+    if not spatial or not (gain > limit).mean() > SPOTS:
         return limit
     return min(limit, denser_tail(gain, held, DENSER))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scgraft.novelty.limits import evidence
-from scgraft.novelty.mixtures import Profiles
+from scgraft.novelty.mixtures import SPOTS, Profiles
 from scgraft.novelty.score import shared_residual
 from scgraft.numerics.sealed import seal_fields
 
@@ -69,17 +69,21 @@ class NoveltyRule:
         return np.zeros(counts.shape[0], np.float32) if self.profiles is None else self.profiles.strength(counts)
 
 
-def none_known(rule: NoveltyRule, mixed: np.ndarray, score: np.ndarray, neighbours: np.ndarray) -> NoveltyRule:
+def none_known(
+    rule: NoveltyRule, mixed: np.ndarray, score: np.ndarray, neighbours: np.ndarray, rate: float
+) -> NoveltyRule:
     """The rule, by which every cell of the query is novel where hardly any of its sample (n,) is explained.
 
-    The evidence follows the query, so that a query without a single known cell has too little of it. Some of its cells pass under the
-    limit, and get the label of the nearest type. Where fewer are left than a tenth, they are those that are missed. Types that
-    the reference lacks look like mixtures of those that it has, so cells that are `mixed` (n,) count too, where the model explains the query
-    as badly as no query of known types; ambient RNA alone makes nearly all cells look mixed, too.
+    The evidence follows the query, so that a query without a single known cell has too little of it, and its cells get the label of
+    the nearest type. It shows in two ways. Fewer than a tenth of the cells are not novel: they are those that are missed. Or the model
+    explains the query as badly as no query of known types, more than three cells of ten are `mixed` (n,), as types that the reference
+    lacks look like mixtures of those that it has, and fewer than the declared `rate` are novel: nothing stands out, as there is nothing
+    known to stand out from.
     """
     strength = rule.strength(score, neighbours)
-    unlike = mixed if rule.misfit >= FOREIGN else np.zeros(len(mixed), bool)
-    if (unlike | (strength > 1)).mean() <= 1 - MISSED:
+    novel = float((strength > 1).mean())
+    all_alike = rule.misfit >= FOREIGN and mixed.mean() > SPOTS and novel < rate
+    if novel <= 1 - MISSED and not all_alike:
         return rule
     least = rule.limit * float(strength.min(initial=np.inf))
     return replace(rule, limit=min(rule.limit, max(least / 2, LEAST)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scgraft.values.query import SPATIAL
+
 # Where squidpy, scanpy and SpatialData keep places and pictures: in obsm and in uns.
 PLACES, ABOUT = ("spatial", "X_spatial"), ("spatial", "spatialdata_attrs")
 # Columns of Space Ranger's tissue_positions.csv, which tell spots apart from cells.
@@ -16,6 +18,6 @@ def spatial_messages(obsm: Iterable[str], uns: Iterable[str], obs: Iterable[str]
     if not obsm.intersection(PLACES) and not uns.intersection(ABOUT) and not obs.intersection(SPOTS):
         return []
     return [
-        "The file is spatial. If its spots hold several cells, one label says too little of a spot: spots that several types explain "
+        f"{SPATIAL} If its spots hold several cells, one label says too little of a spot: spots that several types explain "
         "better than one are called mixed, and their label unknown."
     ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+SPATIAL = "The file is spatial."  # how the message of such a file begins
+
+
 @dataclass(frozen=True)
 class AlignOptions:
     """How a query is to be brought into the reference's genes and batches: asked once, carried by the mapping.
@@ -119,6 +122,11 @@ class Alignment:
     def batch_key(self) -> str | None:
         """Obs column of the query's batches, or None when the whole query is one new batch."""
         return self.options.batch_key
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the query's file says that it is spatial, as one of the messages tells."""
+        return any(message.startswith(SPATIAL) for message in self.messages)
 
     __repr__ = fields_as_text
     _repr_html_ = fields_as_html
