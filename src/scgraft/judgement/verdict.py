@@ -125,7 +125,7 @@ def verdict(measures: tuple[Measure, ...]) -> Verdict:
     if worst == "green":
         return Verdict(
             worst,
-            "Every number is as good as those of the reference's own batches when they are held out and mapped.",
+            "Every number is near to those of the reference's own batches when they are held out and mapped.",
             measures,
         )
     word = "Use this mapping with care" if worst == "amber" else "Do not use this mapping yet"
