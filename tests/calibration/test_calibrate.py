@@ -30,6 +30,7 @@ from scgraft.labels.classifier import (
 )
 from scgraft.labels.votes import blend
 from scgraft.novelty.find import find_novelty
+from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.score import distance_to, novelty_score
 from scgraft.testing import configs, tiny_query
@@ -240,6 +241,11 @@ def test_calibrated_labels_on_real_cells(demo):
     assert right.sum() > p.sum() - sigmas(2 * seldom) * np.sqrt((p * (1 - p)).sum()) and right.mean() > 0.75
 
 
+def held_out_of(mapped):
+    made = mapped.calibration["bulk_labels"]
+    return HeldOut(made.novelty, made.distance, made.novelty_class, made.novelty_fold, made.evidence)
+
+
 def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):
     """A foreign programme mixed into B cells: the more of it, the higher their novelty."""
     reference, adata, mapped = demo
@@ -256,7 +262,7 @@ def test_cells_far_from_the_reference_raise_novelty_monotonically(demo):
         counts[counts.sum(axis=1) == 0, 0] = 1
         changed = replace(query, counts=csr_matrix(counts.astype(np.float32)))
         latent = scgraft.embed(reference, changed, mapped.graft)
-        found = find_novelty(reference, changed, mapped.graft, latent, mapped.calibration["bulk_labels"].novelty)
+        found = find_novelty(reference, changed, mapped.graft, latent, held_out_of(mapped))
         typical.append(float(np.median(found.score[chosen])))
     assert typical == sorted(typical) and typical[-1] > 2 * typical[0]
     assert found.novel[chosen].mean() > 0.9 and found.dossiers
@@ -274,7 +280,7 @@ def test_a_dossier_names_genes_that_its_cells_share(demo):
     counts[chosen[: len(chosen) // 8], silent[19]] += 400  # what a few of them have, beyond measure
     changed = replace(query, counts=csr_matrix(counts.astype(np.float32)))
     latent = scgraft.embed(reference, changed, mapped.graft)
-    found = find_novelty(reference, changed, mapped.graft, latent, mapped.calibration["bulk_labels"].novelty)
+    found = find_novelty(reference, changed, mapped.graft, latent, held_out_of(mapped))
     genes = [gene for dossier in found.dossiers for gene, _ in dossier.genes]
     assert set(reference.schema.genes[silent[:8]]) & set(genes) and reference.schema.genes[silent[19]] not in genes
 

@@ -178,8 +178,10 @@ def touched(descriptor: int) -> list[str]:
 def hook(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and isinstance(arguments[0], str | bytes):
         opened.append(os.fsdecode(arguments[0]))
-    elif event == "subprocess.Popen" and START in (arguments[1] if isinstance(arguments[1], list) else ()):
-        pass  # the file's own trial
+    elif event in ("subprocess.Popen", "os.posix_spawn") and START in (
+        arguments[1] if isinstance(arguments[1], list) else ()
+    ):
+        pass  # the file's own trial, which Python 3.13 starts by a spawn
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"):
         opened.append(event)
 

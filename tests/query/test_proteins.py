@@ -8,7 +8,7 @@ from scipy import sparse
 
 from scgraft.calibration.condition import condition_of
 from scgraft.calibration.store import cache_folder
-from scgraft.errors import CorruptFile, NotCounts, UnsupportedModel
+from scgraft.errors import CorruptFile, NotCounts
 from scgraft.files.h5mu import read_h5mu
 from scgraft.graft.embed import embed
 from scgraft.mapping.load import load_reference
@@ -16,7 +16,6 @@ from scgraft.mapping.map import map_query
 from scgraft.query.align import align
 from scgraft.query.proteins import match_names, protein_key
 from scgraft.query.read import read_query
-from scgraft.sharing.export import export_scvi
 from scgraft.testing.laws import check_laws
 from scgraft.values.blocks import PROTEINS
 from tiny_totalvi import GENES, NAMES, draw, write_h5mu, write_totalvi_folder
@@ -146,11 +145,6 @@ def test_proteins_that_are_no_counts_are_an_error(reference):
     adata.obsm["protein_expression"] = np.log1p(adata.obsm["protein_expression"])
     with pytest.raises(NotCounts, match="no raw counts.*without CLR"):
         align(reference, adata, batch_key="batch")
-
-
-def test_export_is_refused_with_the_reason(reference, tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"1.3.1 and later cannot load"):
-        export_scvi(reference, None, tmp_path / "out")
 
 
 def test_a_mudata_without_genes_or_with_cells_that_have_none_is_named(tmp_path):

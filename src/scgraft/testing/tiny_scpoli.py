@@ -22,6 +22,12 @@ COARSE = {"alpha": "A", "beta": "B", "delta": "B"}
 CELLS = TinyConfig(labels=tuple(COARSE))
 
 
+def _text_frame(column: str, row: str, value: str) -> pd.DataFrame:
+    """A table of one text, as objects: with pandas 3 text is pyarrow's, which scArches' pandas did not pickle."""
+    index, columns = (pd.Index([name], dtype=object) for name in (row, column))
+    return pd.DataFrame([[value]], index=index, columns=columns, dtype=object)
+
+
 def write_scpoli_folder(
     folder: Path, *, loss: str = "nb", two: bool = False, cells: bool = True, seed: int = 0
 ) -> Path:
@@ -65,7 +71,7 @@ def write_scpoli_folder(
         "hidden_layer_sizes_": list(HIDDEN), "latent_dim_": LATENT, "embedding_dims_": [WIDTH] * len(conditions),
         "embedding_max_norm_": 1.0, "inject_condition_": ["encoder", "decoder"], "recon_loss_": loss, "use_bn_": False,
         "use_ln_": True, "dr_rate_": 0.05, "input_dim_": CELLS.n_genes, "labeled_indices_": range(CELLS.n_cells),
-        "is_trained_": True, "obs_metadata_": pd.DataFrame({"cell_type": ["alpha"]}, index=["b1"]),
+        "is_trained_": True, "obs_metadata_": _text_frame("cell_type", "b1", "alpha"),
     }  # fmt: skip
     (folder / "attr.pkl").write_bytes(pickle.dumps(attributes))
     names = gene_names(CELLS)
