@@ -182,6 +182,8 @@ def hook(event: str, arguments: tuple[object, ...]) -> None:
         arguments[1] if isinstance(arguments[1], list) else ()
     ):
         pass  # the file's own trial, which Python 3.13 starts by a spawn
+    elif event == "subprocess.Popen" and arguments[0] == "/sbin/ldconfig":
+        pass  # libraries that look for others (ctypes.util.find_library)
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"):
         opened.append(event)
 

@@ -39,9 +39,10 @@ class _Disk:
         return self._file.read(size) or b""
 
     def readinto(self, data: memoryview) -> int:
-        found = self._file.readinto(data) or 0
-        data[found:] = bytes(len(data) - found)
-        return len(data)
+        view = memoryview(data).cast("B")  # that of h5py 3.10 takes no slice
+        found = self._file.readinto(view) or 0
+        view[found:] = bytes(len(view) - found)
+        return len(view)
 
     def truncate(self, size: int) -> int:
         try:
