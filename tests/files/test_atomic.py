@@ -205,7 +205,11 @@ def test_a_signal_ends_a_command_with_its_code_and_no_leftovers(tmp_path, number
                 time.sleep(60)
         main.run()
     """
-    process = child(code, "slow", tmp_path / "out", wait="writing")
+
+    def heard():  # a suite that runs in the background hands on that it ignores interrupts
+        signal.signal(number, signal.SIG_DFL)
+
+    process = child(code, "slow", tmp_path / "out", wait="writing", preexec_fn=heard)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
