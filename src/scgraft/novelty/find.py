@@ -121,11 +121,12 @@ def judge_sample(
     placed: list[Placed] = []
     if placeable := len(held.distance) > 0:
         placed = place_types(score[graph.anchors], distance[graph.anchors], types_of(codes, found), held)
+    mixture = np.zeros(len(score), np.float32)
     profiles = None if held.mixture is None else type_profiles(reference, codes, present, device=device)
     if profiles is not None and held.mixture is not None:
-        most = mixture_limit(profiles.gain(query.counts), held.mixture, spatial=query.alignment.spatial)
-        rule = replace(rule, profiles=replace(profiles, limit=most))
-    mixture = rule.mixture(query.counts)
+        gain = profiles.gain(query.counts)
+        profiles = replace(profiles, limit=mixture_limit(gain, held.mixture, spatial=query.alignment.spatial))
+        rule, mixture = replace(rule, profiles=profiles), profiles.strength_of(gain)
     rule = none_known(rule, mixture > 1, score, graph.neighbours, false_alarms)
     strength = rule.strength(score, graph.neighbours)
     novel = strength > 1

@@ -64,7 +64,11 @@ class Profiles:
 
     def strength(self, counts: csr_matrix) -> np.ndarray:
         """The gain over its limit, (n,) float32: above 1 a cell is mixed."""
-        return (self.gain(counts) / max(self.limit, LEAST)).astype(np.float32)
+        return self.strength_of(self.gain(counts))
+
+    def strength_of(self, gain: np.ndarray) -> np.ndarray:
+        """The same of gains (n,) that are known."""
+        return (gain / max(self.limit, LEAST)).astype(np.float32)
 
 
 def mixture_gain(counts: np.ndarray, profile: np.ndarray) -> np.ndarray:

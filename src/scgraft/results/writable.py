@@ -70,6 +70,15 @@ def _free(name: str, taken: set[str]) -> str:
     return name if name not in taken else _free(f"{name}_", taken)
 
 
+def _named(name: object, taken: set[str], place: str, said: list[str]) -> str:
+    """A name as it is, or as one without a slash that none of those `taken` is; that is added to `said`."""
+    if "/" not in str(name):
+        return str(name)
+    new = _free(as_key(str(name)), taken)
+    said.append(f"{place}[{name!r}] is called {new!r}, as no name in a file has a slash")
+    return new
+
+
 def _keyed(value: Any) -> Any:
     """Nested tables with keys that a file can have."""
     if not isinstance(value, Mapping):
@@ -97,10 +106,7 @@ def _bare(adata: AnnData, said: list[str], *, counts: bool) -> AnnData:
     for group in GROUPS:
         kept = getattr(out, group)
         for key, value in getattr(adata, group).items():
-            name = str(key)
-            if "/" in name:
-                name = _free(as_key(name), {*kept, *map(str, getattr(adata, group))})
-                said.append(f"{group}[{key!r}] is called {name!r}, as no name in a file has a slash")
+            name = _named(key, {*kept, *map(str, getattr(adata, group))}, group, said)
             value = _plain(value, f"{group}[{key!r}]", said) if hasattr(value, "columns") else value
             if isinstance(value, Mapping) and not all(map(_fits_name, _keys(value))):
                 value = _keyed(value)
@@ -115,11 +121,7 @@ def _bare(adata: AnnData, said: list[str], *, counts: bool) -> AnnData:
         out.X = adata.X
     for key, value in adata.layers.items():
         if key is not None:  # anndata 0.13 lists X as the layer None
-            new = str(key)
-            if "/" in new:
-                new = _free(as_key(new), {*out.layers, *map(str, adata.layers)})
-                said.append(f"layers[{key!r}] is called {new!r}, as no name in a file has a slash")
-            out.layers[new] = value
+            out.layers[_named(key, {*out.layers, *map(str, adata.layers)}, "layers", said)] = value
     if adata.raw is not None:
         names = _plain(adata.raw.var, "raw.var", said)
         out.raw = anndata.AnnData(adata.raw.X, obs=obs[[]], var=names)
@@ -132,10 +134,7 @@ def _plain(frame: pd.DataFrame, place: str, said: list[str]) -> pd.DataFrame:
 
     columns: dict[str, Any] = {}
     for i, name in enumerate(frame.columns):
-        new, column = str(name), frame.iloc[:, i]
-        if "/" in new:
-            new = _free(as_key(new), {*columns, *map(str, frame.columns)})
-            said.append(f"{place}[{name!r}] is called {new!r}, as no name in a file has a slash")
+        new, column = _named(name, {*columns, *map(str, frame.columns)}, place, said), frame.iloc[:, i]
         if new == RESERVED:
             new = "index_"
             said.append(f"{place}[{name!r}] is called {new!r}, as its name is reserved")
