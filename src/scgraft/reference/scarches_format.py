@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMBINED = "conditions_combined"  # what scArches calls the column that joins all conditions
-BETWEEN = "_"  # what it joins them by
 # Classes of scArches with the same three files, told by their attributes, and what is known of each.
 OTHERS = {
     "trVAE": "its conditions are one-hot columns, and no published reference was found",
