@@ -10,7 +10,8 @@ import click
 import pytest
 
 import scgraft
-from scgraft.cli.main import OBJECTIVES, main
+from scgraft.cli.main import main
+from scgraft.cli.mapping import OBJECTIVES
 from scgraft.values.graft import FitConfig, Objective
 
 PACKAGE = Path(scgraft.__file__).parent

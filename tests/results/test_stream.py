@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import scgraft
 from scgraft.cli.main import main
-from scgraft.cli.size import Shard, Size
+from scgraft.cli.options import Shard, Size
 from scgraft.errors import CorruptFile, GenesNotFound, NotCounts
 from scgraft.files.atomic import remove_folder, remove_leftovers
 from scgraft.mapping import freeze, map, stream

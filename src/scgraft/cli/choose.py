@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from scgraft.cli.size import DEVICE, Device, Size
+from scgraft.cli.options import DEVICE, Device, Size
 from scgraft.cli.text import say
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scgraft.cli.size import DEVICE, Device
+from scgraft.cli.options import DEVICE, Device
 from scgraft.cli.text import say
 from scgraft.errors import CorruptFile, QueryError
 

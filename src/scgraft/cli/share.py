@@ -1,4 +1,4 @@
-"""The commands about sharing and composing; each a few lines around one public function. `scgraft.cli.main` holds the rest."""
+"""The commands about sharing and composing; each a few lines around one public function."""
 
 from __future__ import annotations
 

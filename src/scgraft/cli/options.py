@@ -1,8 +1,9 @@
-"""What a user writes for a size of memory (``4G``), a share of the work (``3/16``) and a device (``cuda:1``)."""
+"""Options that several commands have: their words, and how a size (``4G``), a share (``3/16``) and a device (``cuda:1``) are written."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,10 @@ from scgraft.values.options import device_name
 
 METHOD = "Label method that votes alone: neighbours, genes, or that of an installed package; default: scgraft's two votes together."
 DEVICE = "Where torch computes: auto (CUDA where there is one), cpu, cuda or cuda:1."
+TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+GENE_MAP = "Table (csv or tsv) of two columns without a header: gene of the query, gene of the reference."
+DROP_EMPTY = "Leave out cells without any count in the reference's genes."
+MIN_FOUND = "Least share of the reference's genes, by weight; default: what the missing ones cost decides."
 # Prefixes of the International System of Units: a GB is 10^9 bytes, not 2^30.
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
