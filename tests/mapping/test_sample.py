@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 import scgraft
 from scgraft.judgement import measures
@@ -105,3 +108,25 @@ def test_a_permuted_query_has_the_same_labels_novelty_and_verdict(monkeypatch, t
     np.testing.assert_allclose(
         [m.value for m in two.verdict.measures], [m.value for m in one.verdict.measures], atol=1e-3
     )
+
+
+@pytest.mark.usefixtures("small")
+def test_cells_without_counts_take_no_place_in_the_sample(tmp_path):
+    """In memory and from a file: the sample is of the cells that are mapped, also where one batch has all of the empty ones."""
+    reference = reference_of(CONFIG)
+    adata = tiny_query(CONFIG, n_cells=200, batches=("big", "small"))
+    adata.obs["batch"] = np.where(np.arange(200) < 150, "big", "small")
+    counts = np.array(adata.X.todense() if hasattr(adata.X, "todense") else adata.X)
+    counts[40:90] = 0
+    counts[40:50, 0] = 3  # in a gene that the reference does not know
+    names = [f"alien {i}" if i == 0 else name for i, name in enumerate(adata.var_names)]
+    adata = anndata.AnnData(sparse.csr_matrix(counts), obs=adata.obs, var=pd.DataFrame(index=names))
+    adata.write_h5ad(tmp_path / "holes.h5ad")
+    options = AlignOptions("batch", drop_empty=True)
+    surveyed = stream.survey(
+        reference, stream.open_query(reference, tmp_path / "holes.h5ad", options), options, seed=FIT.seed
+    )
+    query = scgraft.align(reference, adata, batch_key="batch", drop_empty=True)
+    chosen = choose_sample(strata(query.codes), name_keys(query.cells, FIT.seed), most=MOST)
+    assert surveyed.query.cells.tolist() == query.cells[chosen].tolist() and len(chosen) == MOST
+    assert (surveyed.alignment.n_cells, set(surveyed.alignment.dropped)) == (150, set(query.alignment.dropped))

@@ -91,6 +91,8 @@ def survey(
 ) -> Surveyed:
     """Read the whole file once: every cell is checked, and a sample of every batch is kept, by the names of the cells (seeded).
 
+    With `drop_empty` a file that is larger than the sample is read once more before, to know which cells the sample is drawn from.
+
     `step` is called with the number of cells after each run of them.
 
     Raises
@@ -101,8 +103,9 @@ def survey(
     import pandas as pd
 
     assert file.match is not None
-    keys = [name_keys(file.names(rows), seed) for rows in pieces(file.n_cells)]
-    chosen = choose_sample(_strata(reference.schema, file, options.batch_key), np.concatenate(keys), most=SAMPLE)
+    keys = np.concatenate([name_keys(file.names(rows), seed) for rows in pieces(file.n_cells)])
+    can = _with_counts(file) if options.drop_empty and file.n_cells > SAMPLE else np.arange(file.n_cells)
+    chosen = can[choose_sample(_strata(reference.schema, file, options.batch_key)[can], keys[can], most=SAMPLE)]
     taken, hashes, number, dropped, genes = [], [], Counter[str](), list[str](), own_genes(reference, file)
 
     def look(rows: slice) -> None:
@@ -209,6 +212,12 @@ def _checked(
 
 def _aligned(reference: Reference, cells: AnnData, options: AlignOptions, genes: Genes) -> Query:
     return align_as(reference, cells, replace(options, layer="X", gene_map=None), genes=genes)
+
+
+def _with_counts(file: CellFile) -> np.ndarray:
+    """Positions of the cells that have a count in the reference's genes: the sample is drawn among them, as in memory."""
+    found = [np.unique(file.read(rows).X.nonzero()[0]) + rows.start for rows in pieces(file.n_cells, LOOKED)]
+    return np.concatenate(found).astype(np.int64)
 
 
 def _strata(schema: Schema, file: CellFile, batch_key: str | None) -> np.ndarray:

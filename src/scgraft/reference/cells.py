@@ -51,7 +51,7 @@ def label_key(schema: Schema, obs: pd.DataFrame | None) -> str | None:
     return None if _names(schema, obs, key)[1].all() else key
 
 
-def level_codes(obs: pd.DataFrame, key: str, levels: tuple[str, ...]) -> np.ndarray:
+def column_codes(obs: pd.DataFrame, key: str, levels: tuple[str, ...]) -> np.ndarray:
     """Code (n,), int32, of each cell's value in an obs column, among the levels that the model was trained with.
 
     Raises
@@ -103,7 +103,9 @@ def reference_codes(reference: Reference) -> np.ndarray:
     columns = []
     for name, levels in schema.levels.items():
         key = schema.obs_keys.get(name)
-        columns.append(np.zeros(len(obs), np.int32) if key is None or key not in obs else level_codes(obs, key, levels))
+        columns.append(
+            np.zeros(len(obs), np.int32) if key is None or key not in obs else column_codes(obs, key, levels)
+        )
     return combine(np.stack(columns, axis=1), schema.levels, schema)[0]
 
 

@@ -20,7 +20,7 @@ from scgraft.files.structure import check_element
 from scgraft.model.families import family_of, recognised
 from scgraft.model.tensors import check_tensors
 from scgraft.reference.beside import load_budget, read_card_text
-from scgraft.reference.cells import columns_lacking, label_key, level_codes
+from scgraft.reference.cells import column_codes, columns_lacking, label_key
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import Saved, read_model_file
 from scgraft.reference.protein_fields import features_of, gene_names, protein_block, protein_mask
@@ -122,7 +122,7 @@ def _refuse_unknown_levels(schema: Schema, obs: pd.DataFrame | None) -> None:
     keys = [schema.batch_key, *(covariate.key for covariate in schema.categorical)]
     for key, levels in zip(keys, schema.levels.values(), strict=True):
         if key is not None and obs is not None and key in obs:
-            level_codes(obs, key, levels)
+            column_codes(obs, key, levels)
 
 
 def _read_metadata(path: Path | None, budget: Budget) -> dict[str, str | None]:
