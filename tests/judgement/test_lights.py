@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scgraft.judgement import lines
 from scgraft.judgement import verdict as module
+from scgraft.judgement.lines import reconstruction
 from scgraft.judgement.measures import mixing
-from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _large, _small, reconstruction
+from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _large, _small
 from scgraft.judgement.verdict import verdict as judged
 from scgraft.numerics.neighbors import Neighbours
 from scgraft.values.quality import Measure
@@ -102,7 +104,7 @@ def novelty_with(n_novel, dossiers=0, n=1000, false_alarms=0.05):
     [(0, 0, "green"), (100, 0, "green"), (101, 0, "amber"), (10, 1, "amber"), (500, 0, "amber"), (501, 2, "red")],
 )
 def test_twice_the_declared_false_alarms_are_allowed_and_half_of_the_query_is_red(n_novel, dossiers, light):
-    made = module._unexplained(novelty_with(n_novel, dossiers))
+    made = lines.unexplained(novelty_with(n_novel, dossiers))
     assert made.light == light and made.value == n_novel / 1000 and f"{dossiers} unknown group" in made.sentence
 
 

@@ -1,5 +1,7 @@
 """Two types at once: a sum of cells gains from a mixture of types, and a single cell gains what held-out ones do."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pytest
@@ -9,23 +11,13 @@ from scipy.sparse import csr_matrix
 
 import scgraft
 from case_files import case
+from mixed_cells import drawn, profiles
 from scgraft.novelty.mixtures import Profiles, mixture_gain, mixture_limit
 from scgraft.numerics.conformal import denser_tail, threshold_at
 from scgraft.query.spatial import spatial_messages
 from shared_files import shared
 
 seeds = st.integers(0, 10_000)
-
-
-def profiles(rng, n_types=4, n_genes=60):
-    made = rng.gamma(0.5, size=(n_types, n_genes)) + 0.01
-    return (made / made.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def drawn(rng, shares, n=40, depth=2000):
-    return rng.multinomial(depth, np.asarray(shares, np.float64) / np.sum(shares, dtype=np.float64), size=n).astype(
-        np.float32
-    )
 
 
 @given(seeds)
@@ -53,9 +45,11 @@ def test_a_cell_is_judged_alone_as_in_company(seed, n):
     made = Profiles(np.arange(60), profiles(rng), limit=0.1)
     counts = csr_matrix(rng.poisson(1.0, size=(30, 60)).astype(np.float32))
     rows = rng.choice(30, n, replace=False)
-    whole = made.strength(counts)
-    assert np.allclose(made.strength(counts[rows]), whole[rows], rtol=1e-4, atol=1e-5)
-    assert np.allclose(whole, made.gain(counts) / 0.1)
+    batch = rng.integers(0, 3, 30)
+    made = replace(made, soup={1: 0.3 * made.shares[0], 2: 0.1 * made.shares[1]})
+    whole = made.strength(counts, batch)
+    assert np.allclose(made.strength(counts[rows], batch[rows]), whole[rows], rtol=1e-4, atol=1e-5)
+    assert np.allclose(whole, made.gain(counts, batch) / 0.1)
 
 
 def test_cells_without_counts_and_types_that_are_one_gain_nothing():

@@ -23,6 +23,7 @@ from scgraft.labels.methods import METHODS, require_held_out
 from scgraft.labels.methods.method import Ballot
 from scgraft.labels.transfer import shares_by
 from scgraft.labels.votes import cast_votes
+from scgraft.novelty.ambient import with_ambient
 from scgraft.novelty.mixtures import type_profiles
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import (
@@ -153,7 +154,7 @@ def _calibration(
     classifier = without_classes(condition.genes, source)
     seen = [np.ones(len(fold.index), bool) for fold in folds]
     classes_of = [np.full(len(fold.index), -1) for fold in folds]
-    mixture = [np.zeros(len(fold.index)) for fold in folds]
+    mixture: list[np.ndarray] = [np.zeros(len(fold.index)) for fold in folds]
     votes: list[tuple[np.ndarray, np.ndarray]] = []
     measured = [mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) for fold in folds]
     if key:
@@ -163,7 +164,8 @@ def _calibration(
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
-        mixture = [_mixture(fold, codes[fold.kept], device) for fold in folds]
+        mixture, ambient = zip(*(_mixture(fold, codes[fold.kept], device) for fold in folds), strict=True)
+        measured = [numbers | {"ambient": share} for numbers, share in zip(measured, ambient, strict=True)]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
         for fold in folds:
@@ -216,11 +218,17 @@ def _null(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def _mixture(fold: Fold, codes: np.ndarray, device: str) -> np.ndarray:
-    """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,)."""
+def _mixture(fold: Fold, codes: np.ndarray, device: str) -> tuple[np.ndarray, float]:
+    """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,).
+
+    And the share of ambient RNA in the batch that has most.
+    """
     profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query), device=device)
-    gained = np.zeros(len(fold.index), np.float32)
-    return gained if profiles is None else profiles.gain(fold.query.counts)
+    if profiles is None:
+        return np.zeros(len(fold.index), np.float32), float("nan")
+    counts, batch = fold.query.counts, fold.query.codes[:, 0]
+    soup = with_ambient(profiles, counts, batch).soup.values()
+    return profiles.gain(counts, batch), max((float(share.sum()) for share in soup), default=float("nan"))
 
 
 def _codes(parts: list[np.ndarray]) -> np.ndarray:

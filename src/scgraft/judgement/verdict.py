@@ -6,15 +6,14 @@ What the numbers measure, and where the ideas come from (Symphony, Azimuth), is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from string import Formatter
 from typing import Any
 
 import numpy as np
 
+from scgraft.judgement.lines import ambient, beyond, mixtures, range_of, reconstruction, states, unexplained
 from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
-from scgraft.novelty.mixtures import RATE, SPOTS
 from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.index import Near
 from scgraft.numerics.votes import neighbour_vote
@@ -28,8 +27,6 @@ from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
 
 ORDER: tuple[Light, ...] = ("grey", "green", "amber", "red")
-DOUBLETS = 0.1  # of cells are mixed in an overloaded droplet run (10x Genomics: 8 % of 10,000 cells)
-STATES = 3  # named in the verdict's line, the others on the page; chosen by eye
 SMALL_CHANGE = 0.01  # of agreement: 20 of the 2,000 cells that are judged; chosen by eye, not measured
 # Share of one label above which a query's clusters are noise, and no yardstick of what a latent keeps; chosen by eye, not measured.
 ONE_TYPE = 0.95
@@ -105,7 +102,8 @@ def measure_quality(
         ]
         if np.unique(labels[key].label, return_counts=True)[1].max() > ONE_TYPE * len(labels[key].label):
             measures[2] = _one_type(measures[2])
-    measures += [_unexplained(novelty), _states(novelty, placed=bool(key)), _mixtures(novelty)]
+    measures += [unexplained(novelty), states(novelty, placed=bool(key)), mixtures(novelty)]
+    measures.append(ambient(novelty, null.get("ambient", ())))
     if key and graft.record.trained:
         measures.append(_did_fitting_help(reference, key, labels[key].votes["latent"], start, value))
     judged = verdict(tuple(m for m in measures if np.isfinite(m.value)))
@@ -170,29 +168,8 @@ AGREEMENT = (0.1, 0.3, (
 ))  # fmt: skip
 
 
-def _range(null: tuple[float, ...], said: str) -> str:
-    """The same number of the held-out batches, in the format that the sentence has for its own."""
-    finite = [v for v in null if np.isfinite(v)]
-    if not finite:
-        return "."
-    shown = next(spec for _, name, spec, _ in Formatter().parse(said) if name == "value") or ""
-    return f" (held-out batches of the reference: {min(finite):{shown}} to {max(finite):{shown}})."
-
-
 def _light(excess: float, amber: float, red: float) -> Light:
     return "red" if excess > red else "amber" if excess > amber else "green"
-
-
-def _beyond(null: Sequence[float]) -> float:
-    """How far beyond the mean of held-out batches one more batch lies in one of 40 cases, if batches are normal.
-
-    The prediction interval of a further draw (Student's t with one degree less than there are batches): few batches, or batches
-    that differ, say less of the next one.
-    """
-    from scipy.special import stdtrit  # scipy.stats has the same quantiles, and takes a second to import
-
-    n = len(null)
-    return float(stdtrit(n - 1, 0.975) * np.std(null, ddof=1) * np.sqrt(1 + 1 / n)) if n > 1 else 0.0
 
 
 def _small(
@@ -202,10 +179,10 @@ def _small(
     finite = [v for v in null if np.isfinite(v)]
     if not finite:
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
-    worst = max(*finite, float(np.mean(finite)) + _beyond(finite))
+    worst = max(*finite, float(np.mean(finite)) + beyond(finite))
     light = _light(value / max(worst, 1e-9) - 1, amber, red)
     return Measure(
-        name, light, value, null, said.format(value=value) + _range(null, said), "" if light == "green" else action
+        name, light, value, null, said.format(value=value) + range_of(null, said), "" if light == "green" else action
     )
 
 
@@ -216,9 +193,9 @@ def _large(
     finite = [v for v in null if np.isfinite(v)]
     if not finite:
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
-    light = _light(min(*finite, float(np.mean(finite)) - _beyond(finite)) - value, amber, red)
+    light = _light(min(*finite, float(np.mean(finite)) - beyond(finite)) - value, amber, red)
     return Measure(
-        name, light, value, null, said.format(value=value) + _range(null, said), "" if light == "green" else action
+        name, light, value, null, said.format(value=value) + range_of(null, said), "" if light == "green" else action
     )
 
 
@@ -246,90 +223,6 @@ def _genes(query: Query, calibration: Calibration) -> Measure:
         said += f" With these genes alone, {right:.1%} of the reference's held-out cells get the right label."
     action = "Run scgraft.check (scgraft check): it names the cell types whose labels suffer from the missing genes."
     return Measure("genes", light, share, (), said, "" if light == "green" else action)
-
-
-def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
-    """Reconstruction: fixed limits, as cells that the model generated fit it perfectly; wider where real held-out cells ask it."""
-    worst = max([v for v in null if np.isfinite(v)], default=0.0)
-    light: Light = "green" if value < max(2, 1.5 * worst) else "amber" if value < max(5, 2 * worst) else "red"
-    said = (
-        "The model should explain your counts: the errors that cells of one kind share are {value:.2f} times as large as noise "
-        "alone would make them"
-    )
-    action = (
-        "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to six times as many known "
-        "cells as declared may then be called novel: believe an unknown group only if its genes are known markers."
-    )
-    said = said.format(value=value) + _range(null, said)
-    return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
-
-
-def _unexplained(novelty: Novelty) -> Measure:
-    share = float(novelty.novel.mean())
-    light: Light = "green" if share <= 2 * novelty.false_alarms and not novelty.dossiers else "amber"
-    light = "red" if share > 0.5 else light
-    groups = f"{len(novelty.dossiers)} unknown group" + ("" if len(novelty.dossiers) == 1 else "s")
-    said = (
-        f"{share:.1%} of your cells are not explained by the reference, with {groups} among them; of cells that it knows, "
-        f"{novelty.false_alarms:.0%} are called so by chance."
-    )
-    action = "Read the dossiers of the unknown groups: what their genes are, and which reference cells are near."
-    return Measure("novelty", light, share, (), said, "" if light == "green" else action)
-
-
-def _states(novelty: Novelty, *, placed: bool) -> Measure:
-    """Known types in a state that the reference has not: no reason to distrust a label or the mapping, but one to look.
-
-    Without labels (`placed` is False) no type has a place that could be compared, and the line is grey.
-    """
-    if not novelty.states and not placed:
-        return Measure(
-            "state",
-            "grey",
-            1.0,
-            (),
-            "Whether known types are in a new state was not looked at: without labels there are no types to compare.",
-        )
-    if not novelty.states:
-        return Measure(
-            "state",
-            "green",
-            1.0,
-            (),
-            "No cell type of your data is shifted as a whole against the same type of the reference.",
-        )
-    told = []
-    for state in novelty.states[:STATES]:
-        genes = f", most in {', '.join(g for g, _ in state.genes[:3])}" if state.genes else ""
-        told.append(f"{state.label} (errors {state.shift:.1f} times as large{genes})")
-    more = len(novelty.states) - STATES
-    said = f"Known cell types in another state (they lie where the reference has them, but share errors): {', '.join(told)}"
-    said += f", and {more} more." if more > 0 else "."
-    action = (
-        "Their labels stand. Another laboratory has the same effect as a disease or a treatment: compare these genes between your "
-        "own samples before you call it biology."
-    )
-    return Measure("state", "green", novelty.states[0].shift, (), said, action)
-
-
-def _mixtures(novelty: Novelty) -> Measure:
-    """Cells of several types: doublets of droplets are up to a tenth; where most are mixed, these are no cells but spots."""
-    if not len(novelty.mixture) or not novelty.mixture.any():
-        return Measure(
-            "mixtures",
-            "grey",
-            0.0,
-            (),
-            "Whether your cells are mixtures (doublets, spots) was not looked at: without labels there are no types to mix.",
-        )
-    share = float(novelty.mixed.mean())
-    said = (
-        f"{share:.1%} of your cells look like mixtures of several cell types (doublets, spots); of single cells, {RATE:.0%} are "
-        "called so by chance."
-    )
-    action = "These cells are marked unknown. Remove doublets; for spots, use a deconvolution instead of labels."
-    light: Light = "green" if share <= DOUBLETS else "amber" if share <= SPOTS else "red"
-    return Measure("mixtures", light, share, (), said, "" if light == "green" else action)
 
 
 def _did_fitting_help(

@@ -164,7 +164,7 @@ def _judged(judgement: Judgement, query: Query, mapped: MappedQuery, reference: 
     neighbours, cluster = judgement.space.place(query.counts)
     score, markers = shared_moments(rule.residual, neighbours, batch, rule.centres)
     strength = rule.strength(score, neighbours)
-    novel, mixture = strength > 1, rule.mixture(query.counts)
+    novel, mixture = strength > 1, rule.mixture(query.counts, batch)
     novelty = Novelty(
         score, rule.misfit, markers, distance, novel, strength, judgement.false_alarms, cluster, (), (), mixture
     )

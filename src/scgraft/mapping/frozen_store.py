@@ -25,7 +25,7 @@ from scgraft.novelty.rule import NoveltyRule
 from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.reference import Reference
 
-FROZEN_FORMAT = 2  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FROZEN_FORMAT = 3  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 ARRAYS, DOCUMENT = "frozen.npz", "frozen.json"
 SPACE = ("axes", "shift", "anchors", "centres", "community")
 RULE = ("residual", "markers", "farther")
@@ -54,6 +54,7 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
                 "k": judgement.space.k,
                 "false_alarms": judgement.false_alarms,
                 "centres": list(rule.centres),
+                "soup": [] if rule.profiles is None else list(rule.profiles.soup),
                 "classifiers": {key: [made.classes, made.source] for key, made in judgement.classifiers.items()},
             }
             arrays |= {name: getattr(judgement.space, name) for name in SPACE}
@@ -62,6 +63,7 @@ def save_frozen(frozen: Frozen, folder: Path) -> Path:
             mixture = none if rule.profiles is None else rule.profiles
             arrays |= {"mixture_genes": mixture.genes, "mixture_shares": mixture.shares}
             arrays["mixture_limit"] = np.array([mixture.limit])
+            arrays |= {f"soup_{code}": soup for code, soup in mixture.soup.items()}
             arrays["limits"] = np.array([getattr(rule, name) for name in LIMITS])
             arrays |= {f"centre_{code}": centre for code, centre in rule.centres.items()}
             for i, made in enumerate(judgement.classifiers.values()):
@@ -104,6 +106,7 @@ def _written() -> schema.Check:
         "k": schema.whole,
         "false_alarms": schema.number(0, 1),
         "centres": schema.items(schema.whole),
+        "soup": schema.items(schema.whole),
         "classifiers": schema.table(schema.each(schema.distinct, schema.text)),
     }
     return schema.record(
@@ -128,6 +131,7 @@ def _arrays(judgement: dict[str, Any]) -> dict[str, Array]:
     found |= {"mixture_genes": Array("iu", 1), "mixture_shares": Array("f", 2)}
     found["mixture_limit"] = Array("f", 1, finite=False)
     found |= {f"centre_{code}": Array("f", 1) for code in judgement["centres"]}
+    found |= {f"soup_{code}": Array("f", 1) for code in judgement["soup"]}
     for i in range(len(judgement["classifiers"])):
         found |= {
             f"coefficient_{i}": Array("f", 2),
@@ -148,7 +152,8 @@ def _misfits(value: Judgement, n_genes: int) -> list[str]:
         "residuals": rule.residual.shape[0] == len(rule.markers) == len(rule.farther) == len(space.anchors),
         "mixtures": rule.profiles is None
         or (rule.profiles.shares.shape[1] == len(rule.profiles.genes) and int(rule.profiles.genes.max()) < n_genes)
-        and int(rule.profiles.genes.min()) >= 0,
+        and int(rule.profiles.genes.min()) >= 0
+        and all(len(one) == len(rule.profiles.genes) and 0 <= one.sum() < 1 for one in rule.profiles.soup.values()),
         "batches": all(len(centre) == n_used for centre in rule.centres.values()),
         "classifiers": all(
             one.coefficient.shape == (len(one.classes), n_genes) and len(one.intercept) == len(one.classes)
@@ -181,7 +186,8 @@ def _judgement(
     if arrays["limits"].shape != (len(LIMITS),):
         raise ValueError(f"it has {arrays['limits'].size} limits; {len(LIMITS)} were expected")
     genes, shares, most = (arrays[f"mixture_{name}"] for name in MIXTURE)
-    profiles = Profiles(genes, shares, float(most[0])) if len(genes) and len(most) else None
+    soup = {int(code): arrays[f"soup_{code}"] for code in document["soup"]}
+    profiles = Profiles(genes, shares, float(most[0]), soup) if len(genes) and len(most) else None
     limits = dict(zip(LIMITS, arrays["limits"].tolist(), strict=True))
     rule = NoveltyRule(residual, centres, markers, farther, **limits, profiles=profiles)
     return Judgement(calibration, classifiers, space, rule, float(document["false_alarms"]))

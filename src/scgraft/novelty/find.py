@@ -10,18 +10,19 @@ import numpy as np
 from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.model.build import take_cells
+from scgraft.novelty.ambient import with_ambient
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group
 from scgraft.novelty.limits import further_batch_limit, limit_of, quarter_of, scale_of, types_of
 from scgraft.novelty.mixtures import mixture_limit, type_profiles
 from scgraft.novelty.place import FARTHEST, HeldOut, Placed, place_types
 from scgraft.novelty.query_graph import QueryGraph, query_graph
-from scgraft.novelty.rule import NoveltyRule, none_known
+from scgraft.novelty.rule import FOREIGN, NoveltyRule, none_known
 from scgraft.novelty.score import at_common_depth, batch_centres, present_genes, shared_moments, used_genes
 from scgraft.novelty.states import states_of
 from scgraft.numerics.index import K, Near
 from scgraft.reference.cells import reference_classes
 from scgraft.values.graft import Graft
-from scgraft.values.names import column_text
+from scgraft.values.names import BATCH, column_text
 from scgraft.values.novelty import Novelty
 from scgraft.values.query import Query
 from scgraft.values.reference import Latent, Reference
@@ -124,10 +125,17 @@ def judge_sample(
     mixture = np.zeros(len(score), np.float32)
     profiles = None if held.mixture is None else type_profiles(reference, codes, present, device=device)
     if profiles is not None and held.mixture is not None:
-        gain = profiles.gain(query.counts)
-        profiles = replace(profiles, limit=mixture_limit(gain, held.mixture, spatial=query.alignment.spatial))
+        spatial = query.alignment.spatial  # what its spots share are the types of the tissue
+        profiles = profiles if spatial else with_ambient(profiles, query.counts, batch)
+        gain = profiles.gain(query.counts, batch)
+        profiles = replace(profiles, limit=mixture_limit(gain, held.mixture, spatial=spatial))
         rule, mixture = replace(rule, profiles=profiles), profiles.strength_of(gain)
-    rule = none_known(rule, mixture > 1, score, graph.neighbours, false_alarms)
+    mixed = mixture > 1
+    if (
+        rule.profiles is not None and rule.misfit >= FOREIGN
+    ):  # all alike, types that the reference lacks look like ambient RNA
+        mixed = replace(rule.profiles, soup={}).strength(query.counts, batch) > 1
+    rule = none_known(rule, mixed, score, graph.neighbours, false_alarms)
     strength = rule.strength(score, graph.neighbours)
     novel = strength > 1
     null = held.evidence / max(further_batch_limit(held.evidence, false_alarms, held.fold), 1e-12)
@@ -142,8 +150,21 @@ def judge_sample(
         rows, ratio = np.arange(len(graph.anchors)), misfit / max(float(np.median(score)), 1e-12)
         shared = Placed(-1, rows, rows, float(np.median(farther)), FARTHEST, ratio)
     states = states_of(groups, placed, names, scale_of(score, held.score), shared)
+    soup = {} if rule.profiles is None else rule.profiles.soup
+    ambient = {query.levels[BATCH][code]: float(share.sum()) for code, share in soup.items()}
     made = Novelty(
-        score, misfit, markers, distance, novel, strength, false_alarms, graph.cluster, dossiers, states, mixture
+        score,
+        misfit,
+        markers,
+        distance,
+        novel,
+        strength,
+        false_alarms,
+        graph.cluster,
+        dossiers,
+        states,
+        mixture,
+        ambient,
     )
     return made, rule
 

@@ -4,12 +4,14 @@ A cell's counts are explained by a mixture of the reference's types, each stood 
 latent, and the likelihood is compared with that of the best single type. That is the question of RCTD's doublet mode (Cable et al.
 2022, doi:10.1038/s41587-021-00830-w), with profiles from the model instead of from counts. They are those of the reference's own
 batches: where most of a query are mixtures, the columns that are fitted to it make mixtures look like cells. Held-out cells of the
-reference, which are judged by the others, say how much a single cell gains.
+reference, which are judged by the others, say how much a single cell gains. Ambient RNA (:mod:`scgraft.novelty.ambient`) is in every
+cell of a batch, and no second cell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,23 +50,36 @@ class Profiles:
         Share of every gene in the counts of every type, (C, g) float32.
     limit
         Gain above which a cell is mixed.
+    soup
+        By batch code, what ambient RNA adds to a cell of the batch, as shares of the cell's counts, (g,) float32 each; their sum is the
+        share of ambient RNA, which may be 0. Batches that are not named were not looked at.
     """
 
     genes: np.ndarray
     shares: np.ndarray
     limit: float = float("inf")
+    soup: Mapping[int, np.ndarray] = field(default_factory=dict)
 
-    def gain(self, counts: csr_matrix) -> np.ndarray:
-        """How much better a mixture of types explains cells than the best single type, (n,) float32; `counts` (n, G) are raw."""
-        parts = [np.zeros(0, np.float32)]
+    def gain(self, counts: csr_matrix, batch: np.ndarray) -> np.ndarray:
+        """How much better a mixture of types explains cells than the best single type, (n,) float32.
+
+        `counts` (n, G) are raw, `batch` (n,) are the codes of the cells' batches. Every profile has the batch's share `a` of ambient
+        RNA. What tells types apart is (1 - a) of what it was, and the likelihood goes by its square, so the gain is divided by
+        (1 - a)^2 and is compared with that of held-out cells, which have none.
+        """
+        out = np.zeros(counts.shape[0], np.float32)
         for start in range(0, counts.shape[0], BLOCK):
             own = counts[start : start + BLOCK][:, self.genes].toarray().astype(np.float32)
-            parts.append(mixture_gain(own, self.shares).astype(np.float32))
-        return np.concatenate(parts)
+            of = batch[start : start + BLOCK]
+            for code in np.unique(of):
+                soup = self.soup.get(int(code), np.zeros(1, np.float32))
+                left, rows = 1 - float(soup.sum()), np.flatnonzero(of == code)
+                out[start + rows] = mixture_gain(own[rows], left * self.shares + soup) / left**2
+        return out
 
-    def strength(self, counts: csr_matrix) -> np.ndarray:
+    def strength(self, counts: csr_matrix, batch: np.ndarray) -> np.ndarray:
         """The gain over its limit, (n,) float32: above 1 a cell is mixed."""
-        return self.strength_of(self.gain(counts))
+        return self.strength_of(self.gain(counts, batch))
 
     def strength_of(self, gain: np.ndarray) -> np.ndarray:
         """The same of gains (n,) that are known."""
@@ -78,13 +93,20 @@ def mixture_gain(counts: np.ndarray, profile: np.ndarray) -> np.ndarray:
     not grow with the counts, and what a model gets wrong grows as they do: the root lies between.
     """
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    share = np.full((len(counts), len(profile)), 1 / len(profile), np.float32)
-    for _ in range(ROUNDS):
-        share *= (counts / np.maximum(share @ profile, LEAST)) @ profile.T / total
+    share = mixture_shares(counts, profile, ROUNDS)
     mixed = (counts * np.log(np.maximum(share @ profile, LEAST))).sum(axis=1)
     single = (counts @ np.log(np.maximum(profile, LEAST)).T).max(axis=1)
     gain: np.ndarray = np.maximum(mixed - single, 0.0) / np.sqrt(total[:, 0])
     return gain
+
+
+def mixture_shares(counts: np.ndarray, profile: np.ndarray, rounds: int) -> np.ndarray:
+    """Shares (n, C) of profiles (C, g) in counts (n, g) after some rounds of expectation maximisation, from equal ones."""
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    share = np.full((len(counts), len(profile)), 1 / len(profile), counts.dtype)
+    for _ in range(rounds):
+        share *= (counts / np.maximum(share @ profile, LEAST)) @ profile.T / total
+    return share
 
 
 def mixture_limit(gain: np.ndarray, held: np.ndarray, *, spatial: bool) -> float:

@@ -64,9 +64,12 @@ class NoveltyRule:
         found = evidence(score / self.usual, self.markers, self.farther, neighbours)
         return (found / self.limit).astype(np.float32)
 
-    def mixture(self, counts: csr_matrix) -> np.ndarray:
-        """Evidence that cells hold several types, (n,) float32, from their counts (n, G): mixed above 1; 0 if nothing is known."""
-        return np.zeros(counts.shape[0], np.float32) if self.profiles is None else self.profiles.strength(counts)
+    def mixture(self, counts: csr_matrix, batch: np.ndarray) -> np.ndarray:
+        """Evidence that cells hold several types, (n,) float32: mixed above 1; 0 if nothing is known.
+
+        From their counts (n, G) and the codes of their batches (n,).
+        """
+        return np.zeros(counts.shape[0], np.float32) if self.profiles is None else self.profiles.strength(counts, batch)
 
 
 def none_known(

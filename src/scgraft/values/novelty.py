@@ -50,6 +50,9 @@ class Novelty:
     mixture
         Evidence that a cell holds several types (a doublet, or a spot), (n,) float32: above 1 it is mixed. Empty where that was not
         looked at.
+    ambient
+        By batch, the share of its counts that look as if they came from the batch's other cells (ambient RNA); a batch of fewer than 20
+        cells is left out. Empty where that was not looked at, as in spatial data.
     """
 
     score: np.ndarray
@@ -63,6 +66,7 @@ class Novelty:
     dossiers: tuple[Dossier, ...]
     states: tuple[State, ...] = ()
     mixture: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    ambient: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seal_fields(self)
