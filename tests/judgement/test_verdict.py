@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _beyond, _large, _small, verdict
+from scgraft.judgement.lines import beyond
+from scgraft.judgement.verdict import AGREEMENT, DISTANCE, MIXING, PRESERVATION, _large, _small, verdict
 from scgraft.values.quality import Measure
 
 nulls = st.lists(st.floats(0.2, 1.0), min_size=2, max_size=8).map(tuple)
@@ -57,12 +58,12 @@ def test_what_held_out_batches_have_is_green(null, value):
 @given(st.integers(2, 8), st.floats(0.01, 2), st.integers(0, 1000))
 def test_batches_that_differ_more_say_less_of_the_next(n, factor, seed):
     null = np.random.default_rng(seed).uniform(0.2, 1, n)
-    assert _beyond(null.mean() + factor * (null - null.mean())) == pytest.approx(factor * _beyond(null), rel=1e-6)
+    assert beyond(null.mean() + factor * (null - null.mean())) == pytest.approx(factor * beyond(null), rel=1e-6)
 
 
 def test_a_further_batch_is_within_reach_in_39_of_40_cases():
     rng, inside = np.random.default_rng(0), []
     for _ in range(4000):
         drawn = rng.standard_normal(5)
-        inside.append(drawn[4] < drawn[:4].mean() + _beyond(drawn[:4]))
+        inside.append(drawn[4] < drawn[:4].mean() + beyond(drawn[:4]))
     assert abs(np.mean(inside) - 0.975) < 5 * np.sqrt(0.975 * 0.025 / 4000)

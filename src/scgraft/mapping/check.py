@@ -15,7 +15,7 @@ from scgraft.calibration.hold_out import choose_folds, held_cells, hold_out
 from scgraft.errors import GenesNotFound, QueryError
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
-from scgraft.judgement.verdict import reconstruction
+from scgraft.judgement.lines import reconstruction
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
 from scgraft.mapping.resources import NOTHING, Measured, resources
 from scgraft.model.families import family_of
