@@ -107,12 +107,14 @@ def test_the_null_of_novelty_is_of_cells_whose_class_the_rest_has(assembled, ref
     assert made.novelty_fold.tolist() == np.repeat(np.arange(len(folds)), [s.sum() for s in seen]).tolist()
     first = folds[0]
     profiles = type_profiles(first.rest, codes[first.kept], present_genes(first.rest, first.query), device="cpu")
-    assert np.allclose(made.mixture[: seen[0].sum()], profiles.gain(first.query.counts)[seen[0]])
+    assert np.allclose(
+        made.mixture[: seen[0].sum()], profiles.gain(first.query.counts, first.query.codes[:, 0])[seen[0]]
+    )
 
 
 def test_the_numbers_of_the_verdict_are_there_for_each_fold(assembled):
     made, folds, votes = assembled
-    assert set(made.quality) == {"distance", "preservation", "misfit", "mixing", "agreement", "covered"}
+    assert set(made.quality) == {"distance", "preservation", "misfit", "mixing", "agreement", "covered", "ambient"}
     for i, (fold, part) in enumerate(zip(folds, votes, strict=True)):
         numbers = mapping_numbers(fold.rest.latent, fold.latent, fold.graph, fold.misfit) | part[2]
         assert {name: made.quality[name][i] for name in numbers} == pytest.approx(numbers, nan_ok=True)
