@@ -17,6 +17,7 @@ myst_enable_extensions = ["deflist", "colon_fence"]
 # Headings that other pages link to.
 myst_heading_anchors = 3
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_title = f"scgraft {release}"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False

@@ -66,6 +66,11 @@ def test_public_functions_stay_functions_when_their_modules_are_imported() -> No
     assert probe(statement)[0] == "True scgraft.query.align"
 
 
+def test_every_name_that_can_be_used_is_listed() -> None:
+    """`dir`, completion in a notebook, and `from scgraft import *` know the names that work."""
+    assert list(scgraft.__all__) == sorted({*scgraft._HOME, *scgraft._MODULES, "__version__"})
+
+
 def test_a_whole_mapping_loads_only_what_it_needs(tmp_path) -> None:
     source = (
         "import sys\n"

@@ -142,6 +142,7 @@ __all__ = [
     "testing",
     "transfer_labels",
     "verdict",
+    "write",
     "write_card",
 ]
 

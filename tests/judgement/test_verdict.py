@@ -40,6 +40,41 @@ def test_the_range_of_held_out_batches_is_written_as_the_number_beside_it(spec, 
     assert _small(0.4, (), "name", 1.0, 2.0, f"It is {{value:{spec}}}", "act").sentence == f"It is {0.4:{spec}}."
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(("distance", "preservation", "mixing", "agreement")), st.floats(0.3, 0.9), min_size=1
+    )
+)
+def test_a_green_verdict_names_every_number_that_is_worse_than_all_held_out_batches(values):
+    """A reader who compares the lines with their ranges finds in the sentence what he finds there: no more, no less."""
+    null = (0.5, 0.7)
+    # As they are shown: 49.9 % beside "50% to 70%" reads as 50 %.
+    worse = [name for name, v in values.items() if (round(v, 2) > 0.7 if name == "distance" else round(v, 2) < 0.5)]
+    lines = [
+        (_small if name == "distance" else _large)(v, null, name, 10.0, 20.0, "It is {value:.2f}", "act")
+        for name, v in values.items()
+    ]
+    made = verdict((*lines, Measure("genes", "green", 1.0, (), "")))
+    assert made.light == "green" and made.sentence.startswith("You can use this mapping")
+    assert [name for name in values if name in made.sentence.partition("within the limit: ")[2]] == worse
+    for line in lines:
+        word = "more" if line.name == "distance" else "less"
+        assert (f"this is {word} than any of them has, but within the limit)." in line.sentence) == (line.name in worse)
+    assert ("in the range" in made.sentence) == (not worse)
+
+
+def test_only_a_green_line_says_that_it_is_within_the_limit():
+    amber = _large(0.1, (0.6, 0.6), "mixing", 0.35, 0.7, "{value:.2f}", "act")
+    assert amber.light == "amber" and amber.sentence == "0.10 (held-out batches of the reference: 0.60 to 0.60)."
+
+
+def test_what_was_compared_with_nothing_is_not_said_to_be_in_a_range():
+    green, grey = Measure("genes", "green", 1.0, (), ""), Measure("mixing", "grey", 0.1, (0.5,), "")
+    for lines in ((green,), (green, grey)):
+        said = verdict(lines).sentence
+        assert "could be held out" in said and "range" not in said and "use" not in said
+
+
 def test_lines_are_whole_sentences_that_say_what_was_seen_before_what_to_do():
     """No line begins with a number that has no noun, and each that can ask for care says what to do."""
     for *_, said, action in (DISTANCE, PRESERVATION, MIXING, AGREEMENT):

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -25,7 +26,7 @@ from scgraft.novelty.score import present_genes
 from scgraft.results.figures import density_figure, flow_figure, plain
 from scgraft.results.folder import write
 from scgraft.results.methods import bibtex, methods
-from scgraft.results.page import read_report_data, report_html
+from scgraft.results.page import _number, read_report_data, report, report_html
 from scgraft.results.placement import place, published_map
 from scgraft.results.summary import summary_of
 from scgraft.testing import tiny_query
@@ -308,7 +309,26 @@ def test_what_the_paragraph_cites_is_in_the_bibtex(demo):
         dois = set(re.findall(r"doi:(10\.[^\s;,)]+[^\s;,).])", text))
         assert len(dois) > 4 and dois <= set(re.findall(r"doi = \{(.*)\}", entries))
         assert entries.count("{") == entries.count("}")
-    assert "/" not in text.split("(commit")[0]  # the reference's name, not its path
+    assert "reference 'reference' (a local folder, sha256" in text and "/" not in text.split("sha256")[0]  # no path
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.95, "0.950"), (0.0, "0.00"), (1.0, "1.00"), (12.34, "12.3"), (123.4, "123"), (4567.8, "4,568"), (None, "")],
+)
+def test_numbers_of_a_column_have_three_digits(value, said):
+    assert _number(value) == said
+
+
+def test_no_page_says_where_the_reference_lies(demo, tmp_path):
+    """A page is sent to others: the name of a folder says what they need."""
+    reference, _, mapped = demo
+    text = report(mapped, tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = text[text.index("<body>") : text.index('<script type="text/plain" id="plotly">')]
+    home = str(Path(reference.base.repo).parent)
+    assert len(home) > 1 and home not in shown and "local" in shown
+    for value in (reference, mapped, mapped.graft):
+        assert home not in repr(value) and home not in value._repr_html_()
 
 
 def test_figures_escape_and_cut_names():

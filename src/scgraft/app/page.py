@@ -25,6 +25,13 @@ SUFFIXES = [".h5ad", ".h5"]
 CLEAN_EVERY, KEEP_COPIES = 600, 3600
 # What a visitor may upload: 300,000 cells with 2,000 counts each, compressed (a judgement, not a measurement).
 MOST_BYTES = 2 * 10**9
+# Of the theme, what is too pale to read (WCAG: a contrast of 4.5), on white and on black.
+READABLE = {
+    "body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300",
+    "button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800",
+    "link_text_color": "*secondary_700", "link_text_color_dark": "*secondary_300",
+    "link_text_color_visited": "*secondary_700", "link_text_color_visited_dark": "*secondary_300",
+}  # fmt: skip
 INTRODUCTION = """# Map your cells
 
 Your file stays on the machine that runs this page, and is removed when you close it. Raw counts are needed."""
@@ -77,9 +84,7 @@ def build(references: Sequence[str] = (), *, folder: Path) -> "gradio.Blocks":
 
         return _told(work)
 
-    def mapped(
-        source: str, batch: str, request: gr.Request, progress: gr.Progress = shown
-    ) -> tuple[str, str, list[str]]:
+    def mapped(source: str, batch: str, request: gr.Request, progress: gr.Progress = shown) -> tuple[str, str, Any]:
 
         def work() -> visit.Results:
             with visit.heard(lambda line: progress((0, None), desc=visible(line))):
@@ -91,7 +96,8 @@ def build(references: Sequence[str] = (), *, folder: Path) -> "gradio.Blocks":
                 )
 
         made = _told(work)
-        return f"**{visible(made.sentence)}**", visit.framed(made.page), [str(path) for path in made.files]
+        files = gr.update(value=[str(path) for path in made.files], visible=True)
+        return f"**{visible(made.sentence)}**", visit.framed(made.page), files
 
     def left(request: gr.Request) -> None:
         shutil.rmtree(folder / "visitors" / str(request.session_hash), ignore_errors=True)
@@ -113,9 +119,9 @@ def build(references: Sequence[str] = (), *, folder: Path) -> "gradio.Blocks":
         with gr.Row():
             check_button = gr.Button("Check", elem_id="check")
             map_button = gr.Button("Map", variant="primary", elem_id="map")
-        findings = gr.HTML(elem_id="check-result")
+        findings = gr.HTML(elem_id="check-result", padding=False)
         sentence = gr.Markdown(elem_id="verdict")
-        files = gr.File(label="Take home", file_count="multiple", interactive=False, elem_id="files")
+        files = gr.File(label="Take home", file_count="multiple", interactive=False, visible=False, elem_id="files")
         page = gr.HTML(elem_id="page")
         upload.change(arrived, upload, batch)
         check_button.click(checked, [source, batch], findings)
@@ -163,7 +169,7 @@ def options(host: str, port: int | None, max_bytes: int) -> dict[str, Any]:
         "share": False,
         "max_file_size": max_bytes,
         "ssr_mode": False,
-        "theme": Base(font=fonts, font_mono=["ui-monospace", "monospace"]),
+        "theme": Base(font=fonts, font_mono=["ui-monospace", "monospace"]).set(**READABLE),
         "footer_links": [],
         "quiet": True,
     }

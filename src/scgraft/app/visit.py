@@ -98,7 +98,10 @@ def findings_html(result: Check) -> str:
         f"{f'<br><i>{escape(visible(f.action))}</i>' if f.action else ''}</td></tr>"
         for f in result.findings
     )
-    return f"<p>Check: <b>{escape(result.grade)}</b></p><table id='findings'>{rows}</table>"
+    return (
+        f"<p>Check: <b>{escape(result.grade)}</b></p>"
+        f"<div style='overflow-x:auto'><table id='findings' style='width:100%;margin:0'>{rows}</table></div>"
+    )
 
 
 def map_query_file(query: Path, source: str, batch_key: str | None, folder: Path) -> Results:

@@ -6,10 +6,10 @@ They need no labels to be right, so a check before the fit has the same lines of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from string import Formatter
 
 import numpy as np
 
+from scgraft.judgement.ranges import compared, outside_of, range_of
 from scgraft.novelty.mixtures import RATE, SPOTS
 from scgraft.values.novelty import Novelty
 from scgraft.values.quality import Light, Measure
@@ -19,15 +19,6 @@ STATES = 3  # named in the verdict's line, the others on the page; chosen by eye
 # More ambient RNA than in held-out batches, a share of the counts, in steps of .05. Chosen with the mappings of benchmarks/trust.py in
 # view: unchanged ones have 0 to .15, those with 30 % ambient RNA .15 to .42.
 SOUP = 0.1
-
-
-def range_of(null: tuple[float, ...], said: str) -> str:
-    """The same number of the held-out batches, in the format that the sentence has for its own."""
-    finite = [v for v in null if np.isfinite(v)]
-    if not finite:
-        return "."
-    shown = next(spec for _, name, spec, _ in Formatter().parse(said) if name == "value") or ""
-    return f" (held-out batches of the reference: {min(finite):{shown}} to {max(finite):{shown}})."
 
 
 def beyond(null: Sequence[float]) -> float:
@@ -54,8 +45,7 @@ def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
         "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to six times as many known "
         "cells as declared may then be called novel: believe an unknown group only if its genes are known markers."
     )
-    said = said.format(value=value) + range_of(null, said)
-    return Measure("reconstruction", light, value, null, said, "" if light == "green" else action)
+    return compared("reconstruction", light, value, null, said, action)
 
 
 def unexplained(novelty: Novelty) -> Measure:
@@ -140,7 +130,7 @@ def ambient(novelty: Novelty, null: tuple[float, ...]) -> Measure:
         f"Each cell should hold its own RNA: {share:.0%} of the counts look as if they came from the other cells of the batch {worst} "
         "(ambient RNA)"
     )
-    said += f" (held-out batches of the reference: {min(finite):.0%} to {max(finite):.0%})."
+    said += range_of(null, "{value:.0%}", outside_of("ambient", share, null) if light == "green" else "")
     action = (
         "Labels and prediction sets suffer from it: remove it (SoupX, DecontX, CellBender), and map again. Types that the reference lacks "
         "can look like it."

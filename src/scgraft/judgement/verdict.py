@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from scgraft.judgement.lines import ambient, beyond, mixtures, range_of, reconstruction, states, unexplained
+from scgraft.judgement.lines import ambient, beyond, mixtures, reconstruction, states, unexplained
 from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
+from scgraft.judgement.ranges import compared, green
 from scgraft.novelty.query_graph import QueryGraph
 from scgraft.numerics.index import Near
 from scgraft.numerics.votes import neighbour_vote
@@ -121,11 +122,7 @@ def verdict(measures: tuple[Measure, ...]) -> Verdict:
             measures,
         )
     if worst == "green":
-        return Verdict(
-            worst,
-            "Every number is near to those of the reference's own batches when they are held out and mapped.",
-            measures,
-        )
+        return Verdict(worst, green(measures), measures)
     word = "Use this mapping with care" if worst == "amber" else "Do not use this mapping yet"
     return Verdict(worst, f"{word}; first read what these lines say: {', '.join(names)}.", measures)
 
@@ -181,9 +178,7 @@ def _small(
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
     worst = max(*finite, float(np.mean(finite)) + beyond(finite))
     light = _light(value / max(worst, 1e-9) - 1, amber, red)
-    return Measure(
-        name, light, value, null, said.format(value=value) + range_of(null, said), "" if light == "green" else action
-    )
+    return compared(name, light, value, null, said, action)
 
 
 def _large(
@@ -194,9 +189,7 @@ def _large(
     if not finite:
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
     light = _light(min(*finite, float(np.mean(finite)) - beyond(finite)) - value, amber, red)
-    return Measure(
-        name, light, value, null, said.format(value=value) + range_of(null, said), "" if light == "green" else action
-    )
+    return compared(name, light, value, null, said, action)
 
 
 def _one_type(preservation: Measure) -> Measure:
@@ -213,7 +206,7 @@ def _genes(query: Query, calibration: Calibration) -> Measure:
     share = query.alignment.found_weight
     light: Light = "green" if share > 0.95 else "amber" if share > 0.75 else "red"
     said = (
-        f"{query.alignment.n_found} of {query.alignment.n_genes} genes of the reference were found in your data; they carry "
+        f"{query.alignment.n_found:,} of {query.alignment.n_genes:,} genes of the reference were found in your data; they carry "
         f"{share:.1%} of the weight that the model gives to genes."
     )
     cells = calibration.reliability[:, 2]

@@ -55,9 +55,9 @@ def states_of(
         inside[kind.best], others[:] = True, True
         others[kind.rows] = False
         said = (
-            f"The cells labelled {names[kind.code]} ({len(kind.rows)}) are explained {shift:.1f} times as badly as the query's cells on "
-            f"the whole, but lie where the reference has this type ({kind.farther:.2f} times as far from it as held-out cells; "
-            f"{kind.reach:.2f} is the limit): known cells in another state. They keep their label."
+            f"{len(kind.rows)} cells whose neighbours in the reference are {names[kind.code]} are explained {shift:.1f} times as badly as "
+            f"the query's cells on the whole, but lie where the reference has this type ({kind.farther:.2f} times as far from it as "
+            f"held-out cells; {kind.reach:.2f} is the limit): known cells in another state. They keep their label."
         )
         out.append(_state(str(names[kind.code]), kind, shift, shared_genes(found, inside, others), said))
     return tuple(sorted(out, key=lambda state: -state.shift))

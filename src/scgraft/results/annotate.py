@@ -36,7 +36,7 @@ def annotate(adata: AnnData, mapped: MappedQuery, *, reference: Reference | None
     With the `reference`, ``obsm["X_scgraft_map"]`` (n, 2) float32 are the cells' places on its map.
 
     Every ``obs`` column that starts with ``scgraft_``, and every ``X_scgraft`` in ``obsm``, belongs to this function: those of an earlier
-    mapping are removed, and a warning is logged that lists them.
+    mapping are removed, and a warning says so; those of the same mapping are written once more, without a word.
 
     Raises
     ------
@@ -62,8 +62,9 @@ def annotate(adata: AnnData, mapped: MappedQuery, *, reference: Reference | None
         raise QueryError(
             f"Cells {', '.join(first)} of the mapping are not in this AnnData. Annotate the query that was mapped."
         )
-    _remove_earlier(adata)
-    adata.obsm["X_scgraft"] = _spread(mapped.latent.mean, position, adata.n_obs)
+    latent = _spread(mapped.latent.mean, position, adata.n_obs)
+    _remove_earlier(adata, latent)
+    adata.obsm["X_scgraft"] = latent
     if reference is not None and reference.latent is not None:
         write_places(adata, mapped, placed(mapped, reference).query)
     for name, column in mapped.to_frame().items():
@@ -113,13 +114,17 @@ def _of_all_cells(name: str, column: pd.Series[Any], position: np.ndarray, n: in
     return pd.Categorical.from_codes(codes, pd.Index(names))
 
 
-def _remove_earlier(adata: AnnData) -> None:
-    """Take out what an earlier mapping wrote, so that no column of it stands beside the new ones."""
+def _remove_earlier(adata: AnnData, latent: np.ndarray) -> None:
+    """Take out what an earlier mapping wrote, so that no column of it stands beside the new ones; said if its latents were others."""
     columns = [c for c in adata.obs.columns if str(c).startswith(COLUMNS) and c not in JOINED]
     arrays = [key for key in adata.obsm if str(key).startswith(COORDINATES)]
     if not columns and not arrays:
         return
-    LOG.warning("The results of an earlier mapping are replaced: %s.", ", ".join(map(str, [*columns, *arrays])))
+    if "X_scgraft" not in adata.obsm or not np.array_equal(adata.obsm["X_scgraft"], latent, equal_nan=True):
+        LOG.warning(
+            "The results of an earlier mapping in this AnnData are replaced: what starts with %s in obs, and with %s in obsm.",
+            *(COLUMNS, COORDINATES),
+        )
     adata.obs = adata.obs.drop(columns=columns)
     for key in arrays:
         del adata.obsm[key]

@@ -145,7 +145,7 @@ def composition_figure(batch: np.ndarray, label: np.ndarray, colours: Mapping[st
     figure.update_xaxes(tickformat=".0%", title="share of the batch's cells")
     shown = [f"{plain(b, 40)} ({(batch == b).sum():,})" for b in batches]
     figure.update_yaxes(automargin=True, autorange="reversed", tickvals=list(range(len(batches))), ticktext=shown)
-    return _layout(figure, max(200, 100 + 34 * len(batches), 90 + 20 * len(labels)))
+    return _layout(figure, max(200, 100 + 34 * len(batches), 100 + 24 * len(labels)))
 
 
 def histogram_figure(

@@ -58,6 +58,11 @@ def reference_name(base: dict[str, Any]) -> str:
     return str(base["repo"]) if base["revision"] != "local" else Path(base["repo"]).name or str(base["repo"])
 
 
+def reference_source(base: dict[str, Any]) -> str:
+    """Where the reference of that name is from: a commit of the hub, or a folder."""
+    return f"commit {base['revision']}" if base["revision"] != "local" else "a local folder"
+
+
 def cite(key: str) -> str:
     """A paper as a paragraph names it."""
     kind, authors, _, journal, year, doi = PAPERS[key]
@@ -101,15 +106,15 @@ def methods(summary: dict[str, Any]) -> str:
 def _surgery(summary: dict[str, Any]) -> str:
     base, alignment, record = summary["base"], summary["alignment"], summary["record"]
     said = (
-        f"{alignment['n_cells']} cells were mapped onto the {base['family']} reference {reference_name(base)} (commit "
-        f"{base['revision']}, sha256 of the weights {base['sha256'][:16]}) with scgraft {summary['scgraft']}. Raw counts were "
-        f"taken from {alignment['counts_from']}; {alignment['n_found']} of {alignment['n_genes']} genes of the reference were "
+        f"{alignment['n_cells']:,} cells were mapped onto the {base['family']} reference {reference_name(base)!r} ({reference_source(base)}, "
+        f"sha256 of the weights {base['sha256'][:16]}) with scgraft {summary['scgraft']}. Raw counts were "
+        f"taken from {alignment['counts_from']}; {alignment['n_found']:,} of {alignment['n_genes']:,} genes of the reference were "
         "found, and missing genes were set to zero. "
     )
     if not record["trained"]:
         return f"{said}No training took place: {record['reason']}"
     return said + (
-        f"Architectural surgery ({cite('lotfollahi2022')}) trained {record['n_parameters']} new numbers for "
+        f"Architectural surgery ({cite('lotfollahi2022')}) trained {record['n_parameters']:,} new numbers for "
         f"{len(summary['batches'])} batches in {record['steps']} steps (objective {record['objective']}, seed "
         f"{record['config']['seed']}); all weights of the reference stayed as they are."
     )

@@ -31,7 +31,8 @@ from scgraft.results.columns import (
     squeezed,
     text_column,
 )
-from scgraft.results.methods import bibtex, methods, reference_name
+from scgraft.results.meanings import explained
+from scgraft.results.methods import bibtex, methods, reference_name, reference_source
 from scgraft.results.points import map_points
 from scgraft.results.stored import read_cells, read_stored
 from scgraft.results.summary import cells_csv, summary_of
@@ -155,7 +156,8 @@ def report_html(data: ReportData) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters["number"] = lambda value: "" if value is None else f"{value:,.3g}"
+    environment.filters["number"] = _number
+    environment.filters["residual"] = lambda value: f"{value:+.2f}"
     environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["percent"] = lambda value: f"{value:.1%}"
     home = files("scgraft.results")
@@ -172,6 +174,7 @@ def report_html(data: ReportData) -> str:
     return template.render(
         summary=data.summary,
         name=reference_name(data.summary["base"]),
+        origin=reference_source(data.summary["base"]),
         words=WORDS,
         keys=keys,
         tables={key: label_table(data.cells, key) for key in keys},
@@ -200,6 +203,13 @@ def report_html(data: ReportData) -> str:
 def _shown(value: object) -> object:
     """Names of strangers without what would turn or hide the line; markup of the page's own stays."""
     return visible(value) if type(value) is str else value
+
+
+def _number(value: float | None) -> str:
+    """Three digits, as the script of the page writes them (``show``): the numbers of a column end below each other."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def _json(text: str) -> str:
@@ -340,38 +350,6 @@ def _genes(points: dict[str, np.ndarray]) -> Iterator[tuple[str, str, np.ndarray
 
 def _levels(values: np.ndarray) -> list[str]:
     return in_order(np.unique(values.astype(str)))
-
-
-def explained(name: str, keys: list[str]) -> tuple[str, str]:
-    """Title, with its unit, and meaning of a column of labels.csv."""
-    if name in MEANINGS:
-        return MEANINGS[name]
-    for key in keys:
-        if name.startswith(key) and name[len(key) :] in ENDINGS:
-            title, meaning = ENDINGS[name[len(key) :]]
-            return f"{key}{': ' if title else ''}{title}", meaning
-    return name, ""
-
-
-ENDINGS = {
-    "": ("", "The best label of the reference for this cell, whether it can be believed or not."),
-    "_probability": ("probability (0 to 1)", "How often a label like this is right on held-out reference cells; without a "
-                     "calibration, the label's share of the vote."),
-    "_runner_up": ("second label", "The next best label."),
-    "_distance": ("distance (1: as inside the reference)", "To the nearest reference cells, over the reference's own spacing."),
-    "_unknown": ("unknown", "Yes where the label should not be believed: no label fits, or the cell is novel or mixed."),
-    "_set": ("labels at 10 % error", "All labels that held-out reference cells do not exclude at an error rate of 10 %."),
-}  # fmt: skip
-MEANINGS = {
-    "novelty": ("novelty (novel above 1)", "How far the cell is from what the reference explains, over its threshold."),
-    "novel": ("novel", "Yes where the reference does not explain the cell."),
-    "mixed": (
-        "mixed",
-        "Yes where several types explain the cell better than one: a doublet, or a spot of several cells.",
-    ),
-    "cluster": ("query cluster", "Community of the query's own neighbour graph, made without the reference."),
-    "map_distance": ("map distance (standard deviations)", "To the nearest cluster of the reference."),
-}
 
 
 def label_table(cells: pd.DataFrame, key: str) -> list[dict[str, object]]:

@@ -38,7 +38,7 @@ async function unpack() {
 const number = (c, i) => c.kind === "shade" ? c.codes[i] / 63 * c.high : c.codes[i] === 65535 ? NaN : c.low + c.codes[i] / 65534 * (c.high - c.low);
 function show(value) {
   if (Number.isNaN(value)) return "";
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : value.toPrecision(3);
 }
 function text(c, i) {
   if (c.kind === "text") return c.values[i];
@@ -67,6 +67,9 @@ function themed(layout) {
   const out = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: {bgcolor: "rgba(0,0,0,0)", color: ink("--soft"), activecolor: ink("--ink")}};
   out.font = {...layout.font, color: ink("--ink")};
   for (const name of ["xaxis", "yaxis"]) if (layout[name]) out[name] = {...axis, ...layout[name]};
+  // A limit and its name: the red that can be read on this paper.
+  if (layout.annotations) out.annotations = layout.annotations.map(a => ({...a, font: {...a.font, color: ink("--red")}}));
+  if (layout.shapes) out.shapes = layout.shapes.map(s => ({...s, line: {...s.line, color: ink("--red")}}));
   return out;
 }
 
@@ -75,8 +78,12 @@ function drawStatic() {
     const at = byId(name === "map" ? "map-figure" : name);
     if (!at) continue;
     const layout = themed(figure.layout);
-    if (innerWidth < 700 && name === "composition")
-      layout.legend = {...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.5, yanchor: "top"};
+    if (innerWidth < 700 && name === "composition") {
+      // On a phone a name fills the line: the legend stands below the bars, one name a line.
+      const bars = 40 * figure.layout.yaxis.tickvals.length + 40;
+      layout.legend = {...layout.legend, orientation: "v", x: 0, xanchor: "left", y: -60 / bars, yanchor: "top"};
+      layout.height = bars + 110 + 22 * figure.data.length;
+    }
     Plotly.react(at, figure.data, layout, name === "flow" ? ONLY_IMAGE : CONFIG);
   }
 }

@@ -207,7 +207,7 @@ class Graft:
 
     def _shown(self) -> tuple[str, Rows]:
         numbers = sum(int(np.size(row)) for row in self.rows.values())
-        return f"Graft onto {self.base.family} {self.base.repo}@{self.base.revision[:12]}", [
+        return f"Graft onto {self.base.family} {self.base.title}", [
             ("batches", some(self.batches) or "none"),
             ("numbers", f"{numbers:,} in {len(self.rows)} arrays: {some(self.rows)}"),
             ("trained", "yes" if self.record.trained else "no"),

@@ -111,7 +111,7 @@ class MappedQuery:
             ("batches", some(f"{name} ({n:,})" for name, n in a.cells_per_batch.items())),
             ("graft", f"{record.n_parameters:,} numbers trained" if record.trained else record.reason),
         ]
-        return f"{a.n_cells:,} cells mapped onto {self.base.family} {self.base.repo}@{self.base.revision[:12]}", rows
+        return f"{a.n_cells:,} cells mapped onto {self.base.family} {self.base.title}", rows
 
     def __repr__(self) -> str:
         return as_text(*self._shown())

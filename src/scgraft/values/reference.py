@@ -45,6 +45,13 @@ class BaseId:
     family: str
     cells: str = ""
 
+    @property
+    def title(self) -> str:
+        """What a reader calls it: the repository and its commit, or the name of the folder, not where that lies."""
+        if self.revision != "local":
+            return f"{self.repo}@{self.revision[:12]}"
+        return f"{Path(self.repo).name or self.repo} (a folder)"
+
     _repr_html_ = fields_as_html
 
 
@@ -257,7 +264,7 @@ class Reference:
             counts = self.obs[s.labels_key].astype(str).value_counts().items() if known and self.obs is not None else []
             labels = f"{s.labels_key}: {some(f'{name} ({n:,})' for name, n in counts if n) or some(s.labels)}"
         cells = "none" if self.latent is None else f"{len(self.latent.mean):,} ({self.latent_source})"
-        title = f"Reference {self.base.family} {self.base.repo}@{self.base.revision[:12]}"
+        title = f"Reference {self.base.family} {self.base.title}"
         return as_html(
             title,
             [
@@ -275,7 +282,7 @@ class Reference:
         cells = "no cells" if self.latent is None else f"{self.latent.mean.shape[0]} cells ({self.latent_source})"
         s = self.schema
         return (
-            f"Reference {self.base.family} {self.base.repo}@{self.base.revision[:12]} "
+            f"Reference {self.base.family} {self.base.title} "
             f"(scvi-tools {self.scvi_version}): "
             f"{' and '.join(f'{at.stop - at.start} {kind}' for kind, at in s.kinds.items())}, {len(s.batches)} batches ({s.batch_key or 'no batch key'}), "
             f"{len(s.labels)} labels ({s.labels_key or 'no labels key'}), {cells}"
