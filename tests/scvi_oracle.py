@@ -21,13 +21,28 @@ def no_spread(adata):
     return adata
 
 
+def cells_of(folder):
+    """The cells, as MuData where each modality has a file ``mod_<number>.h5ad`` of its own."""
+    adata, parts = anndata.read_h5ad(folder / "counts.h5ad"), sorted(folder.glob("mod_*.h5ad"))
+    if not parts:
+        return adata
+    import mudata
+    import torch
+
+    names = torch.load(folder / "export/model.pt", weights_only=False)["var_names"]
+    mudata.set_options(pull_on_update=False)
+    mdata = mudata.MuData({name: anndata.read_h5ad(part) for name, part in zip(names, parts, strict=True)})
+    mdata.obs = adata.obs.loc[mdata.obs_names]
+    return mdata
+
+
 def main(folder: Path) -> None:
     import json
 
     import scvi
 
     name = json.loads((folder / "export/_scvi_required_metadata.json").read_text())["model_cls_name"]
-    model_class = getattr(scvi.model, name)
+    model_class = getattr(scvi.model, name, None) or getattr(scvi.external, name)
     found = {}
     if (folder / "export/adata.h5ad").exists():
         try:
@@ -54,9 +69,13 @@ def main(folder: Path) -> None:
                 logits = plain.module.classifier(torch.as_tensor(mean))
                 found["predict"] = torch.softmax(logits, dim=-1).numpy()
     if (folder / "counts.h5ad").exists():
-        model = model_class.load(str(folder / "export"), adata=anndata.read_h5ad(folder / "counts.h5ad"))
-        mean, variance = model.get_latent_representation(return_dist=True)
-        found |= {"counts_latent": mean, "counts_variance": variance}
+        model = model_class.load(str(folder / "export"), adata=cells_of(folder))
+        try:
+            mean, variance = model.get_latent_representation(return_dist=True)
+        except TypeError:  # PEAKVI, MULTIVI: the mean alone
+            found["counts_latent"] = model.get_latent_representation()
+        else:
+            found |= {"counts_latent": mean, "counts_variance": variance}
         if name == "SCANVI":
             found["counts_predict"] = model.predict(soft=True).to_numpy()
     np.savez(folder / "oracle.npz", **found)

@@ -41,7 +41,11 @@ CLAIMS = {
         "test_random_programs_load_or_raise_a_named_error",
     },
     "Models saved by scvi-tools": {"test_latents_equal_scvi_tools"},
-    "An exported model": {"test_scvi_tools_agrees_on_an_extended_model"},
+    "An exported model": {
+        "test_scvi_tools_agrees_on_an_extended_model",
+        "test_scvi_tools_gives_the_same_latents",
+        "test_scarches_gives_the_same_latents",
+    },
     "Prediction sets": {"test_sets_cover_exchangeable_cells"},
     "A type without reference cells": {
         "test_a_type_removed_from_the_reference_is_never_predicted",

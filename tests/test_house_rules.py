@@ -26,7 +26,7 @@ FLOORS = (
 )  # fmt: skip
 # What may be imported from outside by whom: the library, and the folders (or files) that may import it.
 OUTSIDE = {
-    "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "testing"),
+    "torch": ("model", "graft", "expression", "numerics", "labels/votes", "sharing/export", "sharing/export_scarches", "testing"),
     "anndata": ("files/h5ad", "files/h5mu", "files/known", "files/write_h5", "query", "results", "mapping/load", "mapping/check", "mapping/match", "reference", "sharing", "cli/demo", "testing", "expression/evaluate"),
     "gradio": ("app",),
     "huggingface_hub": ("reference/hub", "cards/catalogue", "sharing/publish"),

@@ -7,13 +7,17 @@ import sys
 from dataclasses import replace
 
 import anndata
+import h5py
 import numpy as np
 import pytest
+from anndata.io import write_elem
 from click.testing import CliRunner
+from scipy.sparse import csr_matrix
 
 from hub_server import HubServer, Repo
 from scgraft import errors
 from scgraft.cli.main import main
+from scgraft.errors import HoldsCounts, IncompleteRepository
 from scgraft.graft.fit import fit
 from scgraft.graft.store import save_graft
 from scgraft.mapping.load import load_reference
@@ -23,7 +27,9 @@ from scgraft.sharing.load import load_base, load_graft
 from scgraft.sharing.publish import push, stored_counts
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from scgraft.testing.tiny_scpoli import write_scpoli_folder
 from scgraft.values.graft import FitConfig
+from tiny_totalvi import write_totalvi_folder
 
 CONFIG = TinyConfig(minified="latent_posterior_parameters", encode_covariates=True)
 ATLAS = "org/atlas"
@@ -119,6 +125,32 @@ def test_a_reference_goes_round_and_counts_only_when_asked_for(hub, files, tmp_p
     original = (files / "reference" / "model.pt").read_bytes()
     repo = hub.repos["lab/atlas"]
     assert repo.commits[repo.refs["main"]]["model.pt"] == original and len(repo.order) == 2
+
+
+def test_a_mudata_repository_goes_round_and_its_counts_only_when_asked_for(hub, tmp_path):
+    bare, counts = (write_totalvi_folder(tmp_path / name, mudata=True) for name in ("bare", "counts"))
+    with h5py.File(bare / "mdata.h5mu", "r+") as file:  # as scvi-tools minifies it: the modalities without a count
+        for part in file["mod"].values():
+            del part["X"]
+            write_elem(part, "X", csr_matrix((len(part["obs/_index"]), len(part["var/_index"]))))
+    for folder in (bare, counts):
+        (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+        (folder / "_scvi_required_metadata.json").write_text('{"model_cls_name": "TOTALVI", "scvi_version": "1.4.2"}')
+    push_line = "scgraft.push({0!r}, {1!r}{2}).created"
+    made, refused, allowed, loaded = ask(
+        hub,
+        push_line.format(str(bare), "lab/bare", ""),
+        push_line.format(str(counts), "lab/cite", ""),
+        push_line.format(str(counts), "lab/cite", ", counts=True"),
+        "len(scgraft.load_reference('lab/cite').latent.cells)",
+    )
+    assert made["value"] == "True" and allowed["value"] == "True" and loaded["value"] == "60"
+    assert (
+        refused["error"] == "HoldsCounts"
+        and "mdata.h5mu holds counts in mod['prot'].X, mod['rna'].X" in refused["text"]
+    )
+    repo = hub.repos["lab/cite"]
+    assert "mdata.h5mu" in repo.commits[repo.refs["main"]] and "lab/bare" in hub.repos
 
 
 def test_a_commit_conflict_writes_nothing(hub, files):
@@ -230,12 +262,30 @@ def test_counts_are_found_wherever_they_are(tmp_path):
         adata.write_h5ad(tmp_path / "x.h5ad")
         return stored_counts(tmp_path / "x.h5ad")
 
-    from scipy.sparse import csr_matrix
-
     assert found() == [] and found(X=csr_matrix(empty)) == []
     assert found(X=counts) == ["X"] and found(X=csr_matrix(counts)) == ["X"]
     assert found(layers={"counts": csr_matrix(counts), "none": empty}) == ["layers['counts']"]
     assert found(raw=counts) == ["raw.X"]
+
+
+def test_proteins_in_obsm_are_counts_too(tmp_path):
+    folder = write_totalvi_folder(tmp_path / "cite")
+    adata = anndata.read_h5ad(folder / "adata.h5ad")
+    adata.X = csr_matrix(adata.shape, dtype=np.float32)
+    adata.write_h5ad(folder / "adata.h5ad")
+    (key,) = adata.obsm
+    with pytest.raises(HoldsCounts, match=rf"holds counts in obsm\['{key}'\]"):
+        push(folder, "lab/cite", dry_run=True)
+
+
+def test_a_folder_of_scarches_needs_no_metadata_of_scvi_tools(tmp_path):
+    folder = write_scpoli_folder(tmp_path / "scpoli", cells=False)
+    with pytest.raises(IncompleteRepository, match="lacks README.md, which"):
+        push(folder, "lab/scpoli", dry_run=True)
+    written = export_scvi(load_reference(folder), None, tmp_path / "out")
+    assert [name for name, _ in push(written, "lab/scpoli", dry_run=True).files] == [
+        "README.md", "attr.pkl", "model_params.pt", "var_names.csv",
+    ]  # fmt: skip
 
 
 def test_an_export_can_be_pushed_as_it_is(files, tmp_path):

@@ -24,6 +24,7 @@ from scgraft.reference.beside import load_budget, read_card_text
 from scgraft.reference.maps import read_maps
 from scgraft.reference.model_file import float_weights, read_names
 from scgraft.reference.saved_registry import levels, mapping, names
+from scgraft.reference.scarches_attributes import COMBINED, kept_attributes
 from scgraft.reference.unpickle import read_pickle, read_torch_file
 from scgraft.values.names import BATCH, column_text, covariate_name, level_name, shown
 from scgraft.values.reference import BaseId, Bundle, Covariate, Reference, Schema
@@ -31,7 +32,6 @@ from scgraft.values.reference import BaseId, Bundle, Covariate, Reference, Schem
 if TYPE_CHECKING:
     import pandas as pd
 
-COMBINED = "conditions_combined"  # what scArches calls the column that joins all conditions
 # Classes of scArches with the same three files, told by their attributes, and what is known of each.
 OTHERS = {
     "trVAE": "its conditions are one-hot columns, and no published reference was found",
@@ -71,7 +71,8 @@ def read(bundle: Bundle, budget: Budget | None = None) -> Reference:
     budget = budget or load_budget(bundle)
     prefix = bundle.model.name.removesuffix("model_params.pt")
     attr_path, names_path = (bundle.model.with_name(f"{prefix}{name}") for name in ("attr.pkl", "var_names.csv"))
-    attributes = read_attributes(read_pickle(attr_path, budget), attr_path.name)
+    raw = read_pickle(attr_path, budget)
+    attributes = read_attributes(raw, attr_path.name)
     weights = float_weights(read_torch_file(bundle.model, budget), bundle.model.name)
     if "embedding.weight" in weights:  # the only one, before there were several
         weights["embeddings.0.weight"] = weights.pop("embedding.weight")
@@ -96,7 +97,10 @@ def read(bundle: Bundle, budget: Budget | None = None) -> Reference:
         scvi_version="none: saved by scArches",
         card=read_card_text(bundle.card, budget) if bundle.card else None,
         adata_path=None if bundle.adata is None else bundle.adata.absolute(),
-        attributes={"prototypes": prototypes(attributes, hyper.n_latent, attr_path.name)},
+        attributes={
+            "prototypes": prototypes(attributes, hyper.n_latent, attr_path.name),
+            "saved": kept_attributes(raw, attributes),
+        },
         obs=obs,
         var=var,
         maps=maps,

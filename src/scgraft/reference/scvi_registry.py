@@ -14,6 +14,7 @@ import numpy as np
 
 from scgraft.model.families import family_of
 from scgraft.model.families.family import ScviOptions
+from scgraft.reference import mudata_registry
 from scgraft.reference.saved_registry import flat_options
 from scgraft.values.blocks import PROTEINS
 from scgraft.values.graft import Graft
@@ -81,9 +82,10 @@ def make_registry(
     version: str,
 ) -> dict[str, Any]:
     """``registry_`` of the extended model: nothing but plain mappings, lists, texts, numbers and arrays."""
-    schema = reference.schema
-    batch, categorical = levels[BATCH], [levels[covariate_name(c.key)] for c in schema.categorical]
-    keys = [c.key for c in schema.categorical]
+    schema, proteins = reference.schema, next((b for b in reference.schema.blocks if b.name == PROTEINS), None)
+    panel = None if proteins is None or proteins.panel == BATCH else levels[proteins.panel]
+    keys = [c.key for c in schema.categorical if panel is None or c.key != panel.key]
+    batch, categorical = levels[BATCH], [levels[covariate_name(key)] for key in keys]
     setup: dict[str, Any] = {
         "layer": schema.layer,
         "batch_key": batch.key,
@@ -126,30 +128,44 @@ def make_registry(
         ),
     }
     options, saved = family_of(reference.base.family).scvi_options, reference.registry.get("setup_args") or {}
-    if options is not None and options.as_saved and saved:
+    if options is not None and options.as_saved and not options.on_mudata and saved:
         # Other classes take fewer arguments, and stock scvi-tools is called with all that stand here.
         setup = {name: value for name, value in setup.items() if name in saved}
         known = reference.registry["field_registries"]
         fields = {name: field for name, field in fields.items() if name in known}
-    if PROTEINS in [block.name for block in schema.blocks]:
+    if proteins is not None:
         setup |= {"protein_expression_obsm_key": PROTEIN_KEY, "protein_names_uns_key": None}
-        fields[PROTEINS] = _protein_field(reference, len(batch.names))
+        fields[PROTEINS] = _protein_field(reference, len(levels[proteins.panel].names))
+    if panel is not None:
+        setup["panel_key"] = panel.key
+        state = {"categorical_mapping": panel.values, "original_key": panel.key}
+        fields["panel"] = _field(("obs", "_scvi_panel"), state, {"n_panel": len(panel.names)})
     if minified:
         fields |= _minified_fields(reference)
+    if options is not None and options.on_mudata:
+        setup, fields = mudata_registry.on_mudata(reference, setup, fields, n_cells)
     return {
         "scvi_version": version,
         "model_name": reference.base.family,
         "setup_args": setup,
-        "setup_method_name": "setup_anndata",
+        "setup_method_name": "setup_mudata" if options is not None and options.on_mudata else "setup_anndata",
         "field_registries": fields,
         "_scvi_uuid": str(uuid.uuid4()),
     }
 
 
-def _protein_field(reference: Reference, n_batches: int) -> dict[str, Any]:
-    """The proteins as a table of obsm, and which of them each batch measured: all of them in a new one."""
+def var_names(reference: Reference) -> np.ndarray | dict[str, np.ndarray]:
+    """Names of the features as ``model.pt`` holds them: one array, or one for each modality."""
+    options = family_of(reference.base.family).scvi_options
+    if options is not None and options.on_mudata:
+        return mudata_registry.var_names(reference)
+    return np.array([str(gene) for gene in reference.schema.genes], object)
+
+
+def _protein_field(reference: Reference, n_levels: int) -> dict[str, Any]:
+    """The proteins as a table of obsm, and which of them each batch (or panel) measured: all of them in a new one."""
     names = np.array(reference.schema.block(PROTEINS).features, object)
-    mask = np.ones((n_batches, len(names)), bool)
+    mask = np.ones((n_levels, len(names)), bool)
     saved = reference.attributes.get("protein_mask")
     if saved is not None:
         mask[: len(saved)] = saved
@@ -240,6 +256,9 @@ def _state(reference: Reference, field: str) -> Mapping[str, Any]:
 def _saved_mapping(reference: Reference, covariate: str) -> Any:
     if covariate == BATCH:
         return _state(reference, "batch").get("categorical_mapping")
+    panel = _state(reference, "panel")
+    if panel.get("original_key") == covariate.removeprefix("covariate:"):
+        return panel.get("categorical_mapping")
     mappings = _state(reference, "extra_categorical_covs").get("mappings") or {}
     return mappings.get(covariate.removeprefix("covariate:"))
 

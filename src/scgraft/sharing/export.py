@@ -19,9 +19,11 @@ from scgraft.files.atomic import new_folder
 from scgraft.files.write_h5 import write_h5ad
 from scgraft.graft.levels import check_graft
 from scgraft.model.families import families, family_of, require_mapping
+from scgraft.model.families.family import Family
 from scgraft.model.slots import widen
 from scgraft.reference import scvi_registry
 from scgraft.reference.scvi_registry import Levels
+from scgraft.sharing.export_scarches import write_scarches
 from scgraft.values.graft import Graft
 from scgraft.values.names import column_text, level_name
 from scgraft.values.query import Query
@@ -59,11 +61,12 @@ def export_scvi(
     device: str = "auto",
     force: bool = False,
 ) -> Path:
-    """Write a model folder for scvi-tools 1.4: the reference, extended by the graft's batches.
+    """Write a model folder for scvi-tools 1.4 (scPoli: for scArches 0.6): the reference, extended by the graft's batches.
 
     Stock scvi-tools loads it with ``SCVI.load`` (``SCANVI.load``) and ``HubModel``. Reference cells keep their latent and
     their decoded expression, new batches have the graft's columns. Without a graft the folder is the reference itself in
-    today's format, whatever version saved it.
+    today's format, whatever version saved it. A MULTIVI model comes out set up on MuData, a TOTALVI model on AnnData. A scPoli
+    model is written as the three files of scArches, which ``scPoli.load(folder, adata)`` loads.
 
     Parameters
     ----------
@@ -113,17 +116,8 @@ def export_scvi(
     """
     check_graft(reference, graft)
     require_mapping(reference.base.family)
-    options = family_of(reference.base.family).scvi_options
-    if options is None:
-        known = [family.name for family in families().values() if family.scvi_options is not None]
-        if why := family_of(reference.base.family).no_export:
-            raise UnsupportedModel(f"A model of class {reference.base.family} cannot be exported. {why}")
-        raise UnsupportedModel(
-            f"A model of class {reference.base.family} cannot be exported; those that can are {', '.join(known)}."
-        )
-    if (refuse := family_of(reference.base.family).refuse_export) is not None and (why := refuse(reference)):
-        raise UnsupportedModel(f"This model of class {reference.base.family} cannot be exported. {why}")
-    levels = scvi_registry.extended_levels(reference, graft)
+    family = family_of(reference.base.family)
+    _refuse(reference, family)
     why_not = _why_no_cells(reference)
     if query is not None and (why_not or not cells):
         what = (
@@ -132,6 +126,13 @@ def export_scvi(
             else "Leave the query out, or export with cells=True (without --no-cells)"
         )
         raise UnsupportedModel(f"The query cannot be written beside the model: {why_not or 'cells is off'}. {what}.")
+    options = family.scvi_options
+    if options is None:
+        with new_folder(Path(folder), force=force) as new:
+            write_scarches(reference, graft, widened_weights(reference, graft), new)
+            (new / "README.md").write_text(_scarches_card(reference, graft), encoding="utf-8")
+        return Path(folder)
+    levels = scvi_registry.extended_levels(reference, graft)
     extra = _unlabeled_category(reference, query, query_labels)
     labels = scvi_registry.label_values(reference, extra)
     adata = None
@@ -152,6 +153,16 @@ def export_scvi(
         if adata is not None:
             write_h5ad(adata, new / "adata.h5ad", compression="gzip")
     return Path(folder)
+
+
+def _refuse(reference: Reference, family: Family) -> None:
+    """Refuse a model that neither scvi-tools nor scArches could load."""
+    if family.scvi_options is None and not family.scarches:
+        known = [f.name for f in families().values() if f.scvi_options is not None or f.scarches]
+        why = family.no_export or f"Those that can are {', '.join(known)}."
+        raise UnsupportedModel(f"A model of class {family.name} cannot be exported. {why}")
+    if family.refuse_export is not None and (why := family.refuse_export(reference)):
+        raise UnsupportedModel(f"This model of class {family.name} cannot be exported. {why}")
 
 
 def widened_weights(reference: Reference, graft: Graft | None) -> dict[str, np.ndarray]:
@@ -181,14 +192,16 @@ def _write_model(
     attributes = scvi_registry.make_attributes(reference, registry, cell_labels, keep_split=whole)
     weights = widened_weights(reference, graft)
     state = OrderedDict((name, torch.from_numpy(np.array(array))) for name, array in weights.items())
-    genes = np.array([str(gene) for gene in reference.schema.genes], object)
-    torch.save({"model_state_dict": state, "var_names": genes, "attr_dict": attributes}, path)
+    names = scvi_registry.var_names(reference)
+    torch.save({"model_state_dict": state, "var_names": names, "attr_dict": attributes}, path)
     return registry
 
 
 def _why_no_cells(reference: Reference) -> str | None:
     options = family_of(reference.base.family).scvi_options
-    if options is None or options.minified is None:
+    if options is None:
+        return "scArches keeps cells with their counts alone"
+    if options.minified is None:
         return f"scvi-tools has no minified form of {reference.base.family} models that it reads back"
     if reference.hyper.models_library:
         return "the model has the library size as a latent variable, which scvi-tools cannot minify"
@@ -317,6 +330,23 @@ def _plain(column: pd.Series[Any]) -> np.ndarray:
     return column_text(column).astype(object)
 
 
+def _scarches_card(reference: Reference, graft: Graft | None) -> str:
+    """The reference's own card, and what this folder is."""
+    said = f"{_origin(reference, graft)}\n\nWritten by scgraft in the format of scArches 0.6: `scPoli.load(folder, adata)` with any cells."
+    own = "" if reference.card is None else f"{reference.card.rstrip()}\n\n"
+    return f"{own}# This folder\n\n{said}\n"
+
+
+def _origin(reference: Reference, graft: Graft | None) -> str:
+    """Where the model comes from, and what was added."""
+    base = reference.base
+    new = "" if graft is None else f", extended by {len(graft.batches)} batches: {', '.join(graft.batches)}"
+    # A folder's path says something of the machine and nothing to others.
+    source = f"{base.repo} at {base.revision}" if base.revision != "local" else f"in the folder {Path(base.repo).name}"
+    name = "model_params.pt" if family_of(base.family).scarches else "model.pt"
+    return f"The {base.family} model {source} ({name} sha256 {base.sha256}){new}."
+
+
 def _n_cells(reference: Reference) -> int:
     entry = (reference.registry.get("field_registries") or {}).get("X") or {}
     return int((entry.get("summary_stats") or {}).get("n_cells", 0))
@@ -331,11 +361,6 @@ def _anndata_version() -> str:
 def _card(reference: Reference, graft: Graft | None, version: str, registry: dict[str, Any]) -> str:
     """The reference's own card brought up to date: its text and licence, the extended model's facts."""
     own = Card() if reference.card is None else parse_card(reference.card)
-    base = reference.base
-    new = "" if graft is None else f", extended by {len(graft.batches)} batches: {', '.join(graft.batches)}"
-    # A folder's path says something of the machine and nothing to others.
-    source = f"{base.repo} at {base.revision}" if base.revision != "local" else f"in the folder {Path(base.repo).name}"
-    origin = f"The {base.family} model {source} (model.pt sha256 {base.sha256}){new}."
     written = f"Saved by scvi-tools {reference.scvi_version}; written in the format of {SCVI_VERSION} by scgraft."
     minified = "latent_qzm" in registry["field_registries"]
     extended = replace(
@@ -344,7 +369,7 @@ def _card(reference: Reference, graft: Graft | None, version: str, registry: dic
     keep = [t for t in own.header.get("tags") or [] if str(t).split(":")[0] not in REPLACED]
     card = reference_card(
         extended,
-        description="\n\n".join(part for part in (own.description, origin, written) if part),
+        description="\n\n".join(part for part in (own.description, _origin(reference, graft), written) if part),
         license=str(own.header.get("license") or ""),
         tags=[f"anndata_version:{version}", *map(str, keep)],
         metrics=own.metrics if graft is None else None,

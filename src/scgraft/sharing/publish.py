@@ -16,6 +16,7 @@ from scgraft.cards.card import Card, GraftCard, graft_card
 from scgraft.files.h5ad import open_h5
 from scgraft.files.hashes import sha256
 from scgraft.graft.store import DOCUMENT, ROWS, load_graft, save_graft
+from scgraft.model.families import family_of
 from scgraft.reference.hub import PATTERNS, REPOSITORY, fetch, is_transport
 from scgraft.reference.read import read
 from scgraft.results.summary_format import SUMMARY, parse_summary
@@ -216,14 +217,16 @@ def _published(graft: Graft, base: str | None, revision: str | None) -> Graft:
 
 def _reference_files(folder: Path, *, counts: bool) -> dict[str, Path]:
     bundle = fetch(folder)
-    read(bundle)
+    reference = read(bundle)
     names = {path.name for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    if bundle.adata is not None and not counts and (where := stored_counts(bundle.adata)):
+    proteins = next((block.place for block in reference.schema.blocks), None)
+    if bundle.adata is not None and not counts and (where := stored_counts(bundle.adata, proteins)):
         raise errors.HoldsCounts(
-            f"{bundle.adata.name} holds counts in {', '.join(where)}. To publish the model without them, minify the data "
-            "(scgraft export writes minified cells); to publish them too, say so (counts=True, --with-counts)."
+            f"{bundle.adata.name} holds counts in {', '.join(where)}. To publish the model without them, export it (scgraft export writes "
+            "minified cells, or none where its class has no such form); to publish them too, say so (counts=True, --with-counts)."
         )
-    missing = {"_scvi_required_metadata.json", CARD} - names
+    needed = {CARD} if family_of(reference.base.family).scarches else {"_scvi_required_metadata.json", CARD}
+    missing = needed - names
     if missing:
         raise errors.IncompleteRepository(
             f"{folder} lacks {', '.join(sorted(missing))}, which a repository of the hub needs (scgraft card write; scgraft "
@@ -232,17 +235,36 @@ def _reference_files(folder: Path, *, counts: bool) -> dict[str, Path]:
     return {name: folder / name for name in sorted(names)}
 
 
-def stored_counts(path: Path) -> list[str]:
-    """Matrices of an AnnData file that hold any number but zero: X, layers, raw."""
+def stored_counts(path: Path, proteins: str | None = None) -> list[str]:
+    """Matrices of an AnnData or MuData file that hold any number but zero: X, layers, raw, and obsm[`proteins`]."""
+    import h5py
+
     with open_h5(path) as file:
-        places: dict[str, Any] = {"X": file.get("X"), "raw.X": file.get("raw/X")}
-        places |= {f"layers[{name!r}]": item for name, item in (file.get("layers") or {}).items()}
+        places = _matrices(file, "")
+        modalities = file.get("mod")
+        for name, part in modalities.items() if isinstance(modalities, h5py.Group) else ():
+            if isinstance(part, h5py.Group):
+                places |= _matrices(part, f"mod[{name!r}].")
+        if proteins is not None:
+            places[f"obsm[{proteins!r}]"] = file.get(f"obsm/{proteins}")
         return [name for name, item in places.items() if item is not None and _holds_numbers(item)]
+
+
+def _matrices(group: h5py.Group, where: str) -> dict[str, Any]:
+    places: dict[str, Any] = {"X": group.get("X"), "raw.X": group.get("raw/X")}
+    places |= {f"layers[{name!r}]": item for name, item in (group.get("layers") or {}).items()}
+    return {f"{where}{name}": item for name, item in places.items()}
 
 
 def _holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:
     import h5py
 
+    if isinstance(item, h5py.Group) and "data" not in item:  # a table: one dataset for each column
+        return any(
+            _holds_numbers(part)
+            for part in item.values()
+            if isinstance(part, h5py.Dataset) and part.dtype.kind in "iuf"
+        )
     data = item.get("data") if isinstance(item, h5py.Group) else item
     if data is None or data.size == 0:
         return False

@@ -67,11 +67,11 @@ def write_scpoli_folder(
     attributes: dict[str, Any] = {
         "condition_keys_": list(conditions), "conditions_": conditions, "conditions_combined_": combined,
         "cell_type_keys_": keys, "cell_types_": types, "unknown_ct_names_": ["Unknown", "nan"],
-        "prototypes_labeled_": {"mean": points, "cov": None}, "prototypes_unlabeled_": {"mean": None},
+        "prototypes_labeled_": {"mean": points, "cov": torch.eye(LATENT).expand(len(types), LATENT, LATENT).clone()}, "prototypes_unlabeled_": {"mean": None},
         "hidden_layer_sizes_": list(HIDDEN), "latent_dim_": LATENT, "embedding_dims_": [WIDTH] * len(conditions),
         "embedding_max_norm_": 1.0, "inject_condition_": ["encoder", "decoder"], "recon_loss_": loss, "use_bn_": False,
         "use_ln_": True, "dr_rate_": 0.05, "input_dim_": CELLS.n_genes, "labeled_indices_": range(CELLS.n_cells),
-        "is_trained_": True, "obs_metadata_": _text_frame("cell_type", "b1", "alpha"),
+        "is_trained_": True, "share_metadata_": True, "obs_metadata_": _text_frame("cell_type", "b1", "alpha"),
     }  # fmt: skip
     (folder / "attr.pkl").write_bytes(pickle.dumps(attributes))
     names = gene_names(CELLS)

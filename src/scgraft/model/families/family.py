@@ -60,6 +60,8 @@ class ScviOptions:
         Options that its constructor takes by name, and the group that holds all others.
     as_saved
         Write the options as the reference's file has them, and only fields of the registry that it has.
+    on_mudata
+        Write it as set up on MuData, whatever the reference was set up on: the one form that scvi-tools reads.
     package
         Where scvi-tools has the class.
     minified
@@ -72,6 +74,7 @@ class ScviOptions:
     by_name: tuple[str, ...] = ()
     others: str = "model_kwargs"
     as_saved: bool = False
+    on_mudata: bool = False
     package: str = "scvi.model"
     minified: str | None = None
     normalized: str = "get_normalized_expression"
@@ -104,6 +107,8 @@ class Family:
         Whether the registry has an unlabeled category, which is no class.
     scvi_options
         How scvi-tools takes the options; None where the family cannot be exported.
+    scarches
+        Whether an export is a folder of scArches and not of scvi-tools.
     no_export
         Why such a model cannot be exported, in a sentence for the user, where that is known.
     refuse_export
@@ -129,6 +134,7 @@ class Family:
     scvi_options: ScviOptions | None = None
     refusal: str | None = None
     blocks: tuple[str, ...] = ()
+    scarches: bool = False
     no_export: str | None = None
     refuse_export: RefuseExport | None = None
     encoder_weight: str = "z_encoder.encoder.fc_layers.Layer 0.0.weight"

@@ -15,7 +15,7 @@ import numpy as np
 
 from scgraft.errors import UnsupportedModel
 from scgraft.model import options as options_of
-from scgraft.model.families.family import Family
+from scgraft.model.families.family import Family, ScviOptions
 from scgraft.model.kinds import KINDS, WEIGHTS, n_proteins
 from scgraft.model.options import Hyper, PeakOptions, size, stack_slots
 from scgraft.model.tensors import Shape, Shapes, Tensors, linear, stack, when
@@ -186,6 +186,17 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Mul
     return make_multivi(hyper, schema, weights, slots(hyper, schema, weights), device=device, dtype=dtype)
 
 
+def refuse_export(reference: Reference) -> str:
+    """Why scvi-tools could not load an export, "" where it can."""
+    if reference.hyper.weighted_cells:
+        return (
+            f"It has weights of genes, regions and proteins for each of the {reference.hyper.weighted_cells} cells that it was trained on "
+            "(modality_weights='cell'), and scvi-tools loads it with these cells alone, and no others. Share the graft, which is applied to "
+            "the reference as it is."
+        )
+    return ""
+
+
 def recognises(weights: Mapping[str, np.ndarray]) -> bool:
     """An encoder of genes and one of regions."""
     return {"z_encoder_expression.mean_encoder.weight", "z_encoder_accessibility.mean_encoder.weight"} <= weights.keys()
@@ -202,8 +213,6 @@ FAMILY = Family(
     encoder_weight="z_encoder_expression.encoder.fc_layers.Layer 0.0.weight",
     region_weight="z_encoder_accessibility.encoder.fc_layers.Layer 0.0.weight",
     blocks=(PROTEINS,),
-    no_export=(
-        "scvi-tools 1.4 cannot load MULTIVI models that were set up on AnnData, and loses the registration of minified ones. Share "
-        "the graft, which is applied to the reference as it is."
-    ),
+    scvi_options=ScviOptions(as_saved=True, on_mudata=True, normalized="get_normalized_accessibility"),
+    refuse_export=refuse_export,
 )

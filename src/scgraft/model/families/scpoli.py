@@ -147,6 +147,16 @@ def build(reference: Reference, device: torch.device, dtype: torch.dtype) -> Vae
     return make_scpoli(hyper, schema, weights, slots(hyper, schema, weights), device=device, dtype=dtype)
 
 
+def refuse_export(reference: Reference) -> str:
+    """Why scArches could not load an export, "" where it can."""
+    if reference.attributes["saved"]["lacks_spread"]:
+        return (
+            "Its file has prototypes without their covariances, and scArches loads no such file. Share the graft, which is applied to the "
+            "reference as it is."
+        )
+    return ""
+
+
 def recognises(weights: Mapping[str, np.ndarray]) -> bool:
     """An encoder that takes genes and embedded conditions."""
     return {ENCODER, "embeddings.0.weight"} <= weights.keys()
@@ -161,5 +171,6 @@ FAMILY = Family(
     recognises=recognises,
     citations=("De Donno et al. (Nat. Methods 2023, doi:10.1038/s41592-023-02035-2)",),
     encoder_weight=ENCODER,
-    no_export="It is a model of scArches, which scvi-tools cannot load. Share the graft, which is applied to the reference as it is.",
+    scarches=True,
+    refuse_export=refuse_export,
 )

@@ -181,11 +181,6 @@ def refuse_export(reference: Reference) -> str:
             f"scvi-tools {reference.scvi_version} saved it, and 1.3.1 and later cannot load TOTALVI models of before 1.3.1: counts enter "
             "their encoder in another way. Share the graft, which is applied to the reference as it is."
         )
-    if reference.schema.block(PROTEINS).panel != BATCH:
-        return (
-            "It was set up with panels beside the batches, which an export does not write. Share the graft, which is applied to the "
-            "reference as it is."
-        )
     return ""
 
 
