@@ -36,7 +36,7 @@ def kept_attributes(raw: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[
     training = {key: raw[key] if type(raw.get(key, ())) in plain else value for key, value in TRAINING.items()}
     found = training | {key: checked[key] for key in KEPT}
     found["inject_condition_"] = [part for part in ("encoder", "decoder") if part in checked["inject_condition_"]]
-    saved = raw.get("conditions_")
+    saved: Any = raw.get("conditions_")
     conditions = saved if isinstance(saved, dict) else {raw.get("condition_key_"): saved}
     found["conditions_"] = {key: list(conditions[key]) for key in checked["condition_keys_"]}
     found["conditions_combined_"] = list(raw.get("conditions_combined_", saved) or ())

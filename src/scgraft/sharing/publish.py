@@ -222,8 +222,8 @@ def _reference_files(folder: Path, *, counts: bool) -> dict[str, Path]:
     proteins = next((block.place for block in reference.schema.blocks), None)
     if bundle.adata is not None and not counts and (where := stored_counts(bundle.adata, proteins)):
         raise errors.HoldsCounts(
-            f"{bundle.adata.name} holds counts in {', '.join(where)}. To publish the model without them, export it (scgraft export writes "
-            "minified cells, or none where its class has no such form); to publish them too, say so (counts=True, --with-counts)."
+            f"{bundle.adata.name} holds counts in {', '.join(where)}. To publish the model without them, minify the data (scgraft "
+            "export writes minified cells, or none where the class has no such form); to publish them too, say so (counts=True, --with-counts)."
         )
     needed = {CARD} if family_of(reference.base.family).scarches else {"_scvi_required_metadata.json", CARD}
     missing = needed - names
