@@ -57,7 +57,7 @@ def test_a_query_of_one_type_is_not_judged_by_its_clusters():
     ("share", "null", "light"),
     [
         (0.0, (0.0, 0.0), "green"), (0.1, (0.0, 0.0), "green"), (0.15, (0.0, 0.0), "amber"), (0.5, (0.0, 0.0), "amber"),
-        (0.15, (0.1, 0.1), "green"), (0.15, (float("nan"), 0.0), "amber"), (0.15, (), "grey"),
+        (0.15, (0.1, 0.0), "green"), (0.25, (0.1, 0.0), "amber"), (0.15, (float("nan"), 0.0), "amber"), (0.15, (), "grey"),
     ],
 )  # fmt: skip
 def test_ambient_rna_is_compared_with_what_held_out_batches_have(share, null, light):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from scgraft.calibration.condition import Condition, own_condition
-from scgraft.calibration.hold_out import Fold, choose_folds, hold_out
+from scgraft.calibration.hold_out import Fold, choose_folds, held_mixture, hold_out
 from scgraft.calibration.store import cache_folder, load_calibration, save_calibration
 from scgraft.errors import NoLabels, ScgraftError
 from scgraft.expression.generate import counted_cells
@@ -23,9 +23,6 @@ from scgraft.labels.methods import METHODS, require_held_out
 from scgraft.labels.methods.method import Ballot
 from scgraft.labels.transfer import shares_by
 from scgraft.labels.votes import cast_votes
-from scgraft.novelty.ambient import with_ambient
-from scgraft.novelty.mixtures import type_profiles
-from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import (
     coverage_across,
     expected_error,
@@ -164,7 +161,7 @@ def _calibration(
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
-        mixture, ambient = zip(*(_mixture(fold, codes[fold.kept], device) for fold in folds), strict=True)
+        mixture, ambient = zip(*(held_mixture(fold, codes[fold.kept], device) for fold in folds), strict=True)
         measured = [numbers | {"ambient": share} for numbers, share in zip(measured, ambient, strict=True)]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
@@ -216,19 +213,6 @@ def _calibration(
 
 def _null(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
-
-
-def _mixture(fold: Fold, codes: np.ndarray, device: str) -> tuple[np.ndarray, float]:
-    """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,).
-
-    And the share of ambient RNA in the batch that has most.
-    """
-    profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query), device=device)
-    if profiles is None:
-        return np.zeros(len(fold.index), np.float32), float("nan")
-    counts, batch = fold.query.counts, fold.query.codes[:, 0]
-    soup = with_ambient(profiles, counts, batch).soup.values()
-    return profiles.gain(counts, batch), max((float(share.sum()) for share in soup), default=float("nan"))
 
 
 def _codes(parts: list[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,9 @@ from scgraft.expression.residuals import decoder, observed, residuals
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.graft.unfitted import unfitted
+from scgraft.novelty.ambient import with_ambient
 from scgraft.novelty.limits import evidence, quarter_of
+from scgraft.novelty.mixtures import type_profiles
 from scgraft.novelty.place import HeldOut
 from scgraft.novelty.query_graph import QueryGraph, query_graph
 from scgraft.novelty.score import at_common_depth, distance_to, novelty_score, present_genes
@@ -77,6 +79,19 @@ def held_cells(folds: Sequence[Fold], codes: np.ndarray) -> HeldOut:
     )
     of_class = np.concatenate([np.zeros(0, np.int64), *(codes[fold.index] for fold in folds)])
     return HeldOut(score, distance, of_class, np.repeat(np.arange(len(folds)), [len(f.index) for f in folds]), found)
+
+
+def held_mixture(fold: Fold, codes: np.ndarray, device: str) -> tuple[np.ndarray, float]:
+    """How much better a mixture of the rest's types, whose cells have some codes, explains held-out cells than one type, (m,).
+
+    And the share of ambient RNA in the batch that has most.
+    """
+    profiles = type_profiles(fold.rest, codes, present_genes(fold.rest, fold.query), device=device)
+    if profiles is None:
+        return np.zeros(len(fold.index), np.float32), float("nan")
+    counts, batch = fold.query.counts, fold.query.codes[:, 0]
+    soup = with_ambient(profiles, counts, batch).soup.values()
+    return profiles.gain(counts, batch), max((float(share.sum()) for share in soup), default=float("nan"))
 
 
 def subset(reference: Reference, kept: np.ndarray) -> Reference:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scgraft.judgement.lines import ambient, beyond, mixtures, reconstruction, states, unexplained
+from scgraft.judgement.lines import FOUND, ambient, beyond, mixtures, reconstruction, states, unexplained
 from scgraft.judgement.measures import cluster_distance, cluster_preservation, mixing, numbers_of, vote_numbers
 from scgraft.judgement.ranges import compared, green
 from scgraft.novelty.query_graph import QueryGraph
@@ -33,6 +33,7 @@ SMALL_CHANGE = 0.01  # of agreement: 20 of the 2,000 cells that are judged; chos
 ONE_TYPE = 0.95
 # Of held-out cells that lack the genes that the query lacks: of 20 labels, 1 or 4 are wrong; chosen by eye, not measured.
 ACCURATE, FAIR = 0.95, 0.8
+SOME = 0.75  # of the weight of the genes that was found, below which the line is red; chosen by eye, not measured
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _one_type(preservation: Measure) -> Measure:
 def _genes(query: Query, calibration: Calibration) -> Measure:
     """Genes found; where the calibration lacks the same ones, their cost is measured, else it is guessed from the share."""
     share = query.alignment.found_weight
-    light: Light = "green" if share > 0.95 else "amber" if share > 0.75 else "red"
+    light: Light = "green" if share > FOUND else "amber" if share > SOME else "red"
     said = (
         f"{query.alignment.n_found:,} of {query.alignment.n_genes:,} genes of the reference were found in your data; they carry "
         f"{share:.1%} of the weight that the model gives to genes."

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.calibration.condition import condition_of
-from scgraft.calibration.hold_out import choose_folds, held_cells, hold_out
 from scgraft.errors import GenesNotFound, QueryError
-from scgraft.graft.embed import embed
-from scgraft.graft.fit import fit
-from scgraft.judgement.lines import reconstruction
+from scgraft.judgement.lines import FOUND
 from scgraft.mapping.cost import cost_of_missing_genes, judge_missing_genes
-from scgraft.mapping.resources import NOTHING, Measured, resources
+from scgraft.mapping.resources import NOTHING, resources
+from scgraft.mapping.unexplained import unexplained
 from scgraft.model.families import family_of
-from scgraft.novelty.find import find_novelty, reference_types
-from scgraft.novelty.score import present_genes
+from scgraft.novelty.score import LEAST_BATCH, present_genes
 from scgraft.progress import Advance, showing, step
 from scgraft.query.align import align_as, cell_names
 from scgraft.query.given import as_anndata, given, some_cells
@@ -29,7 +24,6 @@ from scgraft.query.spatial import spatial_messages
 from scgraft.reference.cells import label_key, missing_columns, reference_classes
 from scgraft.reference.describe import describe
 from scgraft.values.description import LabelFacts, Surgery
-from scgraft.values.graft import FitConfig
 from scgraft.values.names import column_text
 from scgraft.values.quality import Check, Finding
 from scgraft.values.query import AlignOptions, Query
@@ -39,7 +33,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CELLS = 2000  # of the query that are looked at: a check takes seconds at any size
-TINY = 20  # cells of a batch: below that, types set no limit of novelty either (scgraft.novelty.score.LEAST_BATCH)
 FEW = 5  # names in a message, as many as fit on a line
 LOSS = 0.05  # of a type's accuracy: a cell in twenty; chosen by eye, not measured
 BIOLOGY = re.compile(
@@ -140,7 +133,7 @@ def _findings(
     facts = describe(reference)
     findings += [_training(facts.surgery), _types(reference, facts.labels)]
     advance(1)
-    found, measured = ([], NOTHING) if lacking else _unexplained(reference, query, seed, device)
+    found, measured = ([], NOTHING) if lacking else unexplained(reference, query, seed, device)
     advance(1)
     return [*findings, *found, resources(reference, query, adata.n_obs, measured, device=device)]
 
@@ -206,7 +199,7 @@ def _genes(query: Query) -> Finding:
     said = f"{found.n_found} of {found.n_genes} genes found ({found.found_weight:.1%} by weight)."
     said = " ".join([said, *(m for m in found.messages if "gene" in m.lower())])
     values = {"found": found.n_found, "of": found.n_genes, "weight": round(found.found_weight, 4)}
-    if found.found_weight < 0.9:
+    if found.found_weight <= FOUND:
         return Finding("genes", "warning", said, "See what the missing genes cost, below.", values)
     exact = all(way.endswith(("var_names", "]")) for way in found.matched_by)
     return Finding("genes", "ok" if exact else "repaired", said, "", values)
@@ -240,9 +233,9 @@ def _batches(reference: Reference, size: dict[str, int]) -> list[Finding]:
     if known:
         said = f"The reference knows {', '.join(known[:5])}; these cells are mapped with the columns that it has for it, which stay as they are."
         out.append(Finding("known batches", "warning", said, "If they are new data, give them other names."))
-    tiny = [b for b in new if size[b] < TINY]
+    tiny = [b for b in new if size[b] < LEAST_BATCH]
     if tiny:
-        said = f"These batches have fewer than {TINY} cells: {', '.join(tiny[:5])}. New columns cannot be fitted well to so few."
+        said = f"These batches have fewer than {LEAST_BATCH} cells: {', '.join(tiny[:5])}. New columns cannot be fitted well to so few."
         out.append(Finding("tiny batches", "warning", said, "Join them with batches of the same chemistry."))
     return out
 
@@ -292,51 +285,15 @@ def _types(reference: Reference, labels: LabelFacts) -> Finding:
     classes, codes = reference_classes(reference, key)  # as a mapping has them
     number = np.bincount(codes[codes >= 0], minlength=len(classes))
     cells = {str(classes[c]): int(number[c]) for c in np.argsort(-number, kind="stable")}
-    rare = [name for name, n in cells.items() if n < TINY]
+    rare = [name for name, n in cells.items() if n < LEAST_BATCH]
     said = f"The reference can give {len(cells)} labels, and nothing else: {', '.join(cells)}."
     if labels.without_cells:
         said += f" Labels that the model names, but none of its cells has, are never predicted: {', '.join(labels.without_cells)}."
     if silent := int((codes < 0).sum()):
         said += f" {silent:,} cells of the reference have no label and do not vote."
     if rare:
-        said += f" Labels with fewer than {TINY} cells, which are easily missed: {', '.join(rare)}."
+        said += f" Labels with fewer than {LEAST_BATCH} cells, which are easily missed: {', '.join(rare)}."
     if labels.in_one_batch:
         said += f" Only one batch of the reference has cells of {', '.join(labels.in_one_batch)}: the other batches may be annotated less "
         said += "finely."
     return Finding("labels", "ok", said, "", {"cells": cells})
-
-
-def _unexplained(reference: Reference, query: Query, seed: int, device: str) -> tuple[list[Finding], Measured]:
-    """Cells that the reference does not explain, before any fit; held-out cells are measured as deeply, in the same genes.
-
-    And what that took, as a mapping does the same.
-    """
-    if reference.latent is None or len(query.cells) < 2 * TINY:
-        return [], NOTHING
-    plan, measured = choose_folds(reference, seed), condition_of(reference, query)
-    zero, began = FitConfig(epochs=0, device=device), time.perf_counter()
-    folds = [hold_out(reference, b, m, seed=seed, config=zero, condition=measured) for b, m in plan[:2]]
-    held_out, began = (time.perf_counter() - began) / max(len(folds), 1), time.perf_counter()
-    key = reference.schema.labels_key
-    codes = reference_types(reference, key)[2]
-    graft = fit(reference, query, zero)
-    latent = embed(reference, query, graft, device=device)
-    found = find_novelty(reference, query, graft, latent, held_cells(folds, codes), key=key, device=device)
-    measure = Measured(measured, held_out, (time.perf_counter() - began) / len(query.cells))
-    share = float(found.novel.mean())
-    values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
-    said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
-    # Where all cells are unknown, their own scale hides it; the same line of a verdict would be red.
-    explained = reconstruction(found.misfit, tuple(f.misfit for f in folds))
-    if not found.dossiers and share <= 2 * found.false_alarms and explained.light == "red":
-        said += f". But {explained.sentence[0].lower()}{explained.sentence[1:]}"
-        said += " All of them may be unknown, or measured very differently: that few look unknown is no all-clear."
-        return [
-            Finding("unknown cells", "warning", said, "Map, and read the verdict before any label.", values)
-        ], measure
-    if not found.dossiers and share <= 2 * found.false_alarms:
-        said += f". That is no more than the false alarms that are allowed for ({found.false_alarms:.0%} are declared); a mapping says more."
-        return [Finding("unknown cells", "ok", said, "", values)], measure
-    said += ". " + " ".join(d.sentence for d in found.dossiers[:3])
-    action = "Map, and read the verdict: if they stay unknown, expect no right label for them."
-    return [Finding("unknown cells", "warning", said.strip(), action, values)], measure
