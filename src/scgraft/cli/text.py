@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from scgraft.values.quality import Check
 
 
+# The time that a check expects is that of the mapping; a command also has to load Python's libraries.
+STARTING = {"resources": " The start of the command takes a few seconds more."}
+
+
 def report_lines(mapped: object) -> list[str]:
     """What a mapping did, in a few lines."""
     from scgraft.values.mapping import MappedQuery
@@ -48,7 +52,9 @@ def check_text(result: Check) -> str:
     """The findings as lines for a person."""
     lines = []
     for finding in result.findings:
-        lines.append(visible(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}"))
+        lines.append(
+            visible(f"{finding.grade.upper():8s} {finding.name}: {finding.sentence}{STARTING.get(finding.name, '')}")
+        )
         if finding.action:
             lines.append(visible(f"         -> {finding.action}"))
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from scgraft.errors import GenesNotFound, UnknownBatch, UnsupportedModel
+from scgraft.errors import BadOption, GenesNotFound, UnknownBatch, UnsupportedModel
 from scgraft.expression.cells import LatentCells
 from scgraft.expression.draws import draw_counts
 from scgraft.graft.levels import check_graft
@@ -81,6 +81,8 @@ def normalized_expression(
     ------
     UnknownBatch
         `batch` is not a batch of the reference or the graft.
+    BadOption
+        `library_size` is another word.
     GenesNotFound
         `genes` has a name that is not among the reference's genes.
     UnsupportedModel
@@ -102,6 +104,8 @@ def normalized_expression(
     batches = batch_codes(reference, graft, batch)
     if library_size == "observed":
         _check_library(reference, cells)
+    elif isinstance(library_size, str):
+        raise BadOption(f"library_size is a number of counts for each cell, or 'observed', not {library_size!r}.")
     shape = (len(cells), len(keep))
     found = np.empty(shape, np.float32) if out is None else out
     where = pick_device(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from scgraft.expression.decode import predictive_blocks
 from scgraft.expression.residuals import observed
 from scgraft.reference.counts import _own_counts, own_query
 from scgraft.values.names import level_name
+from scgraft.values.options import one_of
 from scgraft.values.query import Query
 from scgraft.values.reference import Reference
 
@@ -60,6 +61,8 @@ def evaluate(
     ------
     NotCounts
         The repository holds no counts, and none were given.
+    BadOption
+        `style` is another word.
     NoLabels
         There is no such column.
     QueryError
@@ -75,6 +78,7 @@ def evaluate(
     >>> metrics.style, sorted(metrics.diff_exp)
     ('corrected', ['alpha', 'beta', 'delta'])
     """
+    one_of("style", style, get_args(Style))
     if adata is None:
         adata = _own_counts(reference)
     query = own_query(reference, adata)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from scgraft.errors import NoLabels
+from scgraft.errors import BadOption, NoLabels
 from scgraft.graft.embed import embed
 from scgraft.graft.fit import fit
 from scgraft.labels.coherent import coherent
@@ -120,7 +120,7 @@ def map_query(
     NoLabels
         Labels were asked for and there is nothing to transfer them from, or `method` cannot vote on them.
     BadOption
-        There is no such label method, or it cannot be calibrated.
+        There is no such label method, or it cannot be calibrated; or `calibration` is a word other than ``"auto"``.
     ClusterError
         The client's cluster cannot be used, or went away.
 
@@ -137,6 +137,8 @@ def map_query(
     """
     if method is not None:
         label_method_of(method)
+    if isinstance(calibration, str) and calibration != "auto":
+        raise BadOption(f"calibration is 'auto', None, or what scgraft.calibrate returns, not {calibration!r}.")
     adata = as_anndata(adata)
     options, config = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map), config or FitConfig()
     with showing(config.progress):

@@ -30,7 +30,9 @@ from scgraft.values.reference import Reference, own_map
 SHORT, LONG = 5, 25
 DRAWN = 200  # cells of the reference that are drawn to see how long that takes
 EVALUATIONS = 1.2 * ITERATIONS  # of the loss in a training: L-BFGS looks a few times more than it steps
-START = 5.0  # seconds for starting, reading, aligning and writing, on top of what is measured
+FIXED = (
+    1.0  # seconds for aligning and writing the results, on top of what is measured; the start of a command is not in it
+)
 # CPU seconds of scanpy's UMAP in a new process, and for each cell: measured on one core (10 dimensions; 300, 2,000 and 6,000 cells).
 UMAP_START, UMAP_CELL = 24.0, 0.0014
 
@@ -62,7 +64,7 @@ def resources(reference: Reference, query: Query, n: int, measured: Measured, *,
     fitted, project = _fit_seconds(reference, query, device)
     calibrated = _calibration_seconds(reference, measured, fitted)
     drawn = _map_seconds(reference)
-    whole = START + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated + drawn
+    whole = FIXED + fitted + project * n / len(query.cells) + measured.judged * min(n, SAMPLE) + calibrated + drawn
     density = query.counts.nnz / len(query.cells)
     gigabytes = (3 * 8 * density * n + 4 * len(reference.schema.genes) * min(n, 20_000) + 6e8) / 1e9
     said = f"Expect about {duration(whole)} on this machine and {gigabytes:.1f} GB for {n:,} cells"
