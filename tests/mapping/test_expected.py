@@ -77,7 +77,7 @@ def test_the_command_says_it_before_it_starts(folder):
     found = CliRunner().invoke(main, [*line, "--out", str(folder / "out"), "--no-report", "--max-steps", "2"])
     assert found.exit_code == 0, found.output
     said = found.output.index("Expect about ")
-    assert said < found.output.index("cells are read twice")
+    assert said < found.output.index("cells are read to check them")
     text = " ".join(found.output[said:].split())
     assert re.match(r"Expect about [\d.]+ \w+ on this machine and a peak of \d+\.\d GB of memory", text), text
 

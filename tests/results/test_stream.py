@@ -25,6 +25,8 @@ from scgraft.mapping import freeze, map, stream
 from scgraft.mapping.load import load_reference
 from scgraft.query import places
 from scgraft.query.align import align
+from scgraft.query.kept import KeptCounts
+from scgraft.query.on_disk import OnDisk
 from scgraft.results import stream as results
 from scgraft.results.parts import Part, Parts, part_name, read_part, write_part
 from scgraft.results.stream import Job, gather, map_in_parts, parts_folder
@@ -107,6 +109,41 @@ def test_a_file_in_parts_is_mapped_as_in_memory(undisturbed):
 
 class Killed(Exception):
     pass
+
+
+@pytest.mark.parametrize("damage", ["none", "one is cut", "one is gone", "no room"])
+def test_the_second_reading_takes_what_the_first_one_kept(undisturbed, reference, tmp_path, monkeypatch, damage):
+    folder, _, _ = undisturbed
+    real, learnt, read = results.load_frozen, [], []
+
+    def load_frozen(path, *args):
+        kept = path.parent / results.KEPT
+        if damage == "no room":
+            assert not kept.exists()
+        else:
+            assert len(list(kept.iterdir())) == -(-N // 48)
+        if damage == "one is cut":
+            (kept / "000002.npz").write_bytes((kept / "000002.npz").read_bytes()[:-30])
+        if damage == "one is gone":
+            (kept / "000002.npz").unlink()
+        learnt.append(path)
+        return real(path, *args)
+
+    monkeypatch.setattr(results, "load_frozen", load_frozen)
+    counted = OnDisk.__getitem__
+    monkeypatch.setattr(
+        OnDisk, "__getitem__", lambda self, rows: (read.append(rows) if learnt else None, counted(self, rows))[1]
+    )
+    if damage == "no room":
+        monkeypatch.setattr(KeptCounts, "has_room", lambda self, size: False)
+    said = []
+    map_in_parts(reference, job(folder / "query.h5ad"), tmp_path / "out", say=said.append)
+    assert read == {"none": [], "no room": [slice(i, min(i + 48, N)) for i in range(0, N, 48)]}.get(
+        damage, [slice(96, 144)]
+    )
+    assert any("read twice" in line for line in said) == (damage == "no room")
+    assert any("GB on the disk" in line for line in said) == (damage != "no room")
+    assert bytes_of(tmp_path / "out") == bytes_of(folder / "out")
 
 
 @pytest.mark.parametrize(("at", "when"), [(0, "before"), (3, "during"), (1, "after")])
@@ -389,8 +426,8 @@ def test_the_command_streams_what_is_larger_than_its_memory(undisturbed, referen
         return result.output
 
     base = ("map", folder / "query.h5ad", "--reference", reference.base.repo, "--batch-key", "batch", "--epochs", 0)
-    assert "read twice" not in run(*base, "--out", tmp_path / "memory", "--no-report")
-    assert "read twice" in run(*base, "--out", tmp_path / "parts", "--memory", "100K")
+    assert "read to check them" not in run(*base, "--out", tmp_path / "memory", "--no-report")
+    assert "read to check them" in run(*base, "--out", tmp_path / "parts", "--memory", "100K")
     assert {p.name for p in (tmp_path / "parts").iterdir()} >= {"report.html", "labels.csv.gz", "graft", "calibration"}
     one = pd.read_csv(tmp_path / "memory/labels.csv")
     assert one.equals(pd.read_csv(tmp_path / "parts/labels.csv.gz"))

@@ -22,6 +22,7 @@ from scgraft.numerics.order import name_keys
 from scgraft.query.align import align_as, gene_messages, of_molecules
 from scgraft.query.cell_file import CellFile, open_cells, stacked
 from scgraft.query.features import Genes, gene_finder, gene_weight, require_features
+from scgraft.query.kept import KeptCounts
 from scgraft.query.lazy import open_lazy
 from scgraft.query.places import Place
 from scgraft.values.mapping import MappedQuery
@@ -93,7 +94,7 @@ def survey(
 
     With `drop_empty` a file that is larger than the sample is read once more before, to know which cells the sample is drawn from.
 
-    `step` is called with the number of cells after each run of them.
+    `step` is called with the number of cells after each run of them. What was read is kept where the file says so.
 
     Raises
     ------
@@ -111,6 +112,8 @@ def survey(
     def look(rows: slice) -> None:
         cells = file.read(rows)
         found = _checked(reference, file, rows, cells, options, genes).alignment
+        if file.kept is not None:
+            file.kept.write(rows, cells.X)
         number.update(found.cells_per_batch)
         dropped.extend(found.dropped)
         hashes.append(pd.util.hash_array(np.asarray(cells.obs_names, dtype=object), categorize=False))
@@ -145,6 +148,11 @@ def survey(
     )
     kept = obs.index.isin(query.cells)
     return Surveyed(obs.loc[kept], replace(query, alignment=of_sample), whole)
+
+
+def keeping(file: CellFile, folder: Path) -> CellFile:
+    """The same file, whose first reading keeps the counts in a folder, for the second one."""
+    return replace(file, kept=KeptCounts(folder.resolve(), next(pieces(file.n_cells, LOOKED)).stop))
 
 
 def map_file(

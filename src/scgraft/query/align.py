@@ -247,9 +247,9 @@ def select_genes(matrix: sparse.csr_matrix, match: GeneMatch, n_genes: int, *, w
     if not whole and np.array_equal(target, np.arange(n_genes)):
         return matrix
     new, data, starts = target.astype(np.int32)[matrix.indices], matrix.data, matrix.indptr.copy()
-    keep = new >= 0
-    if not keep.all():
-        starts = np.concatenate([[0], np.cumsum(keep)])[starts]
+    keep = np.flatnonzero(new >= 0)
+    if len(keep) < len(new):
+        starts = np.searchsorted(keep, starts)
         new, data = new[keep], data[keep]
     out = sparse.csr_matrix((np.rint(data) if whole else data, new, starts), shape=(matrix.shape[0], n_genes))
     if len(set(match.gene.tolist())) < len(match.gene):

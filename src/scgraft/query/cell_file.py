@@ -17,6 +17,7 @@ from scgraft.query.align import select_genes
 from scgraft.query.counts import counts_of, take_first
 from scgraft.query.genes import GeneMatch
 from scgraft.query.judge import NAMED, Asked, Judged, Used, doubts, passed_over
+from scgraft.query.kept import KeptCounts
 from scgraft.query.on_disk import BY_GENES, OnDisk, check_file, members, names_of, opened, row_names, rows_of
 from scgraft.query.places import TOTALS, Cells, Place, here, in_order, joined, judged_rows, sample, to_csr, totals_of
 from scgraft.query.spatial import spatial_messages
@@ -64,6 +65,8 @@ class CellFile:
     match, own
         Which of them is which gene of the reference, and the reference's names of its genes, (G,); without these, all genes are
         read by their own names.
+    kept
+        Where counts over the reference's genes are kept that were read before; None where none are.
     """
 
     path: Path | str
@@ -81,6 +84,7 @@ class CellFile:
     cells: np.ndarray | None = None
     match: GeneMatch | None = None
     own: np.ndarray | None = None
+    kept: KeptCounts | None = None
 
     @property
     def where(self) -> Place:
@@ -107,6 +111,10 @@ class CellFile:
 
     def _counts(self, rows: slice) -> sparse.csr_matrix:
         """Counts of a run of cells over the genes that are read; the others are never there for all of its cells at once."""
+        if self.kept is not None and self.match is not None:
+            before = self.kept.read(rows, len(self.found))
+            if before is not None:
+                return before
         parts = []
         for start in range(rows.start, rows.stop, BLOCK):
             some = slice(start, min(start + BLOCK, rows.stop))
@@ -140,10 +148,11 @@ class CellFile:
 
     def _are_whole(self, matrix: sparse.csr_matrix) -> bool:
         """Whether the values that matter are counts as they are: looked up without a copy of the matrix of these."""
+        if _whole(matrix.data):
+            return True
         used = np.zeros(matrix.shape[1], bool)
         used[self.used] = True
-        values = matrix.data[used[matrix.indices]]
-        return bool((values >= 0).all() and np.isfinite(values).all() and (values == np.rint(values)).all())
+        return _whole(matrix.data[used[matrix.indices]])
 
     def names(self, rows: slice) -> np.ndarray:
         """Names of a run of cells."""
@@ -156,6 +165,11 @@ class CellFile:
     def matched(self, match: GeneMatch, own: np.ndarray) -> CellFile:
         """The same file, of which the reference's genes are read, by the reference's names."""
         return replace(self, match=match, own=own)
+
+
+def _whole(values: np.ndarray) -> bool:
+    """Whether values are finite whole numbers from 0 on; NaN compares with nothing."""
+    return not len(values) or bool(values.min() >= 0 and values.max() < np.inf and (values == np.rint(values)).all())
 
 
 def stacked(parts: list[AnnData]) -> AnnData:

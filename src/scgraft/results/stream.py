@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from scgraft.mapping.expected import expected
 from scgraft.mapping.freeze import CELLS, SAMPLE, pieces
 from scgraft.mapping.frozen_store import load_frozen, save_frozen
 from scgraft.mapping.map import learn
-from scgraft.mapping.stream import map_file, map_rows, open_query, survey
+from scgraft.mapping.stream import keeping, map_file, map_rows, open_query, survey
 from scgraft.numerics.heap import give_back
 from scgraft.progress import showing, step
 from scgraft.query.by_cells import places_by_genes, write_by_cells
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from scgraft.mapping.freeze import Frozen
 
 SETTINGS, ALIGNMENT, SAMPLE_FOLDER, FROZEN = "settings.json", "alignment.json", "sample", "frozen"
-BY_CELLS = "by-cells.h5ad"
+BY_CELLS, KEPT = "by-cells.h5ad", "counts"
 Say = Callable[[str], object]
 
 
@@ -157,11 +157,14 @@ def _mapped_in_parts(
 
 
 def _open(reference: Reference, job: Job, work: Path, say: Say) -> CellFile:
-    """The file; one whose counts are stored gene by gene is written cell by cell first, into the folder of the parts."""
+    """The file; one whose counts are stored gene by gene is written cell by cell first, into the folder of the parts.
+
+    There, too, its first reading keeps the counts for the second one.
+    """
     made = work / BY_CELLS
     if not made.exists():
         try:
-            return open_query(reference, job.path, job.options)
+            return keeping(open_query(reference, job.path, job.options), work / KEPT)
         except NotCounts:
             by_genes = places_by_genes(job.path)
             if not by_genes:
@@ -172,7 +175,7 @@ def _open(reference: Reference, job: Job, work: Path, say: Say) -> CellFile:
         )
         with step("writing counts cell by cell", sum(by_genes.values()), "value") as advance:
             write_by_cells(job.path, made, advance=advance)
-    return open_query(reference, made, job.options)
+    return keeping(open_query(reference, made, job.options), work / KEPT)
 
 
 def parts_folder(out: Path) -> Path:
@@ -242,8 +245,12 @@ def _learn(reference: Reference, job: Job, file: CellFile, work: Path, say: Say)
 
     n = file.n_cells
     trusted, device = job.calibration == "auto" and job.labels is not None, job.config.device
-    say(expected(reference, file, job.options, calibrated=trusted, device=device).sentence)
-    say(f"{n:,} cells are read twice, {CELLS:,} at a time: first to check them and to draw a sample, then to map them.")
+    ahead = expected(reference, file, job.options, calibrated=trusted, device=device)
+    if file.kept is not None and not file.kept.has_room(ahead.disk):
+        file, ahead = replace(file, kept=None), replace(ahead, disk=0.0)
+        say("The disk has no room to keep counts that were read: the whole file is read twice.")
+    say(ahead.sentence)
+    say(f"{n:,} cells are read to check them and to draw a sample, and then mapped, {CELLS:,} at a time.")
     with step("checking all cells", n, "cell") as advance:
         surveyed = survey(reference, file, job.options, seed=job.config.seed, device=job.config.device, step=advance)
     mapped, frozen = learn(
