@@ -1,6 +1,7 @@
 """A query that is not in memory is mapped piece by piece, as one that is."""
 
 import pickle
+import tempfile
 import warnings
 from dataclasses import replace
 
@@ -218,13 +219,27 @@ def test_logarithms_are_recovered_and_what_holds_no_counts_is_refused(reference,
         scgraft.map_query(reference, anndata.read_h5ad(tmp_path / "other.h5ad", backed="r"), **options)
 
 
-def test_counts_that_are_stored_gene_by_gene_are_refused_with_what_maps_them(reference, tmp_path):
+def test_counts_that_are_stored_gene_by_gene_are_written_cell_by_cell_first(reference, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     adata = tiny_query(CONFIG, n_cells=N)
+    options = {"batch_key": "kit", "config": FitConfig(epochs=0), "calibration": None, "memory": 1000}
     adata.X = adata.X.tocsc()
     adata.write_h5ad(tmp_path / "csc.h5ad")
+    adata.obs["kit"] = adata.obs["batch"]
     backed = anndata.read_h5ad(tmp_path / "csc.h5ad", backed="r")
+    backed.obs["kit"] = backed.obs["batch"]  # known to the object only, not to the file
+    for own, lazy_own in ((adata, backed), (adata[PART, ::-1].copy(), backed[PART, ::-1])):
+        own.X = own.X.tocsr()
+        plain = scgraft.map_query(reference, own, **options)
+        found = scgraft.map_query(reference, lazy_own, **options)
+        assert np.array_equal(found.latent.mean, plain.latent.mean)
+        assert found.latent.cells.tolist() == own.obs_names.tolist()
+        assert any("stored gene by gene (CSC)" in said for said in found.alignment.messages)
+        assert not list((tmp_path / "tmp").iterdir())
+    monkeypatch.setattr(lazy, "NEEDED", 1e18)
     with pytest.raises(NotCounts, match=r"stored gene by gene.*`scgraft map`, which writes it cell by cell.*memory="):
-        scgraft.map_query(reference, backed, batch_key="batch", config=FIT, memory=1000)
+        scgraft.map_query(reference, backed, **options)
 
 
 def test_continuous_covariates_are_read_in_pieces(tmp_path):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from scgraft.errors import NotCounts
 from scgraft.mapping.cluster import each_on, once_on
 from scgraft.mapping.freeze import Frozen, joined, pieces
-from scgraft.mapping.stream import map_file, map_rows, survey
+from scgraft.mapping.stream import map_file, map_rows, open_query, survey
 from scgraft.progress import step
+from scgraft.query.by_cells import NEEDED, places_by_genes, write_by_cells
 from scgraft.query.cell_file import CellFile
 from scgraft.query.lazy import for_workers
 from scgraft.values.graft import FitConfig
@@ -17,8 +23,44 @@ from scgraft.values.mapping import MappedQuery
 from scgraft.values.query import Alignment, AlignOptions, Query
 from scgraft.values.reference import Reference
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 # The mapping of a sample, and what it taught.
 Learning = Callable[[Reference, Query], tuple[MappedQuery, Frozen]]
+
+
+@contextmanager
+def lazily_opened(
+    reference: Reference, adata: AnnData, options: AlignOptions, *, shared: bool = False
+) -> Iterator[CellFile]:
+    """Cells that are not in memory, ready to be read in runs.
+
+    Where their counts are stored gene by gene (CSC) and no others are there, they are written cell by cell first, into a folder for
+    temporary files, and this is said among the messages; not for cells that are `shared` with other machines, which do not see it.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be used as it is; the subclasses say why.
+    """
+    with tempfile.TemporaryDirectory(prefix="scgraft-") as folder:
+        try:
+            file = open_query(reference, adata, options)
+        except NotCounts:
+            by_genes = places_by_genes(Path(str(adata.filename))) if adata.isbacked and not shared else {}
+            if not by_genes or shutil.disk_usage(folder).free < NEEDED * sum(by_genes.values()):
+                raise
+            made = Path(folder) / "by-cells.h5ad"
+            with step("writing counts cell by cell", sum(by_genes.values()), "value") as advance:
+                write_by_cells(Path(str(adata.filename)), made, advance=advance)
+            file = open_query(reference, adata, options, by_cells=made)
+            said = (
+                f"{', '.join(by_genes)} of the file is stored gene by gene (CSC). It was written cell by cell first, into a temporary "
+                "folder (TMPDIR), which takes time in every mapping: write the file so once (adata.X = adata.X.tocsr())."
+            )
+            file = replace(file, notes=(*file.notes, said))
+        yield file
 
 
 def map_lazy(

@@ -24,8 +24,7 @@ from scgraft.mapping.freeze import (
     pieces,
     strata,
 )
-from scgraft.mapping.lazy import map_lazy
-from scgraft.mapping.stream import open_query
+from scgraft.mapping.lazy import lazily_opened, map_lazy
 from scgraft.mapping.summary import summary
 from scgraft.model.build import take_cells
 from scgraft.numerics.order import name_keys
@@ -145,8 +144,8 @@ def map_query(
         budget = free_memory() // 4 if memory is None else memory
         if client is not None or is_lazy(adata) and lazy_bytes(adata) > budget:
             learning = partial(learn, labels=labels, method=method, config=config, graft=graft, calibration=calibration)
-            file = open_query(reference, adata, options)
-            mapped = map_lazy(reference, file, options, learning, config, client=client)
+            with lazily_opened(reference, adata, options, shared=client is not None) as file:
+                mapped = map_lazy(reference, file, options, learning, config, client=client)
             return replace(mapped, summary=summary(mapped.alignment, mapped.graft, mapped.labels, method))
         query = _aligned(reference, in_memory(adata), options, config.device)
         return _mapped(reference, query, labels, method, config, graft, calibration)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,13 @@ class Surveyed:
     alignment: Alignment
 
 
-def open_query(reference: Reference, source: Path | AnnData, options: AlignOptions) -> CellFile:
-    """Cells on disk (a file, or an AnnData that is not in memory), of which the reference's genes and columns of obs are read."""
+def open_query(
+    reference: Reference, source: Path | AnnData, options: AlignOptions, *, by_cells: Path | None = None
+) -> CellFile:
+    """Cells on disk (a file, or an AnnData that is not in memory), of which the reference's genes and columns of obs are read.
+
+    Matrices that the file of an AnnData stores gene by gene are read from the file `by_cells`.
+    """
     schema = reference.schema
     if schema.blocks:
         raise QueryError(
@@ -67,7 +73,7 @@ def open_query(reference: Reference, source: Path | AnnData, options: AlignOptio
     keys = [options.batch_key, schema.batch_key, schema.labels_key, schema.size_factor_key, *schema.continuous]
     columns = [key for key in (*keys, *(c.key for c in schema.categorical if not c.of)) if key is not None]
     genes_of = gene_finder(reference, options.gene_map)
-    file = (open_cells if isinstance(source, Path) else open_lazy)(
+    file = (open_cells if isinstance(source, Path) else partial(open_lazy, by_cells=by_cells))(
         source,
         columns,
         layer=options.layer,

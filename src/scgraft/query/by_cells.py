@@ -15,6 +15,7 @@ from scgraft.files.atomic import new_file
 from scgraft.files.write_h5 import writing_h5
 from scgraft.query.on_disk import members, opened
 
+NEEDED = 24  # bytes on the disk for each value: once dealt out to the runs of cells, once written
 VALUES = 1 << 22  # values that are sorted at a time: 0.15 GB with what is made of them; chosen by eye, not measured
 
 

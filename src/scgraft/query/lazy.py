@@ -61,6 +61,7 @@ def open_lazy(
     prefer: str | None = None,
     used: Used | None = None,
     molecules: bool = True,
+    by_cells: Path | None = None,
 ) -> CellFile:
     """A query that stays where it is, with some columns of obs where it has them.
 
@@ -72,6 +73,8 @@ def open_lazy(
         Columns of obs to read.
     layer, prefer, used, molecules
         As for :func:`scgraft.query.counts.find_counts`.
+    by_cells
+        Where the matrices that its file stores gene by gene are stored cell by cell (:func:`scgraft.query.by_cells.write_by_cells`).
 
     Raises
     ------
@@ -83,6 +86,10 @@ def open_lazy(
     if adata.n_obs == 0:
         raise QueryError("The query has no cells.")
     found = {place: _rows(adata, place, matrix) for place, matrix in _matrices(adata).items()}
+    if by_cells is not None:
+        found |= {
+            place: replace(m, path=by_cells) for place, m in found.items() if isinstance(m, OnDisk) and _is_by_genes(m)
+        }
     obs = _table(adata.obs[[name for name in dict.fromkeys([*columns, *TOTALS]) if name in adata.obs.columns]])
     names = np.asarray(adata.obs_names.astype(str), dtype=object)
     places = in_order(
