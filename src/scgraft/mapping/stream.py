@@ -116,10 +116,8 @@ def survey(
     taken, hashes, number, dropped, genes = [], [], Counter[str](), list[str](), own_genes(reference, file)
 
     def look(rows: slice) -> None:
-        cells = file.read(rows)
+        cells = _kept(file, rows)
         found = _checked(reference, file, rows, cells, options, genes).alignment
-        if file.kept is not None:
-            file.kept.write(rows, cells.X)
         number.update(found.cells_per_batch)
         dropped.extend(found.dropped)
         hashes.append(pd.util.hash_array(np.asarray(cells.obs_names, dtype=object), categorize=False))
@@ -230,8 +228,16 @@ def _aligned(reference: Reference, cells: AnnData, options: AlignOptions, genes:
 
 def _with_counts(file: CellFile) -> np.ndarray:
     """Positions of the cells that have a count in the reference's genes: the sample is drawn among them, as in memory."""
-    found = [np.unique(file.read(rows).X.nonzero()[0]) + rows.start for rows in pieces(file.n_cells, LOOKED)]
+    found = [np.unique(_kept(file, rows).X.nonzero()[0]) + rows.start for rows in pieces(file.n_cells, LOOKED)]
     return np.concatenate(found).astype(np.int64)
+
+
+def _kept(file: CellFile, rows: slice) -> AnnData:
+    """A run of cells, read; its counts are kept for the next time where the file says so."""
+    cells = file.read(rows)
+    if file.kept is not None:
+        file.kept.write(rows, cells.X)
+    return cells
 
 
 def _strata(schema: Schema, file: CellFile, batch_key: str | None) -> np.ndarray:
