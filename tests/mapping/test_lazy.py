@@ -150,7 +150,7 @@ def test_cells_and_genes_of_a_dense_backed_view_are_in_its_order(files):
 
 
 def test_what_fits_into_the_memory_is_mapped_in_one_piece(reference, files, whole, monkeypatch):
-    monkeypatch.setattr(map, "open_query", None)
+    monkeypatch.setattr(lazy, "open_query", None)
     for kind in ("backed", "lazy .h5ad", "dask"):
         adata = KINDS[kind](*files)
         assert_same(scgraft.map_query(reference, adata, batch_key="batch", config=FIT), whole["all"])
@@ -168,7 +168,7 @@ def test_a_small_query_is_its_own_sample(reference, files, monkeypatch):
 
 def test_a_file_that_is_open_for_writing_is_mapped_in_one_piece(reference, files, whole, tmp_path, monkeypatch):
     files[1].write_h5ad(tmp_path / "x.h5ad")
-    monkeypatch.setattr(map, "open_query", None)
+    monkeypatch.setattr(lazy, "open_query", None)
     adata = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r+")
     assert_same(scgraft.map_query(reference, adata, batch_key="batch", config=FIT, memory=0), whole["all"])
 
