@@ -176,7 +176,13 @@ def test_runs_killed_at_random_moments_go_on_and_give_the_same_bytes(tmp_path):
     write_hub_folder(tmp_path / "reference", CONFIG)
     query(tmp_path / "query.h5ad")
     kills = int(os.environ.get("SCGRAFT_KILLS", "6"))
-    line = [sys.executable, str(Path(__file__).with_name("kill_runs.py")), str(tmp_path), str(kills), os.environ.get("SCGRAFT_KILLS_SEED", "1")]
+    line = [
+        sys.executable,
+        str(Path(__file__).with_name("kill_runs.py")),
+        str(tmp_path),
+        str(kills),
+        os.environ.get("SCGRAFT_KILLS_SEED", "1"),
+    ]
     done = subprocess.run(line, capture_output=True, text=True)
     log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
     assert done.returncode == 0, done.stderr[-2000:] + log[-2000:]
