@@ -88,7 +88,7 @@ ADVICE = advice()
 
 def test_there_is_advice_of_every_kind():
     said = "\n".join(text for _, text in ADVICE)
-    assert all(word in said for word in ("--epochs 0", "scgraft explain", "--gene-map", "--min-found", "--objective"))
+    assert all(word in said for word in ("--epochs 0", "scgraft explain", "--gene-map", "--min-found"))
 
 
 @pytest.mark.parametrize(("module", "text"), ADVICE, ids=lambda value: value[:40])

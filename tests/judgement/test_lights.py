@@ -60,15 +60,15 @@ def test_the_worst_held_out_batch_or_what_a_further_one_may_have(null, seed):
 @pytest.mark.parametrize(
     ("value", "null", "light"),
     [
-        (1.99, (), "green"), (2.01, (), "amber"), (4.99, (), "amber"), (5.01, (), "red"),
-        (1.99, (float("nan"),), "green"), (2.01, (1.0,), "amber"),
+        (1.99, (1.0,), "green"), (1.99, (), "grey"), (2.01, (), "amber"), (4.99, (), "amber"), (5.01, (), "red"),
+        (1.99, (float("nan"),), "grey"), (2.01, (1.0,), "amber"),
         # Real held-out cells that the model misfits allow half as much again, and twice as much.
         (4.4, (3.0, 1.0), "green"), (4.6, (3.0, 1.0), "amber"), (5.9, (3.0, 1.0), "amber"), (6.1, (3.0, 1.0), "red"),
     ],
 )  # fmt: skip
 def test_the_misfit_has_limits_of_its_own(value, null, light):
     made = reconstruction(value, null)
-    assert made.light == light and bool(made.action) == (light != "green") and f"{value:.2f}" in made.sentence
+    assert made.light == light and bool(made.action) == (light in ("amber", "red")) and f"{value:.2f}" in made.sentence
 
 
 def query_with(share, n_found=90, n_genes=100):
@@ -104,7 +104,8 @@ def novelty_with(n_novel, dossiers=0, n=1000, false_alarms=0.05):
     [(0, 0, "green"), (100, 0, "green"), (101, 0, "amber"), (10, 1, "amber"), (500, 0, "amber"), (501, 2, "red")],
 )
 def test_twice_the_declared_false_alarms_are_allowed_and_half_of_the_query_is_red(n_novel, dossiers, light):
-    made = lines.unexplained(novelty_with(n_novel, dossiers))
+    made = lines.unexplained(novelty_with(n_novel, dossiers), judged=True)
+    assert lines.unexplained(novelty_with(n_novel, dossiers), judged=False).light == "grey"
     assert made.light == light and made.value == n_novel / 1000 and f"{dossiers} unknown group" in made.sentence
 
 

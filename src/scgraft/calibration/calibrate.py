@@ -253,7 +253,7 @@ def guarantee_of(folds: tuple[tuple[str, ...], ...], n_cells: int, source: str, 
         return (
             f"Error rates hold for cells like those of the reference, measured on {made}. The reference has a single batch, "
             "so nothing is known about differences between batches. To allow for them, sets are made at half of the requested "
-            "error rate (5% for a requested 10%); a query from another laboratory may still exceed it."
+            "error rate (5% for a requested 10%): a rule of thumb. A query from another laboratory may still exceed it."
         )
     share = n_batches / (n_batches + 1)
     return (

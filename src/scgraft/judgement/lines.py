@@ -35,9 +35,14 @@ def beyond(null: Sequence[float]) -> float:
 
 
 def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
-    """Reconstruction: fixed limits, as cells that the model generated fit it perfectly; wider where real held-out cells ask it."""
+    """Reconstruction: fixed limits, as cells that the model generated fit it perfectly; wider where real held-out cells ask it.
+
+    1 is what noise alone gives, so a large one is bad even where no batch could be held out; a small one is then no praise.
+    """
     worst = max([v for v in null if np.isfinite(v)], default=0.0)
     light: Light = "green" if value < max(2, 1.5 * worst) else "amber" if value < max(5, 2 * worst) else "red"
+    if light == "green" and not np.isfinite(null).any():
+        light = "grey"
     said = (
         "The model should explain your counts: the errors that cells of one kind share are {value:.2f} times as large as noise "
         "alone would make them"
@@ -46,12 +51,18 @@ def reconstruction(value: float, null: tuple[float, ...]) -> Measure:
         "Your counts may be reads instead of UMIs, or of another chemistry than the reference's. Up to six times as many known "
         "cells as declared may then be called novel: believe an unknown group only if its genes are known markers."
     )
-    return compared("reconstruction", light, value, null, said, action)
+    return compared("reconstruction", light, value, null, said, "" if light == "grey" else action)
 
 
-def unexplained(novelty: Novelty) -> Measure:
-    """Share of novel cells: twice the declared false alarms are allowed, and no group of them."""
+def unexplained(novelty: Novelty, *, judged: bool) -> Measure:
+    """Share of novel cells: twice the declared false alarms are allowed, and no group of them.
+
+    Without held-out cells (`judged` is False) no cell is called novel, and the line is grey.
+    """
     share = float(novelty.novel.mean())
+    if not judged:
+        said = "Which of your cells the reference does not explain was not looked at: no cells of it could be held out, to compare with."
+        return Measure("novelty", "grey", share, (), said)
     light: Light = "green" if share <= 2 * novelty.false_alarms and not novelty.dossiers else "amber"
     light = "red" if share > 0.5 else light
     groups = f"{len(novelty.dossiers)} unknown group" + ("" if len(novelty.dossiers) == 1 else "s")
@@ -66,7 +77,7 @@ def unexplained(novelty: Novelty) -> Measure:
 def states(novelty: Novelty, *, placed: bool) -> Measure:
     """Known types in a state that the reference has not: no reason to distrust a label or the mapping, but one to look.
 
-    Without labels (`placed` is False) no type has a place that could be compared, and the line is grey.
+    Without labels or held-out cells (`placed` is False) no type has a place that could be compared, and the line is grey.
     """
     if not novelty.states and not placed:
         return Measure(
@@ -74,7 +85,7 @@ def states(novelty: Novelty, *, placed: bool) -> Measure:
             "grey",
             1.0,
             (),
-            "Whether known types are in a new state was not looked at: without labels there are no types to compare.",
+            "Whether known types are in a new state was not looked at: it takes labels, and cells of the reference that can be held out.",
         )
     if not novelty.states:
         return Measure(

@@ -104,7 +104,8 @@ def measure_quality(
         ]
         if np.unique(labels[key].label, return_counts=True)[1].max() > ONE_TYPE * len(labels[key].label):
             measures[2] = _one_type(measures[2])
-    measures += [unexplained(novelty), states(novelty, placed=bool(key)), mixtures(novelty)]
+    held = len(calibration.evidence) > 0
+    measures += [unexplained(novelty, judged=held), states(novelty, placed=held and bool(key)), mixtures(novelty)]
     measures.append(ambient(novelty, null.get("ambient", ())))
     if key and graft.record.trained:
         measures.append(_did_fitting_help(reference, key, labels[key].votes["latent"], start, value))
@@ -142,7 +143,7 @@ DISTANCE = (0.25, 1.0, (
     "Your cells should lie in the clusters of the reference: half of them lie within {value:.2f} standard deviations of the "
     "nearest cluster's centre"
 ), (
-    "Look at the batches that moved most, and at the unknown groups; try FitConfig(objective='elbo') (--objective elbo)."
+    "Look at the batches that moved most, and at the unknown groups."
 ))  # fmt: skip
 # Set by hand, not measured.
 PRESERVATION = (0.15, 0.35, (
@@ -154,13 +155,14 @@ MIXING = (0.35, 0.7, (
     "Your cells should lie among reference cells of the same label: they have {value:.0%} of the reference neighbours that full "
     "mixing would give them"
 ), (
-    "Give finer batches (batch_key=, --batch-key: donor or sample), so that each is fitted by itself. Labels can be right all the same."
+    "Labels can be right all the same: read how often the two votes agree."
 ))  # fmt: skip
 # Set by hand, not measured.
 AGREEMENT = (0.1, 0.3, (
     "Two votes make a label, and they should agree: for {value:.0%} of the cells, the neighbours in the reference's space and the "
     "classifier on genes name the same one"
 ), (
+    "If one of your batches is several donors or samples, name these (batch_key=, --batch-key), so that each is fitted by itself. "
     "Trust labels where both votes agree: scgraft.explain (scgraft explain FOLDER CELL) shows them, and prediction sets at a small "
     "error rate say which labels are possible."
 ))  # fmt: skip

@@ -71,15 +71,22 @@ def _findings(found: Novelty, misfit: tuple[float, ...], soup: tuple[float, ...]
     share = float(found.novel.mean())
     values = {"share": round(share, 4), "false_alarms": found.false_alarms, "groups": len(found.dossiers)}
     said = f"{share:.0%} of the sampled cells look unknown to the reference before the fit"
-    lines = (novel_cells(found), reconstruction(found.misfit, misfit), mixtures(found), ambient(found, soup))
+    lines = (
+        novel_cells(found, judged=len(misfit) > 0),
+        reconstruction(found.misfit, misfit),
+        mixtures(found),
+        ambient(found, soup),
+    )
     first, *others = (line for line in lines if line.light in ("amber", "red") or line is lines[0])
+    if first.light == "grey" and not others:
+        return []
     if first.light == "green" and not others:
         said += f". That is no more than the false alarms that are allowed for ({found.false_alarms:.0%} are declared); a mapping says more."
         return [Finding("unknown cells", "ok", said, "", values)] if share <= found.false_alarms else []
     told = [said, *(dossier.sentence for dossier in found.dossiers[:GROUPS]), *(line.sentence for line in others)]
-    if first.light == "green":
+    if first.light in ("green", "grey"):
         told.append("That few look unknown is no all-clear: all of them may be unknown, or measured very differently.")
     action = "Map, and read the verdict: if they stay unknown, expect no right label for them."
-    if first.light == "green":
+    if first.light in ("green", "grey"):
         action = "Map, and read the verdict before any label."
     return [Finding("unknown cells", "warning", " ".join(part.rstrip(".") + "." for part in told), action, values)]

@@ -172,7 +172,7 @@ def conformal_pvalues(
     batches
         Number B of held-out batches that the calibration cells come from. Few batches say little about how much batches
         differ, so every p-value is multiplied by (B + 1) / B: the sets are larger, as if alpha * B / (B + 1) had been asked
-        for. Infinite where the cells themselves are exchangeable.
+        for. That is a heuristic (:func:`coverage_across`). Infinite where the cells themselves are exchangeable.
 
     Notes
     -----
