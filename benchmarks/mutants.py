@@ -302,7 +302,7 @@ def main() -> None:
         if importlib.util.find_spec(library.split(".")[0]):
             importlib.import_module(library)
     room = ROOT / "src" / "scgraft" / given.room
-    files = [room] if room.suffix else sorted(room.glob("*.py"))
+    files = [room] if room.suffix else sorted(room.rglob("*.py"))
     drawn = [one for path in files for one in (swaps(path, given.swap) if given.swap else mutants(path))]
     print(f"{given.room}: {len(drawn)} places")
     if not given.swap:
