@@ -284,7 +284,7 @@ def anew(mutant: Mutant, tests: list[str], limit: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--room", required=True, help="folder or file under src/scgraft")
-    parser.add_argument("--tests", nargs="+", required=True)
+    parser.add_argument("--tests", nargs="+", required=True, help="tests, and options of pytest")
     parser.add_argument("--number", type=int, default=40, help="mutants of the room")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=10, help="seconds of CPU of the tests that one mutant is shown")
@@ -292,7 +292,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="only those that DIR says are alive")
     parser.add_argument("--swap", nargs=2, action="append", default=[], metavar=("OLD", "NEW"))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    given = parser.parse_args()
+    given, more = parser.parse_known_args()
+    tests = [*given.tests, *more]
     os.chdir(ROOT)
     # The libraries have threads that wait; a fork has none of them, and the tests run with one.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -311,12 +312,12 @@ def main() -> None:
     told = Told(given.out, given.budget, given.minutes)
     before = told.answers()
     ask = [one for one in drawn if (before.get(one.name) is True if given.again else one.name not in before)]
-    if not told.of(given.tests):
-        session(given.tests, Session(str(room), [], told))
-        told.of(given.tests)
+    if not told.of(tests):
+        session(tests, Session(str(room), [], told))
+        told.of(tests)
     spent = sum(told.reached.seconds.values())
     print(f"{len(told.reached.fixtures)} tests, {spent:.0f} s of CPU; {len(ask)} mutants to ask", flush=True)
-    session(given.tests, Session(str(room), [one for one in ask if one.in_function], told))
+    session(tests, Session(str(room), [one for one in ask if one.in_function], told))
     for mutant in ask:
         if not mutant.in_function:
             told.answer(mutant, lambda tests, m=mutant: anew(m, tests, 20 + told.limit(tests)))
