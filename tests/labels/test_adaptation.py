@@ -166,6 +166,17 @@ def test_few_sure_cells_teach_nothing(n):
     assert adapted(made, cells(rng, rate, many), vote_of((many + 1) % 3), np.ones(100, bool)) is made
 
 
+def test_twenty_sure_cells_teach_and_one_less_does_not():
+    rng = np.random.default_rng(0)
+    rate = profiles(rng)
+    made, true = trained(rng, rate), np.arange(60) % 3
+    counts, vote = cells(rng, rate, true), vote_of(true)
+    sure = np.flatnonzero(predict(made, counts).argmax(axis=1) == true)
+    for n in (19, 20):
+        asked = np.isin(np.arange(60), sure[:n])
+        assert (adapted(made, counts, vote, asked) is made) == (n < 20)
+
+
 def test_a_class_without_cells_stays_without():
     rng = np.random.default_rng(0)
     rate = profiles(rng, 2)

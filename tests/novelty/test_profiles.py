@@ -8,6 +8,7 @@ import pytest
 from scgraft.expression.generate import counted_cells
 from scgraft.expression.residuals import decoder
 from scgraft.novelty import mixtures
+from scgraft.novelty.find import reference_types
 from scgraft.novelty.limits import types_of
 from scgraft.novelty.mixtures import type_profiles
 from scgraft.numerics.neighbors import Neighbours
@@ -97,3 +98,19 @@ def test_the_class_of_a_cell_is_that_of_most_of_its_neighbours_and_none_where_no
     near = Neighbours(np.array([[0, 1, 2], [2, 3, 0], [4, 5, 2], [4, 5, 4]]), np.ones((4, 3), np.float32))
     assert types_of(codes, near).tolist() == [0, 2, 2, -1]
     assert types_of(np.full(6, -1), near).tolist() == [-1] * 4
+
+
+def test_types_of_a_reference_are_known_where_it_has_such_a_column(reference):
+    labels, names, codes = reference_types(reference, "cell_type")
+    assert labels.tolist() == reference.obs["cell_type"].astype(str).tolist()
+    assert [names[c] for c in codes] == labels.tolist()
+    bare = replace(reference, obs=None)
+    for made in (
+        reference_types(reference, None),
+        reference_types(reference, "none"),
+        reference_types(bare, "cell_type"),
+    ):
+        assert made[0] is None and list(made[1]) == [] and made[2].tolist() == [-1] * 90
+    empty = replace(reference, obs=reference.obs.assign(cell_type=None))
+    _, names, codes = reference_types(empty, "cell_type")
+    assert list(names) == [] and codes.tolist() == [-1] * 90
