@@ -305,7 +305,9 @@ def _cells(group: Any, n: int, totals: Mapping[str, np.ndarray], prefer: str | N
         tuple(replace(p, problem=BY_GENES) if p.matrix is BY_GENES else p for p in places),
         n,
         totals,
-        lambda rows: [str(names_of(group["obs"], slice(int(r), int(r) + 1))[0]) for r in rows] if len(names) else [],
+        lambda rows: (
+            [str(names_of(group["obs"], slice(int(r), int(r) + 1))[0]) for r in rows] if names.shape[0] else []
+        ),
     )
 
 
