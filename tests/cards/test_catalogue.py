@@ -80,7 +80,9 @@ def test_the_hub_is_listed_and_what_was_pulled_is_listed_without_it(hub, home):
     assert not any("model.pt" in line for line in hub.log)  # no model was downloaded for the list
 
     code, out, _ = scgraft(hub, home, "references", "LUNG", "human")
-    assert code == 0 and "org/human-lung-atlas" in out and "org/spots" not in out and "1 references" in out
+    assert code == 0 and "org/human-lung-atlas" in out and "org/spots" not in out and "1 reference. " in out
+    code, out, _ = scgraft(hub, home, "references", "zebrafish")
+    assert code == 0 and out.startswith("0 references. ") and "other words" in out
     code, out, err = scgraft(hub, home, "pull", "org/human-lung-atlas", "--out", str(home / "carried"))
     assert code == 0 and atlas["revision"] in out, err
     assert (home / "carried" / "model.pt").is_file() and not (home / "carried" / "model.pt").is_symlink()
@@ -92,6 +94,8 @@ def test_the_hub_is_listed_and_what_was_pulled_is_listed_without_it(hub, home):
         asked = len(hub.log)
         code, out, err = scgraft(hub, home, "references", *arguments, **extra)
         assert code == 0 and "org/human-lung-atlas" in out and "downloaded" in out and "in the cache" in out, err
+        alone = next(line for line in out.splitlines() if line.startswith("org/spots"))
+        assert "MB" not in alone and "downloaded" not in alone  # its card alone is here: the size would be the card's
         assert len(hub.log) == asked
     code, out, _ = scgraft(hub, home, "describe", "org/human-lung-atlas", HF_HUB_OFFLINE="1")
     assert code == 0 and "SCVI model org/human-lung-atlas" in out

@@ -67,13 +67,21 @@ def references(search: str | Sequence[str] = (), *, limit: int = 50, offline: bo
     """
     words = (search.split() if isinstance(search, str) else [str(word) for word in search]) or []
     if offline or said_offline():
-        return _cached(words, limit, "The hub was not asked; these are in the cache")
+        return _cached(
+            words,
+            limit,
+            "The hub was not asked; these are in the cache: the model where it says downloaded, else its card alone",
+        )
     try:
         found = _listed(words, limit)
     except Exception as error:
         if isinstance(error, MemoryError) or not is_transport(error):
             raise
-        return _cached(words, limit, f"The hub could not be reached ({type(error).__name__}); these are in the cache")
+        return _cached(
+            words,
+            limit,
+            f"The hub could not be reached ({type(error).__name__}); these are in the cache: the model where it says downloaded, else its card alone",
+        )
     here = {entry.repo for entry in _cache_entries() if entry.downloaded}
     entries = tuple(replace(entry, downloaded=entry.repo in here) for entry in found)
     wanted = f" with {' and '.join(map(visible, words))}" if words else ""
@@ -188,7 +196,8 @@ def _cache_entries() -> list[Listed]:
         card = _stored_card(names["README.md"]) if "README.md" in names else Card()
         if has_model or card.header.get("library_name") == LIBRARY:
             entry = from_card(card, repo.repo_id, last.commit_hash)
-            found.append(replace(entry, downloaded=has_model, size=repo.size_on_disk))
+            # Of one whose card alone was read, the size is not known.
+            found.append(replace(entry, downloaded=has_model, size=repo.size_on_disk if has_model else None))
     return found
 
 

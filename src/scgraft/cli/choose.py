@@ -32,7 +32,7 @@ def references_command(words: tuple[str, ...], limit: int, offline: bool, as_jso
     width = max((len(entry.repo) for entry in found), default=0)
     for entry in found:
         say(f"{entry.repo:{width}s}  {facts(entry)}")
-    say(f"{len(found)} references. {found.note}")
+    say(found.sentence)
 
 
 @click.command("match")

@@ -83,9 +83,16 @@ class Catalogue:
         names = list(Listed.__dataclass_fields__)
         return pd.DataFrame([asdict(entry) for entry in self.entries], columns=names).set_index("repo")
 
+    @property
+    def sentence(self) -> str:
+        """How many there are, where they were looked for, and what to do if there is none."""
+        n = len(self.entries)
+        more = "" if n else " Try fewer or other words, or none for all."
+        return f"{n} reference{'' if n == 1 else 's'}. {self.note}{more}".strip()
+
     def _shown(self) -> tuple[str, Rows]:
         rows = [(entry.repo, facts(entry)) for entry in self.entries]
-        return f"{len(self.entries)} references. {self.note}".strip(), rows
+        return self.sentence, rows
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
@@ -170,9 +177,12 @@ class Matches:
     @property
     def sentence(self) -> str:
         """The answer in words."""
+        looked = f"({self.n_cells:,} cells were looked at)"
+        if len(self.entries) == 1:
+            return f"{self.entries[0].source} {'fits' if self.best else 'does not fit'} these cells {looked}."
         if self.best is None:
-            return f"None of {len(self.entries)} references fits these cells ({self.n_cells:,} were looked at)."
-        return f"{self.best.source} fits best of {len(self.entries)} ({self.n_cells:,} cells were looked at)."
+            return f"None of {len(self.entries)} references fits these cells {looked}."
+        return f"{self.best.source} fits best of {len(self.entries)} references {looked}."
 
     def __len__(self) -> int:
         return len(self.entries)

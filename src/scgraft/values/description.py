@@ -154,7 +154,10 @@ class Description:
         base, genes, batches = self.base, self.genes, self.batch.levels
         label = self.labels
         rows: Rows = [
-            ("commit", f"{base.revision}   model.pt sha256 {base.sha256[:16]}"),
+            (
+                "commit",
+                f"{'none, a folder' if base.revision == 'local' else base.revision}   model.pt sha256 {base.sha256[:16]}",
+            ),
             ("saved by", f"scvi-tools {self.scvi_version}"),
             ("genes", f"{genes.number} ({genes.identifier}; {', '.join(genes.examples)}, ...)"),
             (
@@ -178,7 +181,7 @@ class Description:
         rows += [("query needs", need) for need in self.surgery.query_needs]
         rows += [("left out", remark) for remark in self.remarks]
         rows += [("note", note) for note in self.notes]
-        return f"{base.family} model {base.repo}", rows
+        return f"{base.family} model {base.title}", rows
 
     def _surgery(self) -> str:
         added = self.surgery.numbers_per_new_batch

@@ -10,7 +10,7 @@ import numpy as np
 
 from scgraft.numerics.index import Near
 from scgraft.values.calibration import Calibration
-from scgraft.values.novelty import Novelty
+from scgraft.values.novelty import Dossier, Novelty
 from scgraft.values.quality import Verdict
 from scgraft.values.shown import ENTRIES, Rows, as_html, as_text, shares, some
 from scgraft.values.sketch import sketch
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from scgraft.values.reference import BaseId, Latent
 
 
+GENES = 3  # of an unknown group in a line; chosen by eye
+
+
 def most_common(group: np.ndarray, names: np.ndarray) -> np.ndarray:
     """For each cell the most common name in its group, (n,) str; of equally common ones the first by name."""
     found, codes = np.unique(names.astype(str), return_inverse=True)
@@ -31,6 +34,13 @@ def most_common(group: np.ndarray, names: np.ndarray) -> np.ndarray:
     number = np.zeros((len(groups), len(found)), np.int64)
     np.add.at(number, (member, codes), 1)
     return found[number.argmax(axis=1)][member] if len(found) else found
+
+
+def _group(dossier: Dossier) -> str:
+    """A group of unknown cells in a few words; its sentence says more."""
+    near = next(iter(dossier.nearest), "")
+    genes = ", ".join(gene for gene, _ in dossier.genes[:GENES])
+    return f"{dossier.n_cells:,} cells{f', more {genes}' if genes else ''}{f'; near {near}' if near else ''}"
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,8 @@ class MappedQuery:
         for key, result in self.labels.items():
             rows.append((f"labels {key}", f"{result.unknown.mean():.1%} unknown; {shares(result.label)}"))
         if self.novelty is not None:
-            groups = [d.sentence for d in self.novelty.dossiers]
-            rows.append(("unknown groups", " ".join(groups[:ENTRIES]) or "none"))
+            groups = [f"cluster {d.cluster} ({_group(d)})" for d in self.novelty.dossiers]
+            rows.append(("unknown groups", some(groups) or "none"))
             rows.append(("states", ", ".join(s.label for s in self.novelty.states[:ENTRIES]) or "none"))
         rows += [
             ("genes", f"{a.n_found:,} of {a.n_genes:,} found ({a.found_weight:.1%} by weight)"),
