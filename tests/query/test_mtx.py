@@ -70,6 +70,17 @@ def test_what_does_not_belong_together_is_named(tmp_path):
         read_query(tmp_path / "b")
 
 
+def test_what_a_matrix_says_it_holds_is_not_made_room_for(tmp_path):
+    write(tmp_path / "a", packed=True)
+    head = f"%%MatrixMarket matrix coordinate integer general\n{ADATA.n_vars} {ADATA.n_obs} "
+    (tmp_path / "a/matrix.mtx.gz").write_bytes(gzip.compress(f"{head}900000000000\n1 1 1\n".encode()))
+    with pytest.raises(QueryError, match="more memory than its size"):
+        read_query(tmp_path / "a")
+    (tmp_path / "a/barcodes.tsv.gz").write_bytes(gzip.compress(b"a\n" * 4_000_000))
+    with pytest.raises(QueryError, match="barcodes.tsv.gz would need far more memory than its size"):
+        read_query(tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["folder_starsolo", "folder_geo", "folder_two_columns"])
 def test_real_folders(name):
     found = read_query(case(name))

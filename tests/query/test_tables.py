@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import tracemalloc
 
 import anndata
 import h5py
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scgraft.errors import QueryError
+from scgraft.errors import CorruptFile, QueryError
 from scgraft.query.read import read_query
+from scgraft.query.tables import read_table
 
 GENES = ["ACTB", "GAPDH", "B2M", "RPL3", "RPS6", "MT-CO1", "CD3E", "NKG7"]
 IDS = [f"ENSG{i:011d}" for i in range(len(GENES))]
@@ -49,6 +51,46 @@ def test_a_table_as_r_writes_it_and_one_with_annotation(tmp_path):
     assert same(read_query(tmp_path / "cells.csv")).obs["donor"].tolist() == ["d1", "d2", "d2"]
     table(True).assign(gene_ids=IDS).to_csv(tmp_path / "genes.csv")
     assert same(read_query(tmp_path / "genes.csv")).var["gene_ids"].tolist() == IDS
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("block", [1, 40, 97, 1000])
+def test_a_table_is_the_same_in_blocks_of_any_size(tmp_path, turned, block):
+    frame = table(turned)
+    frame["cluster"] = (["7", "8", "a"] if not turned else ["1", "2", "x", "3", "", "5", "6", "7"])[: len(frame)]
+    frame.to_csv(tmp_path / "a.csv", lineterminator="\r\n")
+    found, whole = same(read_table(tmp_path / "a.csv", block)), same(read_table(tmp_path / "a.csv"))
+    for one, other in ((found.obs, whole.obs), (found.var, whole.var)):
+        assert one.fillna("-").astype(str).equals(other.fillna("-").astype(str))
+    assert ("cluster" in found.var) is turned and ("cluster" in found.obs) is not turned
+
+
+def _rows(name, line):
+    with gzip.open(name, "wt", compresslevel=1) as file:
+        file.write("g,ACTB,GAPDH,B2M,RPL3\n")
+        for _ in range(200):
+            file.write(line * 20_000)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_does_not_fill_the_memory(tmp_path):
+    _rows(tmp_path / "rows.csv.gz", "a,0,0,0,0\n")
+    with gzip.open(tmp_path / "long.csv.gz", "wt", compresslevel=1) as file:
+        file.write("g" + ",ACTB" * 10_000_000)
+    with gzip.open(tmp_path / "wide.csv.gz", "wt", compresslevel=1) as file:
+        file.write("g" + ",ACTB" * 2_000_000 + "\na" + ",0" * 2_000_000)
+    for name, said in (
+        ("rows", "more memory than its size"),
+        ("long", "has a line of more"),
+        ("wide", "more memory than"),
+    ):
+        assert (tmp_path / f"{name}.csv.gz").stat().st_size < 1_000_000
+        tracemalloc.start()
+        with pytest.raises(CorruptFile, match=said):
+            read_table(tmp_path / f"{name}.csv.gz", 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 600 << 20
+        tracemalloc.stop()
+        with pytest.raises(QueryError, match=said):
+            read_query(tmp_path / f"{name}.csv.gz")
 
 
 def test_a_table_that_does_not_tell_or_is_none_is_named(tmp_path):

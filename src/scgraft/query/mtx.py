@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scgraft.errors import QueryError
+from scgraft.files.budget import Budget
+from scgraft.files.unpacked import blocks_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 FEATURES = ("features.tsv", "features.tsv.gz", "genes.tsv", "genes.tsv.gz")
 BARCODES = ("barcodes.tsv", "barcodes.tsv.gz")
+ROW = 114  # bytes of a row with one short name, as lists and texts of CPython have them
+ENTRY = 24  # bytes of a count with its places, while it is read and turned
 # Where tools put the folder of cells inside the folder that they are told to write.
 INSIDE = (
     ".",
@@ -66,19 +69,23 @@ def read_mtx(path: Path) -> AnnData:
     import anndata
     import pandas as pd
     from scipy import sparse
-    from scipy.io import mmread
+    from scipy.io import mminfo, mmread
 
     prefix = path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     features = _table(path.parent, prefix, FEATURES)
     cells = [row[0] for row in _table(path.parent, prefix, BARCODES)]
+    *shape, stored = mminfo(path)[:3]
+    if sorted(shape) != sorted((len(features), len(cells))):
+        raise QueryError(
+            f"{path} has {shape[0]:,} features and {shape[1]:,} cells, the tables beside it {len(features):,} and "
+            f"{len(cells):,}. They do not belong together: copy the three files of one sample again."
+        )
+    Budget(0, path.name, packed=path.stat().st_size).spend(
+        ENTRY * stored
+    )  # as the file says, before it is made room for
     matrix = sparse.csr_matrix(mmread(path).T, dtype=np.float32)
     if matrix.shape == (len(features), len(cells)) != (len(cells), len(features)):
         matrix = matrix.T.tocsr()  # written as cells x features
-    if matrix.shape != (len(cells), len(features)):
-        raise QueryError(
-            f"{path} has {matrix.shape[1]} features and {matrix.shape[0]} cells, the tables beside it {len(features)} and "
-            f"{len(cells)}. They do not belong together: copy the three files of one sample again."
-        )
     width = min(len(row) for row in features) if features else 0
     var = pd.DataFrame(index=[row[1 if width > 1 else 0] for row in features])
     if width > 1:
@@ -95,8 +102,11 @@ def _table(folder: Path, prefix: str, names: tuple[str, ...]) -> list[list[str]]
     for name in names:
         path = folder / f"{prefix}{name}"
         if path.is_file():
-            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            rows = csv.reader(data.decode("utf-8-sig").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-            return [row for row in rows if row]
+            budget, rows = Budget(0, path.name, packed=path.stat().st_size), []
+            for block in blocks_of(path):
+                lines = block.splitlines()
+                budget.spend(ROW * len(lines) + len(block))
+                rows += [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+            return rows
     said = f"{folder} has a matrix, and none of {', '.join(prefix + name for name in names)} beside it. Put that file there."
     raise QueryError(said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scgraft.errors import CorruptFile, QueryError
+from scgraft.files.budget import Budget
 from scgraft.files.h5ad import open_h5
 from scgraft.files.structure import check_element
+from scgraft.files.unpacked import BLOCK, blocks_of
 from scgraft.query.identifiers import ENSEMBL, trimmed
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 TABLES = (".csv", ".tsv", ".txt")
 BARCODE = re.compile(r"[ACGTN]{8,}")
@@ -24,6 +27,7 @@ BARCODE = re.compile(r"[ACGTN]{8,}")
 EVERYWHERE = re.compile(
     r"(RP[LS]P?\d+[AXYL]?|MT-[A-Z]+\d?|ACTB|GAPDH|B2M|MALAT1|EEF1A1|FTL|FTH1|TMSB4X|HLA-[A-Z]+\d?)", re.IGNORECASE
 )
+COLUMN = 540  # bytes that a column takes while a table is read: its name and what pandas keeps of it; measured on a million columns
 FEW = 3  # of them on one side and none on the other tell which side the genes are; chosen by eye
 GENE_NAMES = ("Gene", "gene_names", "gene_name", "GeneName", "var_names", "Symbol", "gene_symbols")
 GENE_IDS = ("Accession", "gene_ids", "gene_id", "EnsemblID", "ensembl_id")
@@ -35,13 +39,16 @@ def is_table(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(TABLES)
 
 
-def read_table(path: Path) -> AnnData:
+def read_table(path: Path, block: int = BLOCK) -> AnnData:
     """Cells from a table with names in its first row and column, genes in rows or in columns.
 
-    Columns (of a table of cells) or rows' annotation (of a table of genes) that are no numbers go to obs or var.
+    Columns (of a table of cells) or rows' annotation (of a table of genes) that are no numbers go to obs or var. The file is read
+    `block` characters at a time, and only what is not zero is kept.
 
     Raises
     ------
+    CorruptFile
+        It needs far more memory than its size explains.
     QueryError
         It is no table of numbers, or does not tell which side the genes are.
     """
@@ -49,21 +56,55 @@ def read_table(path: Path) -> AnnData:
     import pandas as pd
     from scipy import sparse
 
-    table = pd.read_csv(path, sep=_separator(path), index_col=0, encoding="utf-8-sig", low_memory=False)
-    table.index, table.columns = (pd.Index(trimmed(np.asarray(i.astype(str)))) for i in (table.index, table.columns))
-    numeric = np.array([kind.kind in "biuf" for kind in table.dtypes], bool)
-    if not numeric.any():
+    mark, head, budget = "", "", Budget(0, path.name, packed=path.stat().st_size)
+    parts: list[csr_matrix] = []
+    texts: list[pd.DataFrame] = []
+    for lines in blocks_of(path, block):
+        if not mark:
+            mark = _separator(path, lines)
+            budget.spend(COLUMN * lines.partition("\n")[0].count(mark))
+        table = pd.read_csv(io.StringIO(head + lines), sep=mark, index_col=0, low_memory=False)
+        head = head or lines.partition("\n")[0] + "\n"
+        if table.empty:
+            continue
+        numeric = np.array([kind.kind in "biuf" for kind in table.dtypes], bool)
+        numbers = np.zeros(table.shape, np.float32)
+        numbers[:, numeric] = table.loc[:, numeric].to_numpy(np.float32)
+        parts.append(sparse.csr_matrix(numbers))
+        texts.append(table.loc[:, ~numeric])
+        budget.spend(2 * parts[-1].data.nbytes + int(texts[-1].memory_usage(deep=True).sum()))
+    if not parts:
+        raise QueryError(
+            f"{path.name} has no column of numbers: it is empty, or has one line or one column. A table of counts has names in its first row and column."
+        )
+    annotation = [name for name in table.columns if any(name in part for part in texts)]
+    if len(annotation) == table.shape[1]:
         raise QueryError(
             f"{path.name} has no column of numbers. A table of counts has names in its first row and column."
         )
-    numbers, others = table.loc[:, numeric], table.loc[:, ~numeric]
-    matrix = sparse.csr_matrix(numbers.to_numpy(dtype=np.float32))
-    if _genes_in_rows(path, np.asarray(numbers.index), np.asarray(numbers.columns)):
-        out = anndata.AnnData(matrix.T.tocsr(), obs=pd.DataFrame(index=numbers.columns), var=others)
+    place = {name: i for i, name in enumerate(table.columns)}
+    others = pd.concat([_completed(text, part, annotation, place) for text, part in zip(texts, parts, strict=True)])
+    matrix = sparse.vstack(parts, format="csr")[:, [i for name, i in place.items() if name not in set(annotation)]]
+    others.index = pd.Index(trimmed(np.asarray(others.index.astype(str))))
+    others.columns = trimmed(np.asarray(others.columns.astype(str)))
+    columns = pd.Index(trimmed(np.asarray(table.columns.drop(annotation).astype(str))))
+    if _genes_in_rows(path, np.asarray(others.index), np.asarray(columns)):
+        out = anndata.AnnData(matrix.T.tocsr(), obs=pd.DataFrame(index=columns), var=others)
     else:
-        out = anndata.AnnData(matrix, obs=others, var=pd.DataFrame(index=numbers.columns))
+        out = anndata.AnnData(matrix, obs=others, var=pd.DataFrame(index=columns))
     out.var_names_make_unique()
     return out
+
+
+def _completed(text: pd.DataFrame, part: csr_matrix, columns: list[str], place: dict[str, int]) -> pd.DataFrame:
+    """The columns of text of one block; one that looks like numbers there, and not elsewhere, is text there, too."""
+    import pandas as pd
+
+    made = {}
+    for name in columns:
+        numbers = None if name in text else part[:, [place[name]]].toarray()[:, 0]
+        made[name] = text[name] if numbers is None else [None if np.isnan(v) else f"{v:g}" for v in numbers]
+    return pd.DataFrame(made, index=text.index, columns=columns)
 
 
 def read_loom(path: Path) -> AnnData:
@@ -94,11 +135,9 @@ def read_loom(path: Path) -> AnnData:
     return out
 
 
-def _separator(path: Path) -> str:
+def _separator(path: Path, block: str) -> str:
     """Tab, comma or semicolon: what the first line has most of."""
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        head = file.readline(1 << 20)
+    head = block.partition("\n")[0]
     found = max("\t,;", key=head.count)
     if not head.count(found):
         raise QueryError(f"{path.name} is no table: its first line holds no tab, comma or semicolon.")
