@@ -52,3 +52,14 @@ def test_a_reference_of_genes_alone_has_none():
     reference, _ = pair(scgraft.testing.TinyConfig())
     with pytest.raises(UnsupportedModel, match="has no proteins"):
         scgraft.proteins(reference, scgraft.reference_cells(reference))
+
+
+def test_the_neighbours_estimate_is_the_mean_of_log_counts(tmp_path):
+    reference = scgraft.load_reference(write_totalvi_folder(tmp_path / "reference"))
+    found = scgraft.proteins(reference, scgraft.reference_cells(reference))
+    own = draw(60, ("b0", "b1"), seed=0).obsm["protein_expression"].to_numpy().astype(float)
+    latent = reference.latent.mean
+    distance = np.linalg.norm(latent[:, None] - latent[None], axis=2)
+    logs = np.log1p(own[np.argsort(distance, axis=1, kind="stable")[:, :15]])
+    np.testing.assert_allclose(found.neighbours, np.expm1(logs.mean(axis=1)), rtol=1e-5)
+    np.testing.assert_allclose(found.spread, logs.std(axis=1), rtol=1e-4, atol=1e-6)

@@ -1,6 +1,6 @@
 """Surface proteins of cells that were mapped onto a reference of CITE-seq, measured there or not.
 
-Two estimates that do not depend on each other: the mean over the nearest reference cells, whose proteins were counted, and what the
+Two estimates that do not depend on each other: the mean of the log counts of the nearest reference cells, whose proteins were measured, and what the
 model's decoder expects. On the one pair of real data sets at hand the neighbours were nearer to what was measured (docs/families.md).
 """
 
@@ -46,8 +46,8 @@ class ProteinEstimate:
     cells, names
         Names of the cells (n,) and of the proteins (P,).
     neighbours
-        Mean counts of the nearest reference cells that carry the protein; NaN where none does, None where the reference stores no
-        counts.
+        Typical counts of the nearest reference cells that carry the protein: the mean of log1p(counts), taken back. NaN where none does,
+        None where the reference stores no counts.
     spread
         Standard deviation of log1p of these counts over the same cells: how unsure the mean is. None as `neighbours`.
     foreground
@@ -152,7 +152,9 @@ def _of_neighbours(reference: Reference, cells: LatentCells) -> tuple[np.ndarray
         own, known = np.flatnonzero(of.ravel() == i), np.flatnonzero(there)
         found = nearest(latent.mean[known], cells.latent.mean, k=min(NEIGHBOURS, len(known))).indices
         near = counts[np.ix_(known, own)][found]
-        mean[:, own], spread[:, own] = near.mean(axis=1), np.log1p(near).std(axis=1)
+        # Counts of one protein spread over decades: a mean of counts is that of the few stained cells among the neighbours.
+        logs = np.log1p(near.astype(np.float64))
+        mean[:, own], spread[:, own] = np.expm1(logs.mean(axis=1)), logs.std(axis=1)
     return mean, spread
 
 

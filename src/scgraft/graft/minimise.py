@@ -122,12 +122,16 @@ def minimise(problem: Problem, used: np.ndarray, held: np.ndarray) -> Outcome:
     """Adam along a cosine until the held-out loss stops falling; the best rows are kept."""
     if not problem.start:
         return Outcome({}, 0, "There was nothing to train.", [])
-    size = min(problem.config.batch_size, len(used))
-    total = problem.config.max_steps
-    if problem.config.epochs is not None:
-        total = min(total, problem.config.epochs * math.ceil(len(used) / size))
+    size, total = min(problem.config.batch_size, len(used)), n_steps(problem.config, len(used))
     with step("fitting the new columns", total) as advance:
         return _minimised(problem, used, held, mini_batches(used, size, total, problem.config.seed), advance)
+
+
+def n_steps(config: FitConfig, n_cells: int) -> int:
+    """Steps of mini-batches that the settings allow for so many cells."""
+    if config.epochs is None:
+        return config.max_steps
+    return min(config.max_steps, config.epochs * math.ceil(n_cells / min(config.batch_size, n_cells)))
 
 
 def _minimised(problem: Problem, used: np.ndarray, held: np.ndarray, order: np.ndarray, advance: Advance) -> Outcome:

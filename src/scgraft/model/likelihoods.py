@@ -14,30 +14,41 @@ from torch.nn.functional import softplus
 EPS = 1e-8  # as scvi-tools has it
 
 
-def log_counts_constant(x: Tensor, theta: Tensor | None) -> Tensor:
-    """What the (zero-inflated) negative binomial, or with `theta` None the Poisson, holds that is free of the mean."""
+def log_counts_constant(x: Tensor, theta: Tensor | None, *, value: bool = True) -> Tensor:
+    """What the (zero-inflated) negative binomial, or with `theta` None the Poisson, holds that is free of the mean.
+
+    Without `value` what no gradient depends on is left out: with a dispersion that is not trained, all of it.
+    """
     if theta is None:
         return -torch.lgamma(x + 1)
+    if not value:
+        return torch.lgamma(x + theta) - torch.lgamma(theta) if theta.requires_grad else x.new_zeros(())
     return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
 
 
-def log_nb(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
-    """Negative binomial with mean `mu` and inverse dispersion `theta` (Lopez et al. 2018)."""
+def log_nb(x: Tensor, mu: Tensor, theta: Tensor, *, value: bool = True) -> Tensor:
+    """Negative binomial with mean `mu` and inverse dispersion `theta` (Lopez et al. 2018); `value` as above."""
     log_sum = torch.log(theta + mu + EPS)
     return (
-        theta * (torch.log(theta + EPS) - log_sum) + x * (torch.log(mu + EPS) - log_sum) + log_counts_constant(x, theta)
+        theta * (torch.log(theta + EPS) - log_sum)
+        + x * (torch.log(mu + EPS) - log_sum)
+        + log_counts_constant(x, theta, value=value)
     )
 
 
-def log_zinb(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
-    """Zero-inflated negative binomial; `zi_logits` are the logits of the extra zeros."""
+def log_zinb(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor, *, value: bool = True) -> Tensor:
+    """Zero-inflated negative binomial; `zi_logits` are the logits of the extra zeros, `value` as above."""
     log_sum = torch.log(theta + mu + EPS)
     log_theta = torch.log(theta + EPS)
     softplus_pi = _softplus(-zi_logits)
     log_zero_nb = theta * (log_theta - log_sum)
     zero = _softplus(-zi_logits + log_zero_nb) - softplus_pi
     positive = (
-        -softplus_pi - zi_logits + log_zero_nb + x * (torch.log(mu + EPS) - log_sum) + log_counts_constant(x, theta)
+        -softplus_pi
+        - zi_logits
+        + log_zero_nb
+        + x * (torch.log(mu + EPS) - log_sum)
+        + log_counts_constant(x, theta, value=value)
     )
     return torch.where(x == 0, zero, positive)
 

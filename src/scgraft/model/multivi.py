@@ -200,7 +200,9 @@ class Multivi:
         """Counts of the cells on the model's device."""
         return store_counts(counts, None, self.inputs[0])
 
-    def log_likelihood_of_kinds(self, counts: Tensor, expression: Expression) -> tuple[Tensor, Tensor]:
+    def log_likelihood_of_kinds(
+        self, counts: Tensor, expression: Expression, *, value: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Log-likelihood of the genes' counts and of the regions that were seen, each (n,)."""
         x, t = counts[:, : self.n_genes], counts[:, self.n_genes :]
         rate, seen = expression.rate[:, : self.n_genes], expression.rate[:, self.n_genes :]
@@ -208,12 +210,12 @@ class Multivi:
         if expression.theta is None:
             return likelihoods.log_poisson(x, rate).sum(-1), regions
         if expression.zi_logits is None:
-            return likelihoods.log_nb(x, rate, expression.theta).sum(-1), regions
-        return likelihoods.log_zinb(x, rate, expression.theta, expression.zi_logits).sum(-1), regions
+            return likelihoods.log_nb(x, rate, expression.theta, value=value).sum(-1), regions
+        return likelihoods.log_zinb(x, rate, expression.theta, expression.zi_logits, value=value).sum(-1), regions
 
-    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
-        """Log-likelihood of the counts, summed over genes and regions, (n,)."""
-        genes, regions = self.log_likelihood_of_kinds(counts, expression)
+    def log_likelihood(self, counts: Tensor, expression: Expression, *, value: bool = True) -> Tensor:
+        """Log-likelihood of the counts, summed over genes and regions, (n,); without `value` less what no gradient depends on."""
+        genes, regions = self.log_likelihood_of_kinds(counts, expression, value=value)
         return genes + regions
 
     def log_likelihood_of_proteins(self, p: Proteins, cells: Cells, noise: Tensor) -> Tensor:
@@ -252,7 +254,7 @@ class Multivi:
         sample = mean + variance.sqrt() * noise[:, :d]
         z, has = self.latent(sample), self.has(cells)
         genes, regions = self.log_likelihood_of_kinds(
-            dense, self.decode(z, self.predicted_library(cells, rows), cells, rows)
+            dense, self.decode(z, self.predicted_library(cells, rows), cells, rows), value=value
         )
         proteins = torch.zeros_like(genes)
         if len(self.protein_dispersion):

@@ -56,8 +56,8 @@ class Model(Protocol):
     def decode(self, z: Tensor, library: Tensor, cells: Cells, rows: Rows) -> Expression:
         """Count distribution from the latent."""
 
-    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
-        """Log-likelihood of the counts, summed over genes, (n,)."""
+    def log_likelihood(self, counts: Tensor, expression: Expression, *, value: bool = True) -> Tensor:
+        """Log-likelihood of the counts, summed over genes, (n,); without `value` less what no gradient depends on."""
 
     def terms(self, cells: Cells, rows: Rows, noise: Tensor, *, value: bool = True) -> Terms:
         """Terms of the negative ELBO, with one draw from each posterior."""

@@ -133,9 +133,9 @@ class Scanvae:
         """Count distribution from the latent."""
         return self.vae.decode(z, library, cells, rows)
 
-    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
+    def log_likelihood(self, counts: Tensor, expression: Expression, *, value: bool = True) -> Tensor:
         """Log-likelihood of the counts, summed over genes."""
-        return self.vae.log_likelihood(counts, expression)
+        return self.vae.log_likelihood(counts, expression, value=value)
 
 
 def make_scanvae(

@@ -186,12 +186,13 @@ class Totalvi:
         """Counts of the cells on the model's device."""
         return store_counts(counts, None, self.gene_weight)
 
-    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
-        """Log-likelihood of the gene counts, summed over genes, (n,)."""
+    def log_likelihood(self, counts: Tensor, expression: Expression, *, value: bool = True) -> Tensor:
+        """Log-likelihood of the gene counts, summed over genes, (n,); without `value` less what no gradient depends on."""
         assert expression.theta is not None
         if expression.zi_logits is None:
-            return likelihoods.log_nb(counts, expression.rate, expression.theta).sum(-1)
-        return likelihoods.log_zinb(counts, expression.rate, expression.theta, expression.zi_logits).sum(-1)
+            return likelihoods.log_nb(counts, expression.rate, expression.theta, value=value).sum(-1)
+        rate, theta = expression.rate, expression.theta
+        return likelihoods.log_zinb(counts, rate, theta, expression.zi_logits, value=value).sum(-1)
 
     def measured(self, cells: Cells) -> Tensor:
         """Which proteins count in the likelihood, (n, P) of ones and zeros: measured here, and in the batch of the reference."""
@@ -232,7 +233,7 @@ class Totalvi:
             prior = [table(cells.codes, rows) for table in self.library_prior]
             kl_library = likelihoods.kl_normal(own, spread, *prior).sum(-1)
         z = self.latent(sample)
-        genes = -self.log_likelihood(dense, self.decode(z, library, cells, rows))
+        genes = -self.log_likelihood(dense, self.decode(z, library, cells, rows), value=value)
         proteins, background = self.protein_terms(self.decode_proteins(z, cells, rows), cells, rows, noise[:, d + 1 :])
         kl = likelihoods.kl_normal(mean, variance, 0.0, 1.0).sum(-1) + background
         return Terms(genes + proteins, torch.zeros_like(kl), kl, kl_library, sample, mean, variance)

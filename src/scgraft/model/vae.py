@@ -254,7 +254,7 @@ class Vae:
         assert counts is not None
         if isinstance(counts, Tensor) or not self.by_hand or self.scale_decoder.bias is None:
             dense = counts if isinstance(counts, Tensor) else counts.dense(len(self.scale_decoder.weight))
-            return -self.log_likelihood(dense, self.decode(z, library, cells, rows))
+            return -self.log_likelihood(dense, self.decode(z, library, cells, rows), value=value)
         h = self._decoder_output(z, cells, rows)
         dropout = self.dropout_decoder
         layer = OutputLayer(
@@ -280,8 +280,8 @@ class Vae:
         known = self.dispersion(cells.labels.clamp(min=0)[:, None], {})
         return torch.exp(torch.where((cells.labels >= 0)[:, None], known, mean))
 
-    def log_likelihood(self, counts: Tensor, expression: Expression) -> Tensor:
-        """Log-likelihood of the counts, summed over genes, (n,)."""
+    def log_likelihood(self, counts: Tensor, expression: Expression, *, value: bool = True) -> Tensor:
+        """Log-likelihood of the counts, summed over genes, (n,); without `value` less what no gradient depends on."""
         kind = self.hyper.gene_likelihood
         if kind == "bernoulli":
             return likelihoods.log_bernoulli(counts, expression.rate).sum(-1)
@@ -291,9 +291,10 @@ class Vae:
         if kind == "normal":
             return likelihoods.log_normal(counts, expression.rate, expression.theta).sum(-1)
         if kind == "nb":
-            return likelihoods.log_nb(counts, expression.rate, expression.theta).sum(-1)
+            return likelihoods.log_nb(counts, expression.rate, expression.theta, value=value).sum(-1)
         assert expression.zi_logits is not None
-        return likelihoods.log_zinb(counts, expression.rate, expression.theta, expression.zi_logits).sum(-1)
+        rate, theta = expression.rate, expression.theta
+        return likelihoods.log_zinb(counts, rate, theta, expression.zi_logits, value=value).sum(-1)
 
     def kl_library(self, mean: Tensor, variance: Tensor, cells: Cells, rows: Rows) -> Tensor:
         """KL divergence of the library size from the prior of its batch, (n,)."""
