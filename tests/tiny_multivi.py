@@ -44,10 +44,10 @@ def draw(n, batches, *, seed=1, paired=True, proteins=False):
     return adata
 
 
-def modalities(adata):
+def modalities(adata, *, genes=True):
     """Modalities of a MuData of the cells; cells without counts of a modality are not in it."""
     found = {}
-    for name, columns in (("rna", GENES), ("atac", REGIONS)):
+    for name, columns in (("rna", GENES), ("atac", REGIONS))[not genes :]:
         part = adata[:, columns].copy()
         part = part[np.asarray(part.X.sum(axis=1)).ravel() > 0].copy()
         found[name] = anndata.AnnData(part.X, obs=pd.DataFrame(index=part.obs_names), var=pd.DataFrame(index=columns))
@@ -59,9 +59,9 @@ def modalities(adata):
     return found
 
 
-def write_h5mu(adata, path):
+def write_h5mu(adata, path, *, genes=True):
     """The cells as a MuData file."""
-    parts = modalities(adata)
+    parts = modalities(adata, genes=genes)
     with h5py.File(path, "w") as file:
         write_elem(file, "obs", adata.obs)
         write_elem(file, "var", pd.DataFrame(index=[name for part in parts.values() for name in part.var_names]))
@@ -95,13 +95,17 @@ def write_10x(adata, path):
     return path
 
 
-def write_multivi_folder(folder, *, mudata=False, proteins=False, weights="equal", encode=False, seed=0):
-    """``model.pt`` and ``adata.h5ad`` or ``mdata.h5mu`` of 90 cells; `weights` as the option ``modality_weights``."""
+def write_multivi_folder(folder, *, mudata=False, proteins=False, weights="equal", encode=False, genes=True, seed=0):
+    """``model.pt`` and ``adata.h5ad`` or ``mdata.h5mu`` of 90 cells; `weights` as the option ``modality_weights``.
+
+    Without `genes`, which only the form on MuData can be, there are regions and perhaps proteins.
+    """
+    names = GENES if genes else []
     folder.mkdir(parents=True)
     blocks = (Block(PROTEINS, tuple(PROTEIN_NAMES)),) if proteins else ()
-    schema = Schema(np.array([*GENES, *REGIONS]), "batch", ("b0", "b1"), blocks=blocks, n_regions=len(REGIONS))
+    schema = Schema(np.array([*names, *REGIONS]), "batch", ("b0", "b1"), blocks=blocks, n_regions=len(REGIONS))
     options = {
-        "n_genes": len(GENES), "n_regions": len(REGIONS), "n_latent": 4, "n_hidden": 8, "n_layers_encoder": 1, "n_layers_decoder": 1,
+        "n_genes": len(names), "n_regions": len(REGIONS), "n_latent": 4, "n_hidden": 8, "n_layers_encoder": 1, "n_layers_decoder": 1,
         "gene_likelihood": "nb", "modality_weights": weights, "encode_covariates": encode,
     }  # fmt: skip
     cells = draw(90, ("b0", "b1"), seed=seed + 5, paired=False, proteins=proteins)
@@ -115,12 +119,14 @@ def write_multivi_folder(folder, *, mudata=False, proteins=False, weights="equal
         state[key] = torch.tensor(values, dtype=torch.float32)
     state["l_encoder_expression.output.0.bias"] += 4  # a library of some fifty counts
     mod = {"X": "rna", "atac": "atac", "proteins": "prot"} if mudata else {}
-    own = {"column_names": np.array(GENES if mudata else [*GENES, *REGIONS], object)}
+    own = {"column_names": np.array(names if mudata else [*names, *REGIONS], object)}
     fields = {
         "X": field("X", None, own, mod.get("X")),
         "labels": field("obs", "_scvi_labels", {"categorical_mapping": np.array([0]), "original_key": "_scvi_labels"}),
         "batch": field("obs", "_scvi_batch", {"categorical_mapping": np.array(["b0", "b1"], object), "original_key": "batch"}),
     }  # fmt: skip
+    if not genes:
+        del fields["X"]
     if mudata:
         fields["atac"] = field("X", None, {"column_names": np.array(REGIONS, object)}, "atac")
     if proteins:
@@ -132,12 +138,18 @@ def write_multivi_folder(folder, *, mudata=False, proteins=False, weights="equal
         "setup_method_name": "setup_mudata" if mudata else "setup_anndata", "setup_args": {"batch_key": "batch"},
         "field_registries": fields,
     }  # fmt: skip
-    names = {"rna": GENES, "atac": REGIONS} if mudata else [*GENES, *REGIONS]
-    names = {key: np.array(value, object) for key, value in names.items()} if mudata else np.array(names, object)
+    modality = {"rna": names, "atac": REGIONS} if genes else {"atac": REGIONS}
+    features = (
+        {key: np.array(value, object) for key, value in modality.items()}
+        if mudata
+        else np.array([*names, *REGIONS], object)
+    )
     attributes = {"registry_": registry, "init_params_": {"non_kwargs": options, "kwargs": {}}, "is_trained_": True}
-    torch.save({"model_state_dict": state, "var_names": names, "attr_dict": attributes}, folder / "model.pt")
+    torch.save({"model_state_dict": state, "var_names": features, "attr_dict": attributes}, folder / "model.pt")
+    if not genes:
+        cells = cells[np.asarray(cells[:, REGIONS].X.sum(axis=1)).ravel() > 0].copy()
     if mudata:
-        write_h5mu(cells, folder / "mdata.h5mu")
+        write_h5mu(cells, folder / "mdata.h5mu", genes=genes)
     else:
         cells.write_h5ad(folder / "adata.h5ad")
     return folder

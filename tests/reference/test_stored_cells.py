@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
+from anndata.io import read_elem, write_elem
 from huggingface_hub.utils import filter_repo_objects
 
 from scgraft.errors import CorruptFile, RepositoryNotFound, UnsafeFile
@@ -17,10 +19,12 @@ from scgraft.labels.votes import classify
 from scgraft.mapping.check import check
 from scgraft.mapping.load import load_reference
 from scgraft.mapping.map import map_query
+from scgraft.query.read import read_query
 from scgraft.reference import hub
 from scgraft.reference.hub import fetch
 from scgraft.testing import tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import TinyConfig
+from tiny_totalvi import write_totalvi_folder
 
 MINIFIED = "latent_posterior_parameters"
 
@@ -195,3 +199,23 @@ def test_a_store_is_asked_of_the_hub_and_each_of_its_files_compared_with_the_sta
     changed.resolve().write_bytes(b"other")
     with pytest.raises(CorruptFile, match="in the cache is not the file of the hub"):
         fetch("a/b")
+
+
+@pytest.mark.parametrize("modality", ["rna", "prot"])
+def test_a_batch_column_in_the_obs_of_a_modality_is_read(tmp_path, modality):
+    whole = load_reference(write_totalvi_folder(tmp_path / "whole", mudata=True))
+    folder = write_totalvi_folder(tmp_path / "moved", mudata=True)
+    content = torch.load(folder / "model.pt", weights_only=False)
+    content["attr_dict"]["registry_"]["field_registries"]["batch"]["data_registry"]["mod_key"] = modality
+    torch.save(content, folder / "model.pt")
+    with h5py.File(folder / "mdata.h5mu", "r+") as file:
+        obs, own = read_elem(file["obs"]), read_elem(file[f"mod/{modality}/obs"])
+        own["batch"] = obs["batch"].to_numpy()
+        write_elem(file["mod"][modality], "obs", own[::-1])  # found by the cells' names
+        write_elem(file["mod"][modality], "X", read_elem(file[f"mod/{modality}/X"])[::-1])
+        write_elem(file, "obs", obs.drop(columns="batch"))
+    moved = load_reference(folder)
+    assert moved.obs["batch"].astype(str).tolist() == whole.obs["batch"].astype(str).tolist()
+    np.testing.assert_array_equal(moved.latent.mean, whole.latent.mean)
+    query = read_query(folder / "mdata.h5mu")
+    assert query.obs["batch"].astype(str).tolist() == whole.obs["batch"].astype(str).tolist()

@@ -88,10 +88,8 @@ def joined(
             f"{int((at[features[0]] < 0).sum())} cells of {name} have no row in the modality {first!r}; genes are needed for every cell."
         )
     own = obs
-    for key in features:  # columns of a modality's own cells
-        more = mods[key].obs
-        more = more[[c for c in more if c not in own]].reindex(obs.index)
-        own = pd.concat([own, more], axis=1)
+    for key in [*features, *(key for key in mods if key not in features)]:
+        own = with_columns(own, mods[key].obs)
     parts = [mods[key] for key in features]
     layers = {
         key for part in parts for key in part.layers if key is not None
@@ -111,6 +109,13 @@ def joined(
         values[at[key] >= 0] = dense[at[key][at[key] >= 0]]
         adata.obsm[key] = pd.DataFrame(values, index=obs.index, columns=part.var_names.astype(str))
     return adata
+
+
+def with_columns(obs: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    """Annotation of all cells, and the columns that a modality has of its own cells; missing for those that it lacks."""
+    import pandas as pd
+
+    return pd.concat([obs, more[[c for c in more if c not in obs]].reindex(obs.index)], axis=1)
 
 
 def _beside(matrices: Sequence[Any], rows: Sequence[np.ndarray]) -> Any:

@@ -227,7 +227,16 @@ def _levels(registry: Mapping[str, Any], field: str) -> tuple[str | None, tuple[
 def _read_cells(path: Path, registry: Mapping[str, Any], n_latent: int, budget: Budget) -> dict[str, Any]:
     """Cells of the reference: annotation, two-dimensional maps, and stored posterior; never X of a minified file."""
     modalities = [_field(registry, field)[0].get("mod_key") for field in ("X", "atac")]
-    with opened_cells(path, modalities=tuple(name for name in modalities if name), budget=budget) as stored:
+    covariates = [
+        _field(registry, f)[0].get("mod_key")
+        for f in ("batch", "extra_categorical_covs", "extra_continuous_covs", "panel")
+    ]
+    with opened_cells(
+        path,
+        modalities=tuple(name for name in modalities if name),
+        annotated=tuple(dict.fromkeys(name for name in covariates if name)),
+        budget=budget,
+    ) as stored:
         obs = stored.obs
         budget.go_on()
         latent = _stored_posterior(stored.obsm, registry, obs, n_latent, budget)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scgraft.errors import CorruptFile, ScgraftError
 from scgraft.files.budget import Budget
 from scgraft.files.h5ad import open_h5ad, packed_budget, read_h5ad
-from scgraft.files.h5mu import read_h5mu
+from scgraft.files.h5mu import read_h5mu, with_columns
 from scgraft.files.stores import open_store
 from scgraft.files.structure import check_matrices, check_structure
 
@@ -33,11 +33,17 @@ class Stored:
 
 
 @contextmanager
-def opened_cells(path: Path, modalities: tuple[str, ...] = (), budget: Budget | None = None) -> Iterator[Stored]:
+def opened_cells(
+    path: Path,
+    modalities: tuple[str, ...] = (),
+    budget: Budget | None = None,
+    *,
+    annotated: tuple[str, ...] = (),
+) -> Iterator[Stored]:
     """What is stored of a reference's cells, without X; whatever fails inside the block is an error of this file.
 
-    `modalities` are those of the genes, and of regions beside them, in a MuData file; `budget` is what is left to the reference, None
-    gives the file its own.
+    `modalities` are those of the genes, and of regions beside them, in a MuData file; `annotated` are those whose own columns of obs stand
+    beside those of all cells, missing for cells that a modality lacks. `budget` is what is left to the reference, None gives the file its own.
 
     Raises
     ------
@@ -62,7 +68,12 @@ def opened_cells(path: Path, modalities: tuple[str, ...] = (), budget: Budget | 
             for part in parts:
                 check_structure(part, ("var",), budget=budget)
             var = [read_elem(part["var"]) for part in parts or [file]]
-            yield Stored(read_elem(file["obs"]), var[0] if len(var) == 1 else pd.concat(var), obsm, _flag(uns))
+            obs = read_elem(file["obs"])
+            for name in annotated:
+                if name in mods:
+                    check_structure(mods[name], ("obs",), budget=budget)
+                    obs = with_columns(obs, read_elem(mods[name]["obs"]))
+            yield Stored(obs, var[0] if len(var) == 1 else pd.concat(var), obsm, _flag(uns))
             return
     # Before anndata 0.7 a frame was one table of records, and its categories lay in uns.
     adata = read_h5ad(path, backed=True, budget=budget)
