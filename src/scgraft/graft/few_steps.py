@@ -25,7 +25,7 @@ CELLS = 640  # cells of a fit: twenty evaluations of them are the hundred mini-b
 PER_BATCH = 256  # more changed the held-out loss by less than 0.1 % (six pairs of real cells, docs/families.md)
 FEWEST = 128  # of a batch: with fewer the columns begin to follow single cells
 STEPS, NEWTON_STEPS = 5, 16  # steps of the mini-batches that one of these replaces
-EVALUATE_EVERY = 5
+EVALUATE_EVERY = 5  # steps: four evaluations of a default fit, as of the mini-batches; chosen by eye, not measured
 REACH = 2.5  # logarithm of a dispersion: as far as the steps of the mini-batches together reach
 
 
