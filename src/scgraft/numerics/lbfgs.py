@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 Rows = dict[str, Tensor]
-FIRST_MOVE = (
-    0.1  # largest change of a number in the first step, before any curvature is known; columns spread by about as much
-)
+# Largest change of a number in the first step, before any curvature is known; chosen by eye, not measured.
+FIRST_MOVE = 0.1
+MEMORY = 10  # pairs; chosen by eye, not measured
 SUFFICIENT = 1e-4  # share of the promised fall that a step has to bring (Nocedal and Wright 2006, section 3.1)
 MOST_TRIALS = 12  # halvings of a step before the search ends: 2e-4 of its length; chosen by eye, not measured
 
@@ -21,7 +21,7 @@ def lbfgs(
     start: Mapping[str, Tensor],
     iterations: int,
     *,
-    memory: int = 10,
+    memory: int = MEMORY,
 ) -> Iterator[tuple[int, Rows]]:
     """Limited-memory BFGS (Nocedal 1980, doi:10.1090/S0025-5718-1980-0572855-7) with backtracking; torch.optim's takes long to import.
 
