@@ -19,14 +19,17 @@ from scgraft.calibration.store import cache_folder
 from scgraft.errors import BaseMismatch, CorruptFile, FormatTooNew, GraftError, NoLabels, QueryError
 from scgraft.expression.generate import counted_cells, generate
 from scgraft.expression.residuals import decoder, residuals
+from scgraft.labels import classifier
 from scgraft.labels.classifier import (
     GENERATED,
     STORED,
+    draw_cells,
     expression,
     logistic_regression,
     predict,
     train_classifier,
     training_cells,
+    without,
 )
 from scgraft.labels.votes import blend
 from scgraft.novelty.find import find_novelty
@@ -117,6 +120,40 @@ def test_what_one_draw_teaches_is_averaged():
         x = expression(counted_cells(reference, index, seed=seed).counts, genes)
         classifiers.append(logistic_regression(x, codes[index], np.zeros((3, x.shape[1] + 1), np.float32)))
     assert np.allclose(made.coefficient, np.mean(classifiers, axis=0)[:, :-1], atol=1e-6)
+
+
+def test_what_is_drawn_once_trains_as_what_is_drawn_each_time(monkeypatch):
+    reference, _ = pair(CONFIG)
+    codes = np.arange(120) % 3
+    drawn = draw_cells(reference, codes, seed=5)
+    shared = train_classifier(reference, codes, ("a", "b", "c"), seed=5, drawn=drawn)
+    alone = train_classifier(reference, codes, ("a", "b", "c"), seed=5)
+    assert np.array_equal(shared.coefficient, alone.coefficient) and shared.source == alone.source
+    assert np.array_equal(shared.anchors.toarray(), alone.anchors.toarray())
+    monkeypatch.setattr(classifier, "stored_counts", lambda reference, index: drawn.counts[index])
+    assert draw_cells(reference, codes, seed=5) is None  # nothing is drawn where counts are stored
+
+
+@given(st.integers(0, 100), st.lists(st.floats(0, 1), min_size=3, max_size=3))
+@settings(max_examples=15)
+def test_what_is_left_of_the_draws_has_no_held_out_cell_and_what_is_missing_is_drawn_anew(seed, shares):
+    reference, _ = pair(CONFIG)
+    codes = np.arange(120) % 3
+    held = np.random.default_rng(seed).random(120) < np.array(shares)[codes]
+    held[:3] = False  # of each class a cell is left
+    kept = np.flatnonzero(~held)
+    rest = subset(reference, kept)
+    drawn = draw_cells(reference, codes, seed=seed)
+    left = without(drawn, held, rest, codes[kept], seed=seed)
+    old = left.index >= 0
+    assert not held[left.index[old]].any() and np.array_equal(left.codes[old], codes[left.index[old]])
+    wanted = np.bincount(codes[kept][training_cells(codes[kept], seed)], minlength=3)
+    assert np.bincount(left.codes, minlength=3).tolist() == wanted.tolist()
+    there = np.bincount(drawn.codes[~held[drawn.index]], minlength=3)
+    assert np.bincount(left.codes[old], minlength=3).tolist() == np.minimum(there, wanted).tolist()
+    assert left.counts.shape == (len(left.codes), 40) and (left.counts.sum(axis=1) > 0).all()
+    rows = {row.tobytes() for row in drawn.counts.toarray()}
+    assert all(row.tobytes() in rows for row in left.counts[np.flatnonzero(old)].toarray())
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))

@@ -18,7 +18,7 @@ from scgraft.errors import NoLabels, ScgraftError
 from scgraft.expression.generate import counted_cells
 from scgraft.files.cache import is_own, keep_below, mark_used
 from scgraft.judgement.measures import VOTE_NUMBERS, mapping_numbers, vote_numbers
-from scgraft.labels.classifier import train_classifier, without_classes
+from scgraft.labels.classifier import Drawn, draw_cells, train_classifier, without, without_classes
 from scgraft.labels.methods import METHODS, require_held_out
 from scgraft.labels.methods.method import Ballot
 from scgraft.labels.transfer import shares_by
@@ -133,13 +133,15 @@ def calibrate(
         for batches, members in plan:
             folds.append(hold_out(reference, batches, members, seed=seed, config=config, condition=condition))
             advance(HELD_OUT)
-        return {key: _calibration(reference, key, folds, condition, config, method, advance) for key in keys}
+        masks = [members for _, members in plan]
+        return {key: _calibration(reference, key, folds, masks, condition, config, method, advance) for key in keys}
 
 
 def _calibration(
     reference: Reference,
     key: str,
     folds: list[Fold],
+    masks: list[np.ndarray],
     condition: Condition,
     config: FitConfig,
     method: str | None,
@@ -157,7 +159,8 @@ def _calibration(
     if key:
         names, codes = reference_classes(reference, key)
         classes = tuple(names.tolist())
-        classifier = train_classifier(reference, codes, classes, genes=condition.genes, seed=seed)
+        drawn = draw_cells(reference, codes, seed=seed)  # once, for all classifiers
+        classifier = train_classifier(reference, codes, classes, genes=condition.genes, seed=seed, drawn=drawn)
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
@@ -165,8 +168,8 @@ def _calibration(
         measured = [numbers | {"ambient": share} for numbers, share in zip(measured, ambient, strict=True)]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
-        for fold in folds:
-            parts.append(_held_out_votes(fold, key, codes, classifier, config, method))
+        for fold, members in zip(folds, masks, strict=True):
+            parts.append(_held_out_votes(fold, members, drawn, key, codes, classifier, config, method))
             advance(1)
         votes = [(matrix, true) for matrix, true, _ in parts]
         measured = [numbers | part[2] for numbers, part in zip(measured, parts, strict=True)]
@@ -220,9 +223,19 @@ def _codes(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _held_out_votes(
-    fold: Fold, key: str, codes: np.ndarray, start: GeneClassifier, config: FitConfig, method: str | None
+    fold: Fold,
+    members: np.ndarray,
+    drawn: Drawn | None,
+    key: str,
+    codes: np.ndarray,
+    start: GeneClassifier,
+    config: FitConfig,
+    method: str | None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Votes (blended, or a method's) and true classes of held-out cells whose class the rest of the reference has; numbers of all."""
+    """Votes (blended, or a method's) and true classes of held-out cells whose class the rest of the reference has; numbers of all.
+
+    The classifier sees nothing of the cells that are held out, `members` (n,): neither they nor what was drawn from them.
+    """
     assert fold.rest.latent is not None
     classes = start.classes
     rest_codes, true = codes[fold.kept], codes[fold.index]
@@ -231,7 +244,10 @@ def _held_out_votes(
         return np.zeros((0, len(classes)), np.float32), np.zeros(0, np.int64), dict.fromkeys(VOTE_NUMBERS, np.nan)
     found = nearest(fold.rest.latent.mean, fold.latent.mean, k=min(K, len(rest_codes)))
     latent_vote = neighbour_vote(rest_codes, len(classes), found)
-    classifier = train_classifier(fold.rest, rest_codes, classes, genes=start.genes, trainings=1, seed=config.seed)
+    left = None if drawn is None else without(drawn, members, fold.rest, rest_codes, seed=config.seed)
+    classifier = train_classifier(
+        fold.rest, rest_codes, classes, genes=start.genes, trainings=1, seed=config.seed, drawn=left
+    )
     votes = cast_votes(classifier, fold.query, latent_vote, fold.novelty)
     numbers = vote_numbers(fold.rest.latent, fold.latent, rest_codes, votes.latent, votes.genes)
     if method is None:

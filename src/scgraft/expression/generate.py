@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scgraft.model.totalvi import Totalvi
 
 
+GENERATED_COUNTS = "generated from the stored posterior"  # where the counts of such cells are from, in words
 BLOCK = 512  # cells decoded at a time: 3,000 genes of them are 6 MB; chosen for memory, the speed was not measured
 
 
@@ -95,7 +96,7 @@ def _skeleton(reference: Reference, index: np.ndarray) -> Query:
     names, number = np.unique(codes[:, 0], return_counts=True)
     used = [levels[BATCH][code] for code in names]
     alignment = Alignment(
-        counts_from="generated from the stored posterior",
+        counts_from=GENERATED_COUNTS,
         n_cells=len(index),
         n_genes=n_genes,
         n_found=n_genes,

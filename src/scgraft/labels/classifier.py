@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scgraft.expression.generate import generate
+from scgraft.expression.generate import GENERATED_COUNTS, generate
 from scgraft.novelty.score import present_genes
 from scgraft.numerics.conformal import cross_entropy
 from scgraft.numerics.lognorm import log_normalised
@@ -64,6 +64,25 @@ GENERATED = Recipe(draws=3, least=300, penalty=0.003, trainings=3)
 STORED = Recipe(draws=1, least=100, penalty=0.03, trainings=1)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Generated cells that several classifiers are trained on.
+
+    Parameters
+    ----------
+    index
+        Reference cell that each was generated from, (m,).
+    codes
+        Its class, (m,).
+    counts
+        Raw counts (m, G).
+    """
+
+    index: np.ndarray
+    codes: np.ndarray
+    counts: csr_matrix
+
+
 def expression(counts: csr_matrix, genes: np.ndarray) -> np.ndarray:
     """What the classifier sees of cells: dense log1p of counts per ten thousand over the genes used, (n, G'), float32."""
     return log_normalised(counts[:, np.flatnonzero(genes)]).toarray()
@@ -88,6 +107,48 @@ def training_cells(codes: np.ndarray, seed: int, recipe: Recipe = GENERATED) -> 
     return np.sort(np.concatenate(parts))
 
 
+def draw_cells(reference: Reference, codes: np.ndarray, *, seed: int = 0) -> Drawn | None:
+    """Cells to train on, generated once for several classifiers (seeded); None where the repository holds counts.
+
+    `codes` are the classes of the reference's cells, (n,), -1 for none.
+    """
+    if stored_counts(reference, np.zeros(1, np.int64)) is not None:
+        return None
+    index = training_cells(codes, seed)
+    return Drawn(index, codes[index], generate(reference, index, seed=seed).counts)
+
+
+def without(drawn: Drawn, left_out: np.ndarray, rest: Reference, codes: np.ndarray, *, seed: int = 0) -> Drawn:
+    """As many cells of every class as would be drawn for the rest of a reference: what was drawn already, and new ones for what is missing.
+
+    Were they not made up, a class that many of the cells that are left out have would be rarer in what is learnt from the others.
+
+    Parameters
+    ----------
+    drawn
+        For the whole reference.
+    left_out
+        Mask of the reference's cells whose draws are left out, (n,).
+    rest, codes
+        The reference without these, and the classes of its cells.
+    seed
+        Random is which draws are taken where there are too many, and what is drawn anew; `index` of the latter is -1.
+    """
+    from scipy import sparse
+
+    wanted, there = training_cells(codes, seed), ~left_out[drawn.index]
+    taken, anew = [], []
+    for code in np.unique(codes[wanted]):
+        old, new = np.flatnonzero(there & (drawn.codes == code)), wanted[codes[wanted] == code]
+        rng = np.random.default_rng([seed, int(new[0])])
+        taken.append(rng.choice(old, min(len(old), len(new)), replace=False))
+        anew.append(rng.choice(new, len(new) - len(taken[-1]), replace=False))
+    kept, fresh = np.sort(np.concatenate(taken)), np.sort(np.concatenate(anew))
+    counts = sparse.vstack([drawn.counts[kept], generate(rest, fresh, seed=seed).counts], format="csr")
+    index = np.concatenate([drawn.index[kept], np.full(len(fresh), -1)])
+    return Drawn(index, np.concatenate([drawn.codes[kept], codes[fresh]]), counts)
+
+
 def train_classifier(
     reference: Reference,
     codes: np.ndarray,
@@ -96,6 +157,7 @@ def train_classifier(
     genes: np.ndarray | None = None,
     trainings: int | None = None,
     seed: int = 0,
+    drawn: Drawn | None = None,
 ) -> GeneClassifier:
     """Train the gene classifier of a reference.
 
@@ -113,28 +175,35 @@ def train_classifier(
         How many trainings on other generated cells are averaged; None takes the recipe's.
     seed
         Random are the cells that are drawn, and what is generated.
+    drawn
+        Cells that were drawn with this seed already, for the first training.
     """
     genes = np.ones(len(reference.schema.genes), bool) if genes is None else genes
     used, index, source = np.unique(codes[codes >= 0]), training_cells(codes, seed, STORED), STORED_COUNTS
-    counts = stored_counts(reference, index)
+    counts, of_cells = None if drawn is not None else stored_counts(reference, index), codes[index]
     recipe = GENERATED if counts is None else STORED
     turns = recipe.trainings if trainings is None else min(trainings, recipe.trainings)
     fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
     for turn in range(turns):
-        if recipe is GENERATED:
+        if drawn is not None and turn == 0:
+            of_cells, counts, source = drawn.codes, drawn.counts, GENERATED_COUNTS
+        elif recipe is GENERATED:
             index = training_cells(codes, seed + turn)
-            made = generate(reference, index, seed=seed + turn)
-            counts, source = made.counts, made.alignment.counts_from
+            of_cells, counts, source = (
+                codes[index],
+                generate(reference, index, seed=seed + turn).counts,
+                GENERATED_COUNTS,
+            )
         x = expression(counts, genes)
-        true = np.searchsorted(used, codes[index])
+        true = np.searchsorted(used, of_cells)
         fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / turns
     coefficient = np.zeros((len(classes), len(genes)), np.float32)
     coefficient[np.ix_(used, np.flatnonzero(genes))] = fitted[:, :-1]
     intercept = np.full(len(classes), -np.inf, np.float32)
     intercept[used] = fitted[:, -1]
     assert counts is not None
-    anchors = few_of_each(codes[index], seed, most=ANCHORS_EACH)
-    return GeneClassifier(classes, coefficient, intercept, genes, source, counts[anchors], codes[index][anchors])
+    anchors = few_of_each(of_cells, seed, most=ANCHORS_EACH)
+    return GeneClassifier(classes, coefficient, intercept, genes, source, counts[anchors], of_cells[anchors])
 
 
 def without_classes(genes: np.ndarray, source: str) -> GeneClassifier:
