@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -70,6 +71,53 @@ def test_the_module_of_nextflow_maps(sample):
     done = subprocess.run([nextflow, "run", "run.nf"], cwd=sample, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(sample.glob("work/*/*/a/labels.csv"))) == 1
+
+
+def parts_of_the_module() -> dict[str, str]:
+    """Sections of the process of Nextflow by name, in their order."""
+    text = (RECIPES / "scgraft_map" / "main.nf").read_text(encoding="utf-8")
+    assert re.match(r"process SCGRAFT_MAP \{\n", text) and text.rstrip().endswith("}")
+    assert text.count("{") == text.count("}") and text.count("(") == text.count(")") and text.count('"""') == 4
+    found = re.split(r"^    (input|output|when|script|stub):\n", text, flags=re.M)
+    return {"directives": found[0], **dict(zip(found[1::2], found[2::2], strict=True))}
+
+
+def test_the_module_of_nextflow_has_the_form_of_nf_core_and_says_in_meta_what_it_has():
+    parts = parts_of_the_module()
+    assert list(parts) == ["directives", "input", "output", "when", "script", "stub"]
+    for wanted in ('tag "$meta.id"', "label 'process_", 'conda "${moduleDir}/environment.yml"'):
+        assert wanted in parts["directives"]
+    meta = yaml.safe_load((RECIPES / "scgraft_map" / "meta.yml").read_text(encoding="utf-8"))
+    assert [next(iter(entry)) for entry in meta["output"]] == re.findall(r"emit: (\w+)", parts["output"])
+    assert [next(iter(entry)) for entry in meta["input"]] == re.findall(r"(?:val|path)[( ](\w+)", parts["input"])
+
+
+@pytest.mark.parametrize("section", ["script", "stub"])
+def test_the_shell_lines_of_the_module_make_what_it_promises(section, tmp_path):
+    """As Nextflow makes them: names put in, the indentation taken out; a stand-in writes what `scgraft map` does."""
+    stand_in = tmp_path / "bin" / "scgraft"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        '#!/bin/bash\nif [ "$1" = --version ]; then echo "scgraft 0.2.0"; exit; fi\n'
+        'test "$*" = "-q map a.h5ad --reference org/name --out a --batch-key well" || exit 3\n'
+        "mkdir a && touch a/labels.csv a/report.html\n"
+    )
+    stand_in.chmod(0o755)
+    lines = textwrap.dedent(parts_of_the_module()[section].split('"""')[1])
+    names = {
+        "query": "a.h5ad",
+        "reference": "org/name",
+        "prefix": "a",
+        "args": "--batch-key well",
+        "task.process": "SCGRAFT_MAP",
+    }
+    lines = re.sub(r"(?<!\\)\$\{([\w.]+)\}", lambda found: names[found[1]], lines).replace("\\$", "$")
+    (tmp_path / "command.sh").write_text(lines)
+    path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-eu", "command.sh"], cwd=tmp_path, check=True, env=os.environ | {"PATH": path})
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"labels.csv", "report.html"}
+    versions = yaml.safe_load((tmp_path / "versions.yml").read_text(encoding="utf-8"))
+    assert versions == {"SCGRAFT_MAP": {"scgraft": "0.2.0"}}
 
 
 def test_recipes_are_well_formed():
