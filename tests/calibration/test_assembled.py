@@ -11,7 +11,7 @@ from scgraft.calibration import hold_out as holding
 from scgraft.calibration.calibrate import calibrate, calibration_of
 from scgraft.calibration.condition import Condition, blanked, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
-from scgraft.calibration.store import cache_folder, load_calibration
+from scgraft.calibration.store import _codes_within, cache_folder, load_calibration
 from scgraft.errors import NoLabels
 from scgraft.graft.embed import embed
 from scgraft.judgement.measures import mapping_numbers
@@ -218,3 +218,10 @@ def test_a_block_loses_the_features_that_a_query_lacks():
     made = blanked(block, np.array([True, False, True]))
     assert made.counts.toarray().tolist() == [[1, 0, 3], [4, 0, 6]] and made.counts.nnz == 4
     assert made.measured.tolist() == [[True, False, False], [True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("codes", "right"), [([], True), ([0, 2], True), ([0, 3], False), ([-1, 2], False), ([-1, 3], False)]
+)
+def test_codes_of_a_stored_calibration_are_of_classes_that_it_has(codes, right):
+    assert _codes_within(np.array(codes, int), 3) == right
