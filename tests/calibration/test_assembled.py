@@ -13,11 +13,12 @@ from scgraft.calibration.condition import Condition, blanked, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
 from scgraft.calibration.store import _codes_within, cache_folder, load_calibration
 from scgraft.errors import NoLabels
+from scgraft.expression.residuals import decoder, residuals
 from scgraft.graft.embed import embed
 from scgraft.judgement.measures import mapping_numbers
 from scgraft.labels.classifier import train_classifier
 from scgraft.novelty.mixtures import type_profiles
-from scgraft.novelty.score import present_genes
+from scgraft.novelty.score import at_common_depth, novelty_score, present_genes
 from scgraft.numerics.conformal import expected_error, fit_temperature, reliability, sharpen
 from scgraft.reference.cells import reference_classes
 from scgraft.testing.tiny_model import TinyConfig
@@ -143,6 +144,27 @@ def test_a_fold_is_the_held_out_cells_mapped_onto_the_others(reference, monkeypa
     few, other = (hold_out(reference, batches, members, seed=seed, config=NO_FIT).index for seed in (1, 2))
     assert len(few) == 7 and set(few) <= set(fold.index) and np.array_equal(few, np.sort(few))
     assert not np.array_equal(few, other)
+
+
+def test_held_out_cells_have_the_novelty_that_a_query_s_would_have(reference):
+    """Score, markers and misfit of their residuals; distance and score count by how many times the first quartile they are."""
+    batches, members = choose_folds(reference, 0)[0]
+    fold = hold_out(reference, batches, members, seed=1, config=NO_FIT)
+    decode = decoder(fold.rest, fold.query, fold.graft, device="cpu")
+    residual = at_common_depth(residuals(decode, fold.query.counts, fold.latent.mean), fold.query.counts)
+    anchors, neighbours = fold.graph.anchors, fold.graph.neighbours
+    score, markers, misfit = novelty_score(
+        residual[anchors], fold.graph, fold.query.codes[:, 0], present_genes(fold.rest, fold.query)
+    )
+    assert np.allclose(fold.novelty, score) and fold.misfit == pytest.approx(misfit)
+    farther = fold.distance / np.quantile(fold.distance, 0.25)
+    expected = [
+        max(np.mean(markers[anchors[near]]), 1e-6)
+        * np.mean(farther[anchors[near]])
+        * (s / np.quantile(score, 0.25)) ** 0.25
+        for s, near in zip(score, neighbours, strict=True)
+    ]
+    assert np.allclose(fold.evidence, expected, rtol=1e-4)
 
 
 def test_held_out_cells_are_measured_as_the_query_was(reference):
