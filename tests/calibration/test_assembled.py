@@ -11,7 +11,7 @@ from scgraft.calibration import hold_out as holding
 from scgraft.calibration.calibrate import calibrate, calibration_of
 from scgraft.calibration.condition import Condition, blanked, own_condition
 from scgraft.calibration.hold_out import choose_folds, hold_out
-from scgraft.calibration.store import _codes_within, cache_folder, load_calibration
+from scgraft.calibration.store import cache_folder, load_calibration
 from scgraft.errors import NoLabels
 from scgraft.expression.residuals import decoder, residuals
 from scgraft.graft.embed import embed
@@ -196,6 +196,22 @@ def test_of_many_other_cells_each_class_has_its_share_and_a_few_at_least(referen
     assert np.array_equal(kept, holding._other_cells(reference, members, KEY, seed=0))
 
 
+def test_without_labels_novelty_alone_is_calibrated_on_every_held_out_cell(reference, monkeypatch):
+    schema = replace(reference.schema, labels_key=None, labels=(), label_levels=())
+    folds = []
+
+    def without_fit(*args, config, **more):
+        folds.append(hold_out(*args, config=replace(config, epochs=0), **more))
+        return folds[-1]
+
+    monkeypatch.setattr(module, "hold_out", without_fit)
+    (made,) = calibrate(replace(reference, schema=schema), seed=3, device="cpu").values()
+    assert made.key == "" and made.classes == () and not len(made.scores) and made.accuracy == {}
+    assert np.allclose(made.novelty, np.concatenate([fold.novelty for fold in folds])) and len(made.novelty) == 96
+    assert (made.novelty_class == -1).all() and not made.mixture.any() and len(made.mixture) == 96
+    assert set(made.quality) == {"distance", "preservation", "misfit"}
+
+
 def test_what_was_made_is_kept_for_the_same_cells_alone(reference, assembled, monkeypatch, tmp_path):
     """In the cache by condition, labels and method; damaged, it is made anew."""
     monkeypatch.setenv("SCGRAFT_CACHE", str(tmp_path))
@@ -240,10 +256,3 @@ def test_a_block_loses_the_features_that_a_query_lacks():
     made = blanked(block, np.array([True, False, True]))
     assert made.counts.toarray().tolist() == [[1, 0, 3], [4, 0, 6]] and made.counts.nnz == 4
     assert made.measured.tolist() == [[True, False, False], [True, False, True]]
-
-
-@pytest.mark.parametrize(
-    ("codes", "right"), [([], True), ([0, 2], True), ([0, 3], False), ([-1, 2], False), ([-1, 3], False)]
-)
-def test_codes_of_a_stored_calibration_are_of_classes_that_it_has(codes, right):
-    assert _codes_within(np.array(codes, int), 3) == right
