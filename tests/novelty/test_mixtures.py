@@ -84,11 +84,12 @@ def test_spots_of_three_cells_get_no_sure_label():
     mapped = scgraft.map_query(reference, spots, batch_key="batch")
     (labels,) = [made for key, made in mapped.labels.items() if not key.endswith("_classifier")]
     lights = {m.name: m.light for m in mapped.verdict.measures}
-    assert mapped.novelty.mixed[several].mean() > 0.7 and lights["mixtures"] == "red"
-    assert labels.unknown[several].mean() > 0.75 and labels.unknown[~several].mean() < 0.4
+    # Seen: .80 and .83 of the 251 spots of several types, and .10 of the 49 of one type.
+    assert mapped.novelty.mixed[several].mean() > 0.75 and lights["mixtures"] == "red"
+    assert labels.unknown[several].mean() > 0.78 and labels.unknown[~several].mean() < 0.2
     assert any("spatial" in message for message in mapped.alignment.messages)
     single = scgraft.map_query(reference, cells[::4].copy(), batch_key="batch")
-    assert single.novelty.mixed.mean() < 0.06
+    assert single.novelty.mixed.mean() < 0.04  # .02 is declared; 4 of these 284 cells were seen
 
 
 def test_where_most_spots_are_mixtures_one_is_called_by_what_is_likelier():
@@ -99,7 +100,8 @@ def test_where_most_spots_are_mixtures_one_is_called_by_what_is_likelier():
     assert strict == threshold_at(held, 0.02) == mixture_limit(every[:400], held, spatial=True)
     assert strict == mixture_limit(every, held, spatial=False)
     assert most < strict and (double > most).mean() > (double > strict).mean() + 0.05
-    assert (single > most).mean() < 0.12
+    # Beyond the limit lies exp(-limit / .2) of such cells, .052; of these 300 it is .043.
+    assert (single > most).mean() == pytest.approx(np.exp(-most / 0.2), abs=0.02)
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 40), st.floats(1.1, 5))

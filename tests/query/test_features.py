@@ -152,3 +152,13 @@ def test_genes_of_x_and_the_layers_are_looked_up_once_and_those_of_raw_apart(gen
     first = find(Place("X", None, x))
     assert find(Place("layers['a']", None, x, "a")) is first and len(first.match.gene) == 2
     assert len(find(Place("raw.X", None, raw)).match.gene) == 5 and find(Place("X", None, x)) is first
+
+
+def test_what_was_found_is_counted_kind_by_kind():
+    """One gene, and the first and the last of the regions: each sentence counts its own."""
+    names = np.array(["MS4A1", "chr1:10-20", "chr2:90-99"])
+    found = found_genes(both(), match_of(2, 6, 9), np.ones(3, bool), names)
+    with pytest.raises(GenesNotFound, match="Only 1 of the reference's 6 genes"):
+        require_features(both(), found, names, 0.3)
+    with pytest.raises(GenesNotFound, match="Only 2 of the reference's 4 regions are among the query's 2"):
+        require_features(both(), replace(found, shares={"genes": 1.0, "regions": 0.5}), names, 0.6)
