@@ -1,0 +1,99 @@
+"""What counts cannot be, in numbers that can be worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix, vstack
+
+from scgraft.errors import BatchColumn, CovariateMissing, QueryError
+from scgraft.query.evidence import excess_of_ones, too_even
+from scgraft.query.levels import batch_codes, code_obs
+from scgraft.query.places import joined
+from scgraft.values.reference import Schema
+
+
+def gene(ratio, n=200, mean=4.0):
+    """Values of a gene with a mean, and a variance of so many times it."""
+    apart = np.sqrt(ratio * mean)
+    return np.where(np.arange(n) % 2 == 0, mean - apart, mean + apart)
+
+
+def test_genes_that_vary_less_than_a_poisson_variable_by_five_standard_errors():
+    """Of 200 cells the ratio of variance and mean has the standard error sqrt(2 / 200) = .1: the limit is a half."""
+    made = csr_matrix(np.stack([gene(0.49), gene(0.51), gene(0.1), gene(1.0)], axis=1))
+    assert too_even(made) == (2, 0.5)
+    # Of 800 cells the limit is three quarters.
+    more = csr_matrix(np.stack([gene(0.74, 800), gene(0.76, 800)], axis=1))
+    assert too_even(more) == (1, 0.5)
+
+
+def test_rare_genes_and_few_cells_tell_nothing():
+    rare = csr_matrix(np.stack([gene(0.1, mean=0.49), gene(0.1, mean=0.51)], axis=1))
+    assert too_even(rare) == (1, 1.0) and too_even(rare[:, :1]) == (0, 0.0)
+    assert too_even(csr_matrix(gene(0.1)[:10, None])) == (0, 0.0)
+
+
+def test_the_excess_of_ones_is_over_what_so_many_zeros_allow():
+    values = np.zeros((50, 2))
+    values[:30, 0], values[:10, 1], values[10:12, 1] = 1, 1, 3
+    absent = np.array([(20 + 1) / 52, (38 + 1) / 52])
+    most = (-50 * absent * np.log(absent)).sum()
+    assert excess_of_ones(csr_matrix(values)) == pytest.approx((40 - most) / np.sqrt(most))
+
+
+def test_rows_of_several_matrices_are_joined_and_let_go():
+    rng = np.random.default_rng(0)
+    parts = [csr_matrix(rng.poisson(1, (n, 5)).astype(np.float32)) for n in (3, 1, 0, 4)]
+    expected, given = vstack(parts).toarray(), list(parts)
+    made = joined(given)
+    assert given == [] and np.array_equal(made.toarray(), expected) and made.indices.dtype == np.int32
+    assert joined([parts[0]]) is parts[0]
+
+
+SCHEMA = Schema(np.array(["g"]), "batch", ("r0", "query"), "type", ("a", "b"), None)
+OBS = pd.DataFrame({"batch": ["r0", " new ", "new"], "type": ["b", "x", "a"]}, index=["c0", "c1", "c2"])
+
+
+def test_batches_are_coded_after_those_of_the_reference():
+    codes, levels, said = batch_codes(OBS, SCHEMA, "batch")
+    assert codes.tolist() == [0, 2, 2] and levels["batch"] == ("r0", "query", "new")
+    assert len(said) == 1 and "Blanks around the names" in said[0] and "' new '" in said[0]
+    found = code_obs(OBS, SCHEMA, "batch")
+    assert found.cells_per_batch == {"r0": 1, "new": 2} and found.label_codes.tolist() == [1, -1, 0]
+
+
+def test_without_a_batch_column_the_query_is_one_new_batch_of_a_name_that_is_free():
+    codes, levels, (said,) = batch_codes(OBS, SCHEMA, None)
+    assert codes.tolist() == [2, 2, 2] and levels["batch"] == ("r0", "query", "query_2")
+    assert "one new batch, 'query_2'" in said and "obs['batch']" in said
+    assert "obs['batch']" not in batch_codes(OBS[["type"]], SCHEMA, None)[2][0]
+
+
+@pytest.mark.parametrize(("obs", "has"), [(OBS, "it has batch, type"), (OBS[[]], "it has none")])
+def test_a_batch_column_that_is_not_there_is_named_with_those_that_are(obs, has):
+    with pytest.raises(BatchColumn, match=rf"no column obs\['sample'\]; {has}"):
+        batch_codes(obs, SCHEMA, "sample")
+
+
+@pytest.mark.parametrize("value", [None, "", "nan", " NA "])
+def test_a_cell_without_a_batch_is_named(value):
+    obs = OBS.assign(batch=["r0", value, "new"])
+    with pytest.raises(BatchColumn, match="missing .* for 1 cells, e.g. c1"):
+        batch_codes(obs, SCHEMA, "batch")
+
+
+def test_numbers_that_are_none_are_named():
+    schema = Schema(np.array(["g"]), "batch", ("r0",), continuous=("age",), size_factor_key="size")
+    right = OBS.assign(age=[1, 2, 3], size=[0.5, 1, 2])
+    found = code_obs(right, schema, "batch")
+    assert found.continuous.tolist() == [[1], [2], [3]] and found.size_factor.tolist() == [0.5, 1, 2]
+    for change, error, said in (
+        ({"age": ["x", "y", "z"]}, QueryError, "must hold numbers"),
+        ({"age": [1, np.inf, 2]}, QueryError, "NaN or infinite values, e.g. for c1"),
+        ({"size": [1, 0, -1]}, QueryError, "must be positive; 2 are not"),
+    ):
+        with pytest.raises(error, match=said):
+            code_obs(right.assign(**change), schema, "batch")
+    for column in ("age", "size"):
+        with pytest.raises(CovariateMissing, match=column):
+            code_obs(right.drop(columns=column), schema, "batch")
