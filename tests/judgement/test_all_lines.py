@@ -33,7 +33,7 @@ def judged(monkeypatch):
     def made(first=50, *, key="type", trained=True, value=None):
         monkeypatch.setattr(module, "numbers_of", lambda *a: {**VALUE, **(value or {})})
         novelty = SimpleNamespace(
-            novel=np.zeros(100, bool), false_alarms=0.05, dossiers=(), states=(), misfit=1.2,
+            novel=np.zeros(100, bool), ambient={}, false_alarms=0.05, dossiers=(), states=(), misfit=1.2,
             mixture=np.ones(100), mixed=np.zeros(100, bool),
         )  # fmt: skip
         labels = {
@@ -41,7 +41,9 @@ def judged(monkeypatch):
         }
         query = SimpleNamespace(alignment=SimpleNamespace(found_weight=1.0, n_found=9, n_genes=9))
         classifier = SimpleNamespace(genes=np.ones(9, bool))
-        calibration = SimpleNamespace(key=key, quality=NULL, classifier=classifier, reliability=np.zeros((0, 3)))
+        calibration = SimpleNamespace(
+            key=key, quality=NULL, classifier=classifier, reliability=np.zeros((0, 3)), evidence=np.ones(9)
+        )
         graft = SimpleNamespace(record=SimpleNamespace(trained=trained))
         return measure_quality(
             SimpleNamespace(latent=1), query, graft, None, labels, novelty, None, calibration, None
@@ -56,7 +58,7 @@ def test_labels_and_a_fit_bring_lines_of_their_own(judged):
         "mixing",
         "agreement",
     ]
-    assert names[-1] == "fit" and len(set(names)) == len(names) == 10
+    assert names[-1] == "fit" and len(set(names)) == len(names) == 11
     without = [m.name for m in judged(trained=False).measures]
     assert without == names[:-1]
     alone = [m.name for m in judged(key="").measures]
