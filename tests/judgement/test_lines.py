@@ -47,6 +47,12 @@ def test_a_tenth_of_mixed_cells_is_what_droplets_have_and_a_third_is_spots(mixed
     assert lines.mixtures(novelty_with(looked=False)).light == "grey"
 
 
+@pytest.mark.parametrize(("n", "one"), [(94, False), (95, False), (96, True), (100, True)])
+def test_a_query_is_of_one_type_where_95_of_100_cells_have_its_label(n, one):
+    assert module._has_one_type(np.where(np.arange(100) < n, "a", "b")) == one
+    assert not module._has_one_type(np.zeros(0, str))
+
+
 def test_a_query_of_one_type_is_not_judged_by_its_clusters():
     made = module._one_type(Measure("preservation", "red", 0.2, (0.9,), "It keeps little.", "Do something."))
     assert (made.light, made.action, made.value, made.null) == ("grey", "", 0.2, (0.9,))

@@ -102,7 +102,7 @@ def measure_quality(
             _large(value["mixing"], null.get("mixing", ()), "mixing", *MIXING),
             _large(value["agreement"], null.get("agreement", ()), "agreement", *AGREEMENT),
         ]
-        if np.unique(labels[key].label, return_counts=True)[1].max() > ONE_TYPE * len(labels[key].label):
+        if _has_one_type(labels[key].label):
             measures[2] = _one_type(measures[2])
     held = len(calibration.evidence) > 0
     measures += [unexplained(novelty, judged=held), states(novelty, placed=held and bool(key)), mixtures(novelty)]
@@ -193,6 +193,11 @@ def _large(
         return Measure(name, "grey", value, null, said.format(value=value) + ".")
     light = _light(min(*finite, float(np.mean(finite)) - beyond(finite)) - value, amber, red)
     return compared(name, light, value, null, said, action)
+
+
+def _has_one_type(label: np.ndarray) -> bool:
+    """Whether nearly all cells have the same label, (n,)."""
+    return bool(np.unique(label, return_counts=True)[1].max(initial=0) > ONE_TYPE * len(label))
 
 
 def _one_type(preservation: Measure) -> Measure:
