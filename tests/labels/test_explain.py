@@ -8,8 +8,24 @@ import pytest
 
 import scgraft
 from scgraft.files.h5ad import read_h5ad
+from scgraft.labels.explain import _sentence
+from scgraft.values.labels import Explanation
 
 KEY = "bulk_labels"
+
+
+@pytest.mark.parametrize(
+    ("labels", "batches", "said"),
+    [
+        ("BBC", "xxy", "None of its 3 nearest reference cells has this label; they are from 2 batches."),
+        ("ABC", "xxx", "1 of its 3 nearest reference cells has this label; they are from 1 batch."),
+        ("AAC", "xyz", "2 of its 3 nearest reference cells have this label; they are from 3 batches."),
+    ],
+)
+def test_the_neighbours_are_counted_in_words(labels, batches, said):
+    near = tuple(("cell", label, batch, 1.0) for label, batch in zip(labels, batches, strict=True))
+    made = Explanation("c", "A", 0.9, "B", ("A",), 0.1, 0.2, 1.0, {}, near, (), "")
+    assert said in _sentence(made, calibrated=True)
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,8 @@ def _sentence(made: Explanation, *, calibrated: bool) -> str:
         same = sum(label == made.label for _, label, _, _ in made.neighbours)
         batches = len({batch for _, _, batch, _ in made.neighbours})
         said += (
-            f" {same} of its {len(made.neighbours)} nearest reference cells have this label, from {batches} batches."
+            f" {same or 'None'} of its {len(made.neighbours)} nearest reference cells {'have' if same > 1 else 'has'} this label; they are "
+            f"from {batches} batch{'' if batches == 1 else 'es'}."
         )
     if not calibrated:
         return said + " The labels are not calibrated."
