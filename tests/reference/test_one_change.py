@@ -23,6 +23,10 @@ from scgraft.reference.saved_registry import flat_options
 from scgraft.reference.scvi_format import read
 from scgraft.testing import configs, tiny_query, write_hub_folder
 from scgraft.testing.tiny_model import FIXED, TinyConfig, state_shapes
+from tiny_multivi import draw as draw_multiome
+from tiny_multivi import write_multivi_folder
+from tiny_totalvi import draw as draw_cite
+from tiny_totalvi import write_totalvi_folder
 
 SMALL = {"n_genes": 6, "n_hidden": 4, "n_latent": 2, "n_cells": 12}
 MODELS = [
@@ -55,10 +59,10 @@ def test_the_expected_tensors_are_those_of_the_files(tmp_path_factory, config):
 class Changed:
     """A hub folder whose model file is changed in memory, between the allow-list and everything that believes it."""
 
-    def __init__(self, folder, config, monkeypatch):
+    def __init__(self, folder, config, monkeypatch, *, query=None):
         self.bundle, self.monkeypatch = replace(fetch(folder), adata=None), monkeypatch
         self.whole = model_file.read_torch_file(self.bundle.model)
-        self.query = tiny_query(config, n_cells=6, batches=config.batches)
+        self.query = tiny_query(config, n_cells=6, batches=config.batches) if query is None else query
         self.before = self.numbers(self.whole)
 
     def numbers(self, raw):
@@ -210,6 +214,42 @@ def test_a_changed_entry_of_the_registry_or_the_options_is_never_a_raw_exception
         outcomes[found := changed.outcome(at(path, value))] += 1
         assert found != "different", (path, value)
     assert outcomes["named"] > 500 and outcomes["same"] > 100
+
+
+BLOCKS = {
+    "MULTIVI": lambda folder: write_multivi_folder(folder, proteins=True),
+    "MULTIVI on MuData": lambda folder: write_multivi_folder(folder, mudata=True, encode=True),
+    "TOTALVI on MuData": lambda folder: write_totalvi_folder(folder, mudata=True, masked=True),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_change_of_a_model_with_several_kinds_of_features_is_never_silent(name, tmp_path, monkeypatch):
+    """Every tensor in each way, and every entry of the registry and options by some wrong values: an error, or the same latents."""
+    cells = (draw_cite if "TOTALVI" in name else draw_multiome)(6, ("b0", "b1"))
+    changed = Changed(BLOCKS[name](tmp_path / "r"), None, monkeypatch, query=cells)
+    reference, state = changed.before[0], changed.whole["model_state_dict"]
+    spare = family_of(reference.base.family).tensors(reference.hyper, reference.schema).spare
+    for key, (kind, change) in itertools.product(state, TENSOR_CHANGES.items()):
+        if kind == "turned" and state[key].shape == swapped(state[key]).shape or not state[key].size:
+            continue
+        if key.startswith("mod_weights") and kind in ("one longer", "one shorter", "turned", "flat"):
+            continue  # weights of so many cells are another option, which the next check reads
+        harmless = key in spare and kind in ("deleted", "a list", "nothing")
+        found = changed.outcome(at(("model_state_dict", key), change))
+        assert found == ("same" if harmless else "named"), (key, kind)
+    places = {
+        ("attr_dict", root, *path)
+        for root in ("registry_", "init_params_")
+        for path in entries(changed.whole["attr_dict"][root])
+    }
+    outcomes = Counter(
+        changed.outcome(at(path, value))
+        for path, value in itertools.product(
+            sorted(places), [None, 7, "wrong", [], {1: 2}, np.zeros((2, 2)), loop(), DELETE]
+        )
+    )
+    assert outcomes["different"] == 0 and outcomes["named"] > 80 and outcomes["same"] > 20
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scgraft._version import __version__
 from scgraft.errors import FitDiverged, NoLabels
-from scgraft.graft.few_steps import minimise_in_few_steps, suits
+from scgraft.graft.dispersions import fit_dispersions, suits
 from scgraft.graft.match import Matched, match_columns
 from scgraft.graft.minimise import HELD_OUT_AT_MOST, make_problem, minimise, with_posteriors
 from scgraft.graft.start import column_prior, library_prior_rows, start_rows
@@ -37,7 +37,7 @@ from scgraft.values.reference import Reference
 from scgraft.values.slot import Slot
 
 if TYPE_CHECKING:
-    from scgraft.graft.minimise import Outcome, Problem
+    from scgraft.graft.minimise import Problem
 
 
 def fit(reference: Reference, query: Query, config: FitConfig | None = None) -> Graft:
@@ -123,7 +123,9 @@ def _fitted(reference: Reference, query: Query, config: FitConfig) -> Graft:
             problem = replace(problem, start=left, fixed={**problem.fixed, **matched.rows})
         if objective == "match":
             problem = with_posteriors(problem)
-        outcome = _decoder_columns(problem, trainable, n_held, len(chosen))
+        used, held = np.arange(n_held, len(chosen)), np.arange(n_held)
+        roles = {s.role for s in trainable if s.name in problem.start}
+        outcome = (fit_dispersions if suits(problem, used, roles) else minimise)(problem, used, held)
     new = outcome.rows if matched is None else {**matched.rows, **outcome.rows}
     fitted = rows | {name: row.cpu().numpy() for name, row in new.items()}
     if matched is not None:
@@ -150,15 +152,6 @@ def _fitted(reference: Reference, query: Query, config: FitConfig) -> Graft:
     if outcome.diverged:
         raise FitDiverged(outcome.reason, graft)
     return graft
-
-
-def _decoder_columns(problem: Problem, trainable: list[Slot], n_held: int, n_cells: int) -> Outcome:
-    """The columns that are left to fit; where the latents do not move with them, in few steps if that is cheaper."""
-    used, held = np.arange(n_held, n_cells), np.arange(n_held)
-    if problem.cells.posterior is None or not suits(problem, used):
-        return minimise(problem, used, held)
-    left = {s.role for s in trainable if s.name in problem.start}
-    return minimise_in_few_steps(problem, used, held, separable=left == {"dispersion"})
 
 
 def fallback(config: FitConfig, objective: str) -> str:

@@ -72,7 +72,7 @@ def protein_mask(
     _, state = _field(registry, PROTEINS)
     where = f"protein_batch_mask in the registry of {name}"
     for code, raw in mapping(None if minified else state.get("protein_batch_mask"), where).items():
-        own = np.asarray(raw).ravel()  # a sparse layer gives a matrix of one row
+        own = raw.ravel() if isinstance(raw, np.ndarray) else np.zeros(0)  # a sparse layer gives a matrix of one row
         if not code.isdigit() or int(code) >= n_levels or own.shape != (n_proteins,) or own.dtype != bool:
             raise CorruptFile(
                 f"{where[0].upper()}{where[1:]} has {shown(raw)} for {code!r}; {n_proteins} times True or False were expected for "

@@ -46,8 +46,8 @@ class FitConfig:
     epochs
         Passes over the query's cells at most. None sets no limit, so that `max_steps` decides; 0 keeps the start (zero-shot).
     max_steps
-        Optimiser steps at most. Where second-order steps over the same cells do their work (TOTALVI, MULTIVI, scPoli and
-        dispersions by batch, in up to five batches), one of these stands for five, or for sixteen of dispersions alone.
+        Optimiser steps at most. Where dispersions are all that the decoder has of a batch (scPoli, up to five batches),
+        one step of Newton's method stands for sixteen.
     batch_size
         Cells in a step.
     learning_rate

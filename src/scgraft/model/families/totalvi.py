@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scgraft.errors import UnsupportedModel
+from scgraft.errors import CorruptFile, UnsupportedModel
 from scgraft.model import options as options_of
 from scgraft.model.families.family import Family, ScviOptions
 from scgraft.model.options import Hyper, size
@@ -37,6 +37,7 @@ SILENT = frozenset({
     "dropout_rate_encoder", "dropout_rate_decoder", "protein_batch_mask", "n_layers_encoder", "n_layers_decoder",
     "extra_decoder_kwargs", "scvi_version", "protein_background_prior_mean", "protein_background_prior_scale",
 })  # fmt: skip
+UNREAD, FIRST_WITH_EFFICIENCY = (99,), (1, 3, 1)  # of scvi-tools
 FLOOR = 1e-8  # what scvi-tools since 1.2.1 adds to the background's standard deviation
 
 
@@ -60,6 +61,13 @@ def read_hyper(options: Mapping[str, Any], weights: Mapping[str, np.ndarray], sc
             f"The TOTALVI model has gene_likelihood={hyper.gene_likelihood}; supported are nb, zinb."
         )
     activation, floor = _background(options)
+    version = _version(str(options.get("scvi_version", "")))
+    if version != UNREAD and (version >= FIRST_WITH_EFFICIENCY) != (EFFICIENCY in weights):
+        has = "has" if EFFICIENCY in weights else "lacks"
+        raise CorruptFile(
+            f"The TOTALVI model says that scvi-tools {options['scvi_version']} saved it, and it {has} {EFFICIENCY}, which models have since 1.3.1: "
+            "its files contradict one another. Download it again."
+        )
     return replace(
         hyper,
         n_layers=size("n_layers", options.get("n_layers_encoder", 2), "TOTALVI"),
@@ -86,9 +94,9 @@ def _background(options: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """A version as numbers; one that cannot be read is taken as new."""
+    """A version as numbers; one that cannot be read is taken as new (`UNREAD`)."""
     parts = text.split(".")[:3]
-    return tuple(map(int, parts)) if len(parts) == 3 and all(part.isdigit() for part in parts) else (99,)
+    return tuple(map(int, parts)) if len(parts) == 3 and all(part.isdigit() for part in parts) else UNREAD
 
 
 def one_hot(schema: Schema) -> dict[str, int]:
