@@ -37,7 +37,8 @@ SILENT = frozenset({
     "dropout_rate_encoder", "dropout_rate_decoder", "protein_batch_mask", "n_layers_encoder", "n_layers_decoder",
     "extra_decoder_kwargs", "scvi_version", "protein_background_prior_mean", "protein_background_prior_scale",
 })  # fmt: skip
-UNREAD, FIRST_WITH_EFFICIENCY = (99,), (1, 3, 1)  # of scvi-tools
+# The format of scvi-tools: its models have the efficiency since 1.3.1; 99 is a convention, above every version.
+UNREAD, FIRST_WITH_EFFICIENCY = (99,), (1, 3, 1)
 FLOOR = 1e-8  # what scvi-tools since 1.2.1 adds to the background's standard deviation
 
 
