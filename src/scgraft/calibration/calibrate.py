@@ -164,8 +164,11 @@ def _calibration(
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
-        mixture, ambient = zip(*(held_mixture(fold, codes[fold.kept], device) for fold in folds), strict=True)
-        measured = [numbers | {"ambient": share} for numbers, share in zip(measured, ambient, strict=True)]
+        mixed = [
+            held_mixture(fold, codes[fold.kept], device) for fold in folds
+        ]  # none where the reference is too small to hold any out
+        mixture = [gain for gain, _ in mixed]
+        measured = [numbers | {"ambient": share} for numbers, (_, share) in zip(measured, mixed, strict=True)]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]
         parts = []
         for fold, members in zip(folds, masks, strict=True):
