@@ -7,8 +7,12 @@ from scipy.sparse import csr_matrix, vstack
 
 from scgraft.errors import BatchColumn, CovariateMissing, QueryError
 from scgraft.query.evidence import excess_of_ones, too_even
+from scgraft.query.genes import _unique
+from scgraft.query.identifiers import species_of
 from scgraft.query.levels import batch_codes, code_obs
 from scgraft.query.places import joined
+from scgraft.query.regions import match_regions
+from scgraft.query.tables import _sparse_rows
 from scgraft.values.reference import Schema
 
 
@@ -97,3 +101,36 @@ def test_numbers_that_are_none_are_named():
     for column in ("age", "size"):
         with pytest.raises(CovariateMissing, match=column):
             code_obs(right.drop(columns=column), schema, "batch")
+
+
+@pytest.mark.parametrize(("n", "human", "mouse"), [(9, None, None), (10, "human", "mouse")])
+def test_ten_names_tell_a_species(n, human, mouse):
+    assert species_of([f"GENE{i}" for i in range(n)]) == human
+    assert species_of([f"Gene{i}" for i in range(n)]) == mouse
+
+
+def test_seven_in_ten_names_of_one_kind_are_not_enough():
+    assert species_of([f"GENE{i}" for i in range(7)] + [f"1abc{i}x" for i in range(9)] + ["abc", "abd", "abe"]) is None
+    assert species_of([f"GENE{i}" for i in range(8)] + ["abc", "abd"]) == "human"
+    ids = [f"ENSG{i:011d}" for i in range(5)] + [f"ENSMUSG{i:011d}" for i in range(5)]
+    assert species_of(ids) is None and species_of([*ids, "ENSMUSG00000000099"]) == "mouse"
+
+
+@pytest.mark.parametrize("shape", [(9, 2), (2, 9), (0, 3), (4, 4)])
+def test_a_dense_table_is_read_in_runs_of_its_rows(shape):
+    values = np.random.default_rng(0).poisson(1, shape)
+    made = _sparse_rows(values, step=4)
+    assert made.shape == shape and np.array_equal(made.toarray(), values)
+
+
+def test_a_name_that_two_genes_share_answers_for_none():
+    assert _unique(["b", "a", "a", "", "c"]) == {"b": 0, "c": 4}
+
+
+def test_regions_are_counted_by_how_they_were_found():
+    """Once each, however many columns there are; the others are missing."""
+    own = np.array(["chr1:1-2", "chr1:3-4", "chr2:1-2", "chr2:5-6"])
+    made = match_regions(own, np.array(["chr1_3_4", "chr1:1-2", "GENE", "chr1-3-4", "chr2:1-2"]))
+    assert made.column.tolist() == [0, 1, 3, 4] and made.gene.tolist() == [1, 0, 1, 2]
+    assert made.matched_by == {"var_names": 2, "regions in another spelling": 1}
+    assert made.missing == ("chr2:5-6",) and made.summed == {"chr1:3-4": ("chr1_3_4", "chr1-3-4")}
