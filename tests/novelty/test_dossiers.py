@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from scgraft.novelty.dossiers import _dossier, _Groups, _is_group, effective_number
 from scgraft.novelty.place import Placed
+from scgraft.novelty.rule import NoveltyRule
 from scgraft.novelty.states import states_of
 from scgraft.numerics.neighbors import nearest
 
@@ -173,3 +175,36 @@ def test_a_type_is_in_another_state_if_it_is_in_its_place_shifted_and_not_novel(
     kind = Placed(0, np.arange(7), np.arange(3), 1.0 if in_place else 1.3, 1.1, scale)
     states = states_of(found, [kind], ["B cells"], 1.0, None)
     assert [state.label for state in states] == ["B cells"] * listed
+
+
+def test_a_gene_of_two_cells_in_five_is_a_marker_and_of_one_in_five_is_none():
+    residual = groups().residual.copy()
+    residual[:5, 3] = [8.0, 8.0, -0.1, -0.1, -0.1]
+    assert {"d"} == {name for name, _ in _dossier(replace(groups(), residual=residual), 1).genes} - {"a"}
+
+
+def test_ten_cells_are_named_the_most_novel_first():
+    n = 14
+    score = np.concatenate([np.linspace(1.1, 2.4, n), np.full(4, 0.5)])
+    many = replace(
+        groups(),
+        residual=np.repeat(groups().residual[[0, 10]], [n, 4], axis=0),
+        graph=SimpleNamespace(cluster=np.repeat([1, 0], [n, 4]), anchors=np.arange(n + 4)),
+        query=SimpleNamespace(
+            levels={"batch": ("old", "new")},
+            codes=np.ones((n + 4, 1), int),
+            cells=np.array([f"c{i}" for i in range(n + 4)]),
+        ),
+        latent=SimpleNamespace(mean=np.zeros((n + 4, 1), np.float32)),
+        score=score,
+        novel=score > 1,
+    )
+    assert _dossier(many, 1).cells == tuple(f"c{i}" for i in range(13, 3, -1))
+
+
+def test_mixtures_are_told_by_profiles_and_by_nothing_without_them():
+    rule = NoveltyRule(np.zeros((1, 2), np.float32), {}, np.ones(1), np.ones(1), 1.0, 1.0, 1.0)
+    counts = csr_matrix(np.ones((3, 2), np.float32))
+    assert rule.mixture(counts, np.zeros(3, int)).tolist() == [0, 0, 0]
+    profiles = SimpleNamespace(strength=lambda counts, batch: np.full(counts.shape[0], 2.0))
+    assert replace(rule, profiles=profiles).mixture(counts, np.zeros(3, int)).tolist() == [2, 2, 2]

@@ -10,7 +10,7 @@ from scgraft.query.evidence import excess_of_ones, too_even
 from scgraft.query.genes import _unique
 from scgraft.query.identifiers import species_of
 from scgraft.query.levels import batch_codes, code_obs
-from scgraft.query.places import joined
+from scgraft.query.places import joined, joined_var
 from scgraft.query.regions import match_regions
 from scgraft.query.tables import _sparse_rows
 from scgraft.values.reference import Schema
@@ -134,3 +134,14 @@ def test_regions_are_counted_by_how_they_were_found():
     assert made.column.tolist() == [0, 1, 3, 4] and made.gene.tolist() == [1, 0, 1, 2]
     assert made.matched_by == {"var_names": 2, "regions in another spelling": 1}
     assert made.missing == ("chr2:5-6",) and made.summed == {"chr1:3-4": ("chr1_3_4", "chr1-3-4")}
+
+
+def test_what_var_says_of_raw_s_genes_is_joined_but_for_columns_that_raw_has_or_that_stand_twice():
+    raw = pd.DataFrame({"symbol": ["a", "b", "c"]}, index=["g0", "g1", "g2"])
+    var = pd.DataFrame(
+        [["x", "s", 1, 2], ["y", "t", 3, 4]], columns=["symbol", "name", "twice", "twice"], index=["g2", "g0"]
+    )
+    made = joined_var(raw, var)
+    assert list(made.columns) == ["symbol", "name"] and made["symbol"].tolist() == ["a", "b", "c"]
+    assert made["name"].fillna("").tolist() == ["t", "", "s"]
+    assert joined_var(raw, pd.concat([var, var])) is raw
