@@ -1,8 +1,10 @@
 """The documentation site: Sphinx over the Markdown files of this folder; ``make docs`` builds it."""
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from scgraft import __version__
@@ -33,3 +35,19 @@ nb_execution_timeout = 600
 nb_merge_streams = True
 os.environ.pop("MPLBACKEND", None)  # the kernels' own backend, which shows the figures
 os.environ.setdefault("TQDM_DISABLE", "1")  # no bars among the results
+
+
+def linked(text: str) -> str:
+    """A page whose links to tutorials the site finds: MyST follows ``docs/tutorials`` to where the files lie, outside of this folder."""
+    return re.sub(
+        r"\[([^\]]+)\]\(tutorials/(\w+)\.md\)", lambda m: f"{{doc}}`{' '.join(m[1].split())} </tutorials/{m[2]}>`", text
+    )
+
+
+def _read(app: Any, name: str, source: list[str]) -> None:
+    source[0] = linked(source[0])
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _read)

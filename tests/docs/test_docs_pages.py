@@ -4,6 +4,7 @@ import ast
 import gzip
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,21 @@ def test_the_folder_that_the_page_for_r_writes_is_read(tmp_path):
     read = read_query(tmp_path)
     assert read.obs_names.tolist() == adata.obs_names.tolist() and read.var_names.tolist() == adata.var_names.tolist()
     assert np.array_equal(csr_matrix(read.X).toarray(), csr_matrix(adata.X).toarray())
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside these tests")
+def test_links_to_tutorials_are_links_on_the_site_too(monkeypatch):
+    """Whoever reads the files follows a path; on the site that path leads out of the folder, and the link would be plain text."""
+    for name in ("MPLBACKEND", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")  # conf.py sets them; they are put back
+    linked = runpy.run_path(str(ROOT / "docs" / "conf.py"))["linked"]
+    found = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(r"\]\((?:\.\./)?tutorials/([^)#]+)", text)
+        assert all((ROOT / "docs" / "tutorials" / name).is_file() for name in named), page.name
+        made = linked(text)
+        assert "](tutorials/" not in made and made.count("{doc}`") == len(named), page.name
+        found += len(named)
+    assert found > 5
+    assert linked("see [two\nlabs](tutorials/a_b.md).") == "see {doc}`two labs </tutorials/a_b>`."
