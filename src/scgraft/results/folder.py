@@ -81,6 +81,16 @@ def write(
     ------
     OutputExists
         The folder exists and `force` is off.
+
+    Examples
+    --------
+    >>> import scgraft
+    >>> folder, adata = scgraft.testing.example()
+    >>> reference = scgraft.load_reference(folder)
+    >>> mapped = scgraft.map_query(reference, adata, batch_key="batch")
+    >>> out = scgraft.write(mapped, adata, folder.parent / "mapped", reference=reference)
+    >>> sorted(path.name for path in out.iterdir())
+    ['calibration', 'graft', 'labels.csv', 'map.npz', 'mapped.h5ad', 'report.html', 'summary.json']
     """
     out = Path(out)
     check_free(out, force=force)
