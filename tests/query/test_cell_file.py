@@ -155,3 +155,9 @@ def test_runs_are_stacked_in_their_order_and_let_go(adata):
     made = stacked(parts)
     assert parts == [] and np.array_equal(made.X.toarray(), adata.X.toarray())
     assert made.obs_names.tolist() == adata.obs_names.tolist() and made.var_names.tolist() == adata.var_names.tolist()
+
+
+def test_a_file_without_x_has_its_counts_elsewhere(adata, tmp_path):
+    adata.layers["counts"], adata.X = adata.X.copy(), None
+    file = open_cells(written(adata, tmp_path), [])
+    assert file.place == "layers/counts" and file.read(slice(2, 5)).X.sum() == adata.layers["counts"][2:5].sum()

@@ -1,5 +1,7 @@
 """What counts cannot be, in numbers that can be worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,8 @@ from scgraft.errors import BatchColumn, CovariateMissing, QueryError
 from scgraft.query.evidence import excess_of_ones, too_even
 from scgraft.query.genes import _unique
 from scgraft.query.identifiers import species_of
-from scgraft.query.levels import batch_codes, code_obs
+from scgraft.query.judge import NAMED, UNNAMED, passed_over
+from scgraft.query.levels import batch_codes, code_obs, combine
 from scgraft.query.places import joined, joined_var
 from scgraft.query.regions import match_regions
 from scgraft.query.tables import _sparse_rows
@@ -145,3 +148,28 @@ def test_what_var_says_of_raw_s_genes_is_joined_but_for_columns_that_raw_has_or_
     assert list(made.columns) == ["symbol", "name"] and made["symbol"].tolist() == ["a", "b", "c"]
     assert made["name"].fillna("").tolist() == ["t", "", "s"]
     assert joined_var(raw, pd.concat([var, var])) is raw
+
+
+def test_it_is_said_why_a_likelier_place_was_passed_over():
+    def place(source, weight, kind):
+        return SimpleNamespace(place=SimpleNamespace(source=source), weight=weight, kind=kind)
+
+    best, named = place("raw.X", 0.9, UNNAMED), place("X", 0.5, NAMED)
+    (said,) = passed_over(best, [named])
+    assert said == (
+        "The counts of raw.X were taken, not those of X: they have 90% of what the reference looks at, those 50%."
+    )
+    assert not list(passed_over(best, [place("X", 0.5, UNNAMED)]))
+    assert not list(passed_over(best, [place("X", 0.895, NAMED)]))  # as good
+    assert not list(passed_over(place("X", 0.9, UNNAMED), [named]))
+
+
+def test_combinations_of_covariates_are_coded_and_new_ones_come_last():
+    """As scArches names them; a combination that the reference knows keeps its code."""
+    pair = SimpleNamespace(key="pair", levels=("r_x", "r_y"), of=("batch", "covariate:site"))
+    schema = SimpleNamespace(levels={"batch": 0, "covariate:site": 0, "covariate:pair": 0}, categorical=(pair,))
+    levels = {"batch": ("r", "new"), "covariate:site": ("x", "y"), "covariate:pair": ("r_x", "r_y")}
+    codes = np.array([[0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]], np.int32)
+    made, found = combine(codes, levels, schema)
+    assert found["covariate:pair"] == ("r_x", "r_y", "new_x", "new_y") and levels["covariate:pair"] == ("r_x", "r_y")
+    assert made.tolist() == [[0, 1, 1], [1, 1, 3], [1, 0, 2], [0, 0, 0]] and not codes[:, 2].any()
