@@ -100,7 +100,7 @@ def findings_html(result: Check) -> str:
     )
     return (
         f"<p>Check: <b>{escape(result.grade)}</b></p>"
-        f"<div style='overflow-x:auto'><table id='findings' style='width:100%;margin:0'>{rows}</table></div>"
+        f'<div style="overflow-x:auto"><table id="findings" style="width:100%;margin:0">{rows}</table></div>'
     )
 
 

@@ -137,7 +137,7 @@ def map_query(
     if method is not None:
         label_method_of(method)
     if isinstance(calibration, str) and calibration != "auto":
-        raise BadOption(f"calibration is 'auto', None, or what scgraft.calibrate returns, not {calibration!r}.")
+        raise BadOption(f"calibration is 'auto', None, or calibrations by label column, not {calibration!r}.")
     adata = as_anndata(adata)
     options, config = AlignOptions(batch_key, layer, drop_empty, min_found, gene_map), config or FitConfig()
     with showing(config.progress):
