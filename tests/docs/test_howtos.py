@@ -33,6 +33,8 @@ STANDS_FOR = {
 }  # fmt: skip
 # Blocks that are not run, by what they hold, and why.
 NOT_RUN = {
+    "tabula-sapiens-lung-scvi": "a reference of the hub; the same lines run on map-a-query with a tiny one",
+    "pip install -c constraints.txt": "installs; make demo, the release and the tests of the demo do the same",
     "SLURMCluster": "needs a cluster of SLURM",
     "--scheduler": "needs a scheduler (tests/results/test_cluster.py has one)",
     "docker run": "needs a running docker",
