@@ -42,7 +42,7 @@ NOT_RUN = {
     "LAB/GRAFT": "reads from a hub (tests/sharing/test_publish.py has one of its own)",
     "serve(": "serves until it is stopped (tests/app/test_page.py)",
     "benchmarks/mutants.py": "runs the tests of a room once for each mutant",
-    "benchmarks/families.py": "takes minutes, and packages that are no dependencies",
+    "benchmarks/families": "takes minutes, and packages that are no dependencies",
     "make benchmarks": "takes hours, and PYTHON and DIR stand for paths",
     "register_family": "run by tests/test_family_page.py",
     "UnsupportedModel": "run by tests/test_family_page.py",
