@@ -164,9 +164,8 @@ def _calibration(
         advance(1)
         # A cell whose class no other batch has is novel by right, and no null.
         classes_of = [codes[fold.index] for fold in folds]
-        mixed = [
-            held_mixture(fold, codes[fold.kept], device) for fold in folds
-        ]  # none where the reference is too small to hold any out
+        # There is no fold where the reference is too small to hold any batch out.
+        mixed = [held_mixture(fold, codes[fold.kept], device) for fold in folds]
         mixture = [gain for gain, _ in mixed]
         measured = [numbers | {"ambient": share} for numbers, (_, share) in zip(measured, mixed, strict=True)]
         seen = [np.isin(own, codes[fold.kept]) for fold, own in zip(folds, classes_of, strict=True)]

@@ -26,7 +26,7 @@ from scgraft.values.calibration import Calibration, GeneClassifier
 from scgraft.values.names import column_text
 from scgraft.values.reference import Reference
 
-FORMAT = 9  # raised with every change of the folder that older versions cannot read (docs/stability.md)
+FORMAT = 10  # raised with every change of the folder that older versions cannot read (docs/stability.md)
 SPARSE = ("data", "indices", "indptr")
 ARRAYS = (
     "class_weights",
