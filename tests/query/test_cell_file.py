@@ -151,8 +151,9 @@ def test_text_is_kept_as_codes_and_numbers_as_they_are():
 
 
 def test_runs_are_stacked_in_their_order_and_let_go(adata):
-    parts = [adata[:20].copy(), adata[20:21].copy(), adata[21:].copy()]
-    made = stacked(parts)
+    runs = [adata[:20], adata[20:21], adata[21:]]
+    parts = [(run.obs, run.X) for run in runs]
+    made = stacked(parts, adata.var)
     assert parts == [] and np.array_equal(made.X.toarray(), adata.X.toarray())
     assert made.obs_names.tolist() == adata.obs_names.tolist() and made.var_names.tolist() == adata.var_names.tolist()
 

@@ -95,13 +95,18 @@ class CellFile:
     def read(self, rows: slice) -> AnnData:
         """A run of cells, in memory, with their counts in X."""
         import anndata
-        import pandas as pd
 
         counts = self._counts(rows)
-        obs = self.obs.iloc[rows].set_axis(self.names(rows), axis=0)
+        return anndata.AnnData(counts, obs=self.obs.iloc[rows].set_axis(self.names(rows), axis=0), var=self.var_of_run)
+
+    @property
+    def var_of_run(self) -> pd.DataFrame:
+        """The genes of every run of cells that is read."""
+        import pandas as pd
+
         if self.match is None or self.own is None:
-            return anndata.AnnData(counts, obs=obs, var=self.var)
-        return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=self.own[self.found].astype(str)))
+            return self.var
+        return pd.DataFrame(index=self.own[self.found].astype(str))
 
     @property
     def found(self) -> np.ndarray:
@@ -172,12 +177,12 @@ def _whole(values: np.ndarray) -> bool:
     return not len(values) or bool(values.min() >= 0 and values.max() < np.inf and (values == np.rint(values)).all())
 
 
-def stacked(parts: list[AnnData]) -> AnnData:
-    """The cells of several runs, one after the other; the list is emptied, so that no count is in memory twice."""
+def stacked(parts: list[tuple[pd.DataFrame, sparse.csr_matrix]], var: pd.DataFrame) -> AnnData:
+    """Cells of several runs (annotation and counts), one after the other; the list is emptied, so that no count is in memory twice."""
     import anndata
     import pandas as pd
 
-    obs, var, counts = pd.concat([part.obs for part in parts]), parts[0].var, [part.X for part in parts]
+    obs, counts = pd.concat([obs for obs, _ in parts]), [counts for _, counts in parts]
     parts.clear()
     return anndata.AnnData(joined(counts), obs=obs, var=var)
 
