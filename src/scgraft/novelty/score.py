@@ -73,7 +73,7 @@ def at_common_depth(residual: np.ndarray, counts: csr_matrix) -> np.ndarray:
     """
     depth = np.asarray(counts.sum(axis=1), np.float32).ravel()
     excess = np.maximum(depth / max(float(np.median(depth)), 1.0), 1.0)
-    return (residual / np.sqrt(excess)[:, None]).astype(np.float32)
+    return (residual / np.sqrt(excess)[:, None]).astype(np.float32, copy=False)
 
 
 def used_genes(residual: np.ndarray, present: np.ndarray) -> np.ndarray:
