@@ -27,6 +27,7 @@ BARCODE = re.compile(r"[ACGTN]{8,}")
 EVERYWHERE = re.compile(
     r"(RP[LS]P?\d+[AXYL]?|MT-[A-Z]+\d?|ACTB|GAPDH|B2M|MALAT1|EEF1A1|FTL|FTH1|TMSB4X|HLA-[A-Z]+\d?)", re.IGNORECASE
 )
+NAME = 58  # bytes of a short name as a text of CPython, which each of them is once, and of its place in a list
 COLUMN = 540  # bytes that a column takes while a table is read: its name and what pandas keeps of it; measured on a million columns
 FEW = 3  # of them on one side and none on the other tell which side the genes are; chosen by eye
 GENE_NAMES = ("Gene", "gene_names", "gene_name", "GeneName", "var_names", "Symbol", "gene_symbols")
@@ -72,7 +73,8 @@ def read_table(path: Path, block: int = BLOCK) -> AnnData:
         numbers[:, numeric] = table.loc[:, numeric].to_numpy(np.float32)
         parts.append(sparse.csr_matrix(numbers))
         texts.append(table.loc[:, ~numeric])
-        budget.spend(2 * parts[-1].data.nbytes + int(texts[-1].memory_usage(deep=True).sum()))
+        text = int(texts[-1].memory_usage(index=False, deep=True).sum())
+        budget.spend(2 * parts[-1].data.nbytes + text + NAME * len(table))
     if not parts:
         raise QueryError(
             f"{path.name} has no column of numbers: it is empty, or has one line or one column. A table of counts has names in its first row and column."
