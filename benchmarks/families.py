@@ -228,16 +228,17 @@ def percent(pair):
     return f"{pair[0]:.1%} ({pair[1]:.1%})"
 
 
-def main():
+def main(runs, table):
+    """``KIND OUT.json``, or ``table JSON...``."""
     warnings.filterwarnings("ignore")
     kind, *paths = sys.argv[1:]
     if kind == "table":
         print("\n".join(table(*(json.loads(Path(path).read_text()) for path in paths))))
         return
-    found = {"scgraft": run_scgraft, "scvi": run_scvi, "scarches": run_scarches}[kind]()
+    found = runs[kind]()
     Path(paths[0]).write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    main({"scgraft": run_scgraft, "scvi": run_scvi, "scarches": run_scarches}, table)

@@ -14,16 +14,14 @@ a few epochs, taken from the difference of two runs and multiplied by its defaul
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from families import CELLS, CITE, KEY, SCPOLI, accuracy
+from families import CELLS, CITE, KEY, SCPOLI, accuracy, main
 
 SIZES = (500, 5000, 20000)
 SCPOLI_NAME = SCPOLI[1]
@@ -174,16 +172,5 @@ def table(ours, *others):
         yield f"| {which} | {n} | {spent} | {right} | {cost['epoch_s']:.3f}; {whole:.0f} ({EPOCHS[which]}) | {faster} |"
 
 
-def main():
-    warnings.filterwarnings("ignore")
-    kind, *paths = sys.argv[1:]
-    if kind == "table":
-        print("\n".join(table(*(json.loads(Path(path).read_text()) for path in paths))))
-        return
-    found = {"scgraft": run_scgraft, "scvi": run_scvi, "scarches": run_scarches}[kind]()
-    Path(paths[0]).write_text(json.dumps(found, indent=1))
-    print(json.dumps(found, indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    main({"scgraft": run_scgraft, "scvi": run_scvi, "scarches": run_scarches}, table)

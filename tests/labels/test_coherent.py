@@ -96,27 +96,19 @@ def test_all_classes_may_have_the_names_of_their_parents():
 
 
 def test_one_finer_class_keeps_its_runner_up():
-    one = Labels(
-        "fine",
-        "a test",
-        np.array(["B"]),
-        np.ones(1),
-        np.array([""]),
-        np.ones(1),
-        np.zeros(1, bool),
-        ("B",),
-        np.ones((1, 1)),
-    )
-    above = Labels(
-        "coarse",
-        "a test",
-        np.array(["B"]),
-        np.ones(1),
-        np.array([""]),
-        np.ones(1),
-        np.zeros(1, bool),
-        ("B",),
-        np.ones((1, 1)),
+    above, one = (
+        Labels(
+            key,
+            "a test",
+            np.array(["B"]),
+            np.ones(1),
+            np.array([""]),
+            np.ones(1),
+            np.zeros(1, bool),
+            ("B",),
+            np.ones((1, 1)),
+        )
+        for key in ("coarse", "fine")
     )
     found = coherent(reference_of([("B", "B")]), {"coarse": above, "fine": one})["fine"]
     assert found.label.tolist() == ["B"] and found.runner_up.tolist() == [""] and found.probability.tolist() == [1.0]

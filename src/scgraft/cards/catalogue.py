@@ -67,21 +67,13 @@ def references(search: str | Sequence[str] = (), *, limit: int = 50, offline: bo
     """
     words = (search.split() if isinstance(search, str) else [str(word) for word in search]) or []
     if offline or said_offline():
-        return _cached(
-            words,
-            limit,
-            "The hub was not asked; these are in the cache: the model where it says downloaded, else its card alone",
-        )
+        return _cached(words, limit, "The hub was not asked")
     try:
         found = _listed(words, limit)
     except Exception as error:
         if isinstance(error, MemoryError) or not is_transport(error):
             raise
-        return _cached(
-            words,
-            limit,
-            f"The hub could not be reached ({type(error).__name__}); these are in the cache: the model where it says downloaded, else its card alone",
-        )
+        return _cached(words, limit, f"The hub could not be reached ({type(error).__name__})")
     here = {entry.repo for entry in _cache_entries() if entry.downloaded}
     entries = tuple(replace(entry, downloaded=entry.repo in here) for entry in found)
     wanted = f" with {' and '.join(map(visible, words))}" if words else ""
@@ -172,10 +164,10 @@ def _cached(words: list[str], limit: int, why: str) -> Catalogue:
     entries = [e for e in _cache_entries() if _has(words, [str(v) for v in (e.repo, e.tissue, e.species, e.family)])]
     if not entries and not words:
         raise HubUnreachable(
-            f"{why.split(';')[0]}, and the cache holds no reference. Fetch one where there is a network: "
-            "`scgraft pull org/name`."
+            f"{why}, and the cache holds no reference. Fetch one where there is a network: `scgraft pull org/name`."
         )
-    return Catalogue(tuple(entries[:limit]), f"{why}.")
+    said = f"{why}; these are in the cache: the model where it says downloaded, else its card alone."
+    return Catalogue(tuple(entries[:limit]), said)
 
 
 def _cache_entries() -> list[Listed]:

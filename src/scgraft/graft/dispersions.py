@@ -90,26 +90,21 @@ class _Fit:
     def value(self, rows: Mapping[str, Tensor]) -> float:
         """The loss, but for what does not depend on the rows."""
         with torch.no_grad():
-            return sum(float(loss) for loss in self._losses(rows))
+            return sum(float(self._loss(i, rows)) for i in range(len(self.batches)))
 
-    def _losses(self, rows: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        for batch, noise in zip(self.batches, self.noises, strict=True):
-            yield self.problem.loss(batch, rows, noise, value=False) * (len(noise) / self.n)
+    def _loss(self, block: int, rows: Mapping[str, Tensor]) -> Tensor:
+        noise = self.noises[block]
+        return self.problem.loss(self.batches[block], rows, noise, value=False) * (len(noise) / self.n)
 
     def curved(self, rows: Mapping[str, Tensor]) -> tuple[Rows, Rows]:
         """Gradient and second derivative of every number, of a loss that is a sum over them."""
         gradients = {name: torch.zeros_like(row) for name, row in rows.items()}
         curvatures = {name: torch.zeros_like(row) for name, row in rows.items()}
-        for loss, own in self._traced(rows):
-            parts = torch.autograd.grad(loss, list(own.values()), create_graph=True)
+        for block in range(len(self.batches)):
+            own = {name: row.detach().requires_grad_() for name, row in rows.items()}
+            parts = torch.autograd.grad(self._loss(block, own), list(own.values()), create_graph=True)
             seconds = torch.autograd.grad(torch.stack([part.sum() for part in parts]).sum(), list(own.values()))
             for name, part, second in zip(own, parts, seconds, strict=True):
                 gradients[name] += part.detach()
                 curvatures[name] += second
         return gradients, curvatures
-
-    def _traced(self, rows: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Rows]]:
-        """Loss of each block, and the rows that it was computed from, which remember it."""
-        for batch, noise in zip(self.batches, self.noises, strict=True):
-            own = {name: row.detach().requires_grad_() for name, row in rows.items()}
-            yield self.problem.loss(batch, own, noise, value=False) * (len(noise) / self.n), own

@@ -17,8 +17,8 @@ from scgraft.values.quality import Light, Measure
 FOUND = 0.95  # of the weight of the genes; with less a line on genes is not green; chosen by eye, not measured
 DOUBLETS = 0.1  # of cells are mixed in an overloaded droplet run (10x Genomics: 8 % of 10,000 cells)
 STATES = 3  # named in the verdict's line, the others on the page; chosen by eye
-# More ambient RNA than in the held-out batch that has most, a share of the counts, in steps of .05. Chosen with the mappings of benchmarks/trust.py in
-# view: unchanged ones have 0 to .15, those with 30 % ambient RNA .15 to .42.
+# More ambient RNA than in the held-out batch that has most, a share of the counts, in steps of .05. Chosen with the mappings of
+# benchmarks/trust.py in view: unchanged ones have 0 to .15, those with 30 % ambient RNA .15 to .42.
 SOUP = 0.1
 
 

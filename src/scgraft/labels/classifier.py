@@ -114,6 +114,10 @@ def draw_cells(reference: Reference, codes: np.ndarray, *, seed: int = 0) -> Dra
     """
     if stored_counts(reference, np.zeros(1, np.int64)) is not None:
         return None
+    return _generated(reference, codes, seed)
+
+
+def _generated(reference: Reference, codes: np.ndarray, seed: int) -> Drawn:
     index = training_cells(codes, seed)
     return Drawn(index, codes[index], generate(reference, index, seed=seed).counts)
 
@@ -185,15 +189,9 @@ def train_classifier(
     turns = recipe.trainings if trainings is None else min(trainings, recipe.trainings)
     fitted = np.zeros((len(used), int(genes.sum()) + 1), np.float32)
     for turn in range(turns):
-        if drawn is not None and turn == 0:
-            of_cells, counts, source = drawn.codes, drawn.counts, GENERATED_COUNTS
-        elif recipe is GENERATED:
-            index = training_cells(codes, seed + turn)
-            of_cells, counts, source = (
-                codes[index],
-                generate(reference, index, seed=seed + turn).counts,
-                GENERATED_COUNTS,
-            )
+        if recipe is GENERATED:
+            made = drawn if drawn is not None and turn == 0 else _generated(reference, codes, seed + turn)
+            of_cells, counts, source = made.codes, made.counts, GENERATED_COUNTS
         x = expression(counts, genes)
         true = np.searchsorted(used, of_cells)
         fitted += logistic_regression(x, true, np.zeros_like(fitted), penalty=recipe.penalty) / turns

@@ -84,9 +84,8 @@ def _findings(found: Novelty, misfit: tuple[float, ...], soup: tuple[float, ...]
         said += f". That is no more than the false alarms that are allowed for ({found.false_alarms:.0%} are declared); a mapping says more."
         return [Finding("unknown cells", "ok", said, "", values)] if share <= found.false_alarms else []
     told = [said, *(dossier.sentence for dossier in found.dossiers[:GROUPS]), *(line.sentence for line in others)]
-    if first.light in ("green", "grey"):
-        told.append("That few look unknown is no all-clear: all of them may be unknown, or measured very differently.")
     action = "Map, and read the verdict: if they stay unknown, expect no right label for them."
     if first.light in ("green", "grey"):
+        told.append("That few look unknown is no all-clear: all of them may be unknown, or measured very differently.")
         action = "Map, and read the verdict before any label."
     return [Finding("unknown cells", "warning", " ".join(part.rstrip(".") + "." for part in told), action, values)]

@@ -131,9 +131,8 @@ def judge_sample(
         profiles = replace(profiles, limit=mixture_limit(gain, held.mixture, spatial=spatial))
         rule, mixture = replace(rule, profiles=profiles), profiles.strength_of(gain)
     mixed = mixture > 1
-    if (
-        rule.profiles is not None and rule.misfit >= FOREIGN
-    ):  # all alike, types that the reference lacks look like ambient RNA
+    # Types that the reference lacks look like ambient RNA where all cells are of such.
+    if rule.profiles is not None and rule.misfit >= FOREIGN:
         mixed = replace(rule.profiles, soup={}).strength(query.counts, batch) > 1
     rule = none_known(rule, mixed, score, graph.neighbours, false_alarms)
     strength = rule.strength(score, graph.neighbours)

@@ -80,9 +80,8 @@ def read_mtx(path: Path) -> AnnData:
             f"{path} has {shape[0]:,} features and {shape[1]:,} cells, the tables beside it {len(features):,} and "
             f"{len(cells):,}. They do not belong together: copy the three files of one sample again."
         )
-    Budget(0, path.name, packed=path.stat().st_size).spend(
-        ENTRY * stored
-    )  # as the file says, before it is made room for
+    # What the file says that it holds, before room is made for it.
+    Budget(0, path.name, packed=path.stat().st_size).spend(ENTRY * stored)
     matrix = sparse.csr_matrix(mmread(path).T, dtype=np.float32)
     if matrix.shape == (len(features), len(cells)) != (len(cells), len(features)):
         matrix = matrix.T.tocsr()  # written as cells x features

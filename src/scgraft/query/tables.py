@@ -62,10 +62,11 @@ def read_table(path: Path, block: int = BLOCK) -> AnnData:
     texts: list[pd.DataFrame] = []
     for lines in blocks_of(path, block):
         if not mark:
-            mark = _separator(path, lines)
-            budget.spend(COLUMN * lines.partition("\n")[0].count(mark))
+            first = lines.partition("\n")[0]
+            mark = _separator(path, first)
+            budget.spend(COLUMN * first.count(mark))
         table = pd.read_csv(io.StringIO(head + lines), sep=mark, index_col=0, low_memory=False)
-        head = head or lines.partition("\n")[0] + "\n"
+        head = f"{first}\n"
         if table.empty:
             continue
         numeric = np.array([kind.kind in "biuf" for kind in table.dtypes], bool)
@@ -79,14 +80,15 @@ def read_table(path: Path, block: int = BLOCK) -> AnnData:
         raise QueryError(
             f"{path.name} has no column of numbers: it is empty, or has one line or one column. A table of counts has names in its first row and column."
         )
-    annotation = [name for name in table.columns if any(name in part for part in texts)]
+    of_text = {name for part in texts for name in part}
+    annotation = [name for name in table.columns if name in of_text]
     if len(annotation) == table.shape[1]:
         raise QueryError(
             f"{path.name} has no column of numbers. A table of counts has names in its first row and column."
         )
     place = {name: i for i, name in enumerate(table.columns)}
     others = pd.concat([_completed(text, part, annotation, place) for text, part in zip(texts, parts, strict=True)])
-    matrix = sparse.vstack(parts, format="csr")[:, [i for name, i in place.items() if name not in set(annotation)]]
+    matrix = sparse.vstack(parts, format="csr")[:, [i for name, i in place.items() if name not in of_text]]
     others.index = pd.Index(trimmed(np.asarray(others.index.astype(str))))
     others.columns = trimmed(np.asarray(others.columns.astype(str)))
     columns = pd.Index(trimmed(np.asarray(table.columns.drop(annotation).astype(str))))
@@ -137,9 +139,8 @@ def read_loom(path: Path) -> AnnData:
     return out
 
 
-def _separator(path: Path, block: str) -> str:
+def _separator(path: Path, head: str) -> str:
     """Tab, comma or semicolon: what the first line has most of."""
-    head = block.partition("\n")[0]
     found = max("\t,;", key=head.count)
     if not head.count(found):
         raise QueryError(f"{path.name} is no table: its first line holds no tab, comma or semicolon.")
